@@ -1,0 +1,41 @@
+"""Values as they are: no compression."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from exmem.codecs.base import PayloadCodec
+from exmem.errors import CodecError
+
+__all__ = ["Raw"]
+
+
+class Raw(PayloadCodec):
+    """Little-endian values without compression, as mainstream replay buffers hold them.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of one token's value.
+    dtype : dtype-like
+        dtype of the values.
+    """
+
+    codec_id: ClassVar[str] = "exmem.raw"
+
+    @override
+    def token_count(self, payload: bytes) -> int:
+        return len(payload) // self.token_bytes
+
+    @override
+    def encode(self, buf: NDArray[Any]) -> bytes:
+        values = self.check_values(buf)
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+    @override
+    def decode_into(self, payload: bytes, out: NDArray[Any]) -> None:
+        if len(payload) != len(out) * self.token_bytes:
+            raise CodecError(f"{self.codec_id}: expected {len(out) * self.token_bytes} bytes, got {len(payload)}")
+        out[...] = np.frombuffer(payload, np.dtype(self.dtype).newbyteorder("<")).reshape(out.shape)

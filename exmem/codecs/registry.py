@@ -1,0 +1,58 @@
+"""Finding a payload codec by its name or configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numcodecs
+from numpy.typing import DTypeLike
+
+from exmem.codecs.base import PayloadCodec
+from exmem.codecs.lossless import Lossless
+from exmem.codecs.patch_jpeg import PatchJpeg
+from exmem.codecs.raw import Raw
+from exmem.errors import CodecError
+
+__all__ = ["CODECS", "get_codec"]
+
+CODECS: dict[str, type[PayloadCodec]] = {codec.codec_id: codec for codec in (Lossless, PatchJpeg, Raw)}
+for _codec in CODECS.values():
+    numcodecs.register_codec(_codec)
+
+
+def get_codec(
+    config: Mapping[str, Any], *, shape: Sequence[int] | None = None, dtype: DTypeLike | None = None
+) -> PayloadCodec:
+    """Make a codec from its JSON configuration.
+
+    Parameters
+    ----------
+    config : mapping
+        `{"id": name, ...}`; the prefix `exmem.` of the name may be left out.
+    shape : sequence of int, optional
+        Shape of a token, when the configuration does not say.
+    dtype : dtype-like, optional
+        dtype of the values, when the configuration does not say.
+
+    Returns
+    -------
+    PayloadCodec
+        The codec.
+
+    Raises
+    ------
+    CodecError
+        If the name is unknown, an option is unknown, or the codec cannot take such tokens.
+    """
+    options = dict(config)
+    name = str(options.pop("id", ""))
+    found = CODECS.get(name) or CODECS.get(f"exmem.{name}")
+    if found is None:
+        raise CodecError(f"unknown codec {name!r}; choose one of {sorted(CODECS)}")
+    if shape is not None:
+        options.setdefault("shape", tuple(shape))
+    if dtype is not None:
+        options.setdefault("dtype", dtype)
+    try:
+        return found(**options)
+    except TypeError as error:
+        raise CodecError(f"{found.codec_id}: {error}; got the options {sorted(options)}") from error

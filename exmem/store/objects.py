@@ -1,0 +1,247 @@
+"""Objects: named bytes that are put and deleted atomically, on a local disk or in any Zarr store."""
+
+import contextlib
+import errno
+import itertools
+import mmap
+import os
+from pathlib import Path
+from typing import Protocol
+
+from exmem.errors import BudgetError, ReadOnlyError, StoreIOError
+
+__all__ = ["TEMPORARY", "BudgetedObjects", "LocalObjects", "Objects"]
+
+TEMPORARY = ".tmp-"
+
+
+class Objects(Protocol):
+    """What a store needs from the place it lies in."""
+
+    location: str
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every object, temporary ones too."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object, None when it is missing."""
+
+    def view(self, key: str) -> "bytes | mmap.mmap | None":
+        """Return an object for random access, None when it is missing; later puts do not change it."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace an object; afterwards, also after a crash, it is the old or the new one."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; a missing one is no error."""
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Create an object; return False, and change nothing, when it is already there."""
+
+
+class LocalObjects:
+    """Files below a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    durable : bool
+        Whether files and folders are synchronised with the disk before a put or delete is reported.
+    """
+
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
+        self.root = root
+        self.location = str(root)
+        self._durable = durable
+        self._temporary = itertools.count()
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file, temporary ones too."""
+        found = {}
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # replaced by the writer while a reader looks
+                    found[path.relative_to(self.root).as_posix()] = path.lstat().st_size
+        return dict(sorted(found.items()))
+
+    def get(self, key: str) -> bytes | None:
+        """Return a file's content, None when it is missing."""
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._failure(key, "read", error) from error
+
+    def view(self, key: str) -> bytes | mmap.mmap | None:
+        """Map a file, None when it is missing; a later put replaces the file, not the mapping."""
+        try:
+            with (self.root / key).open("rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    return b""
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._failure(key, "read", error) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a temporary file beside the target, synchronise it, rename it over the target."""
+        path = self.root / key
+        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(self._temporary)}")
+        try:
+            self._make_folder(path.parent)
+            try:
+                self._write(temporary, data)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            self._sync_folder(path.parent)
+        except OSError as error:
+            raise self._failure(key, "written", error) from error
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Create a file with its content in one step (by a hard link); return False when it is already there."""
+        path = self.root / key
+        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(self._temporary)}")
+        try:
+            self._make_folder(path.parent)
+            try:
+                self._write(temporary, data)
+                os.link(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            self._sync_folder(path.parent)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._failure(key, "written", error) from error
+        return True
+
+    def delete(self, key: str) -> None:
+        """Delete a file; a missing one is no error."""
+        path = self.root / key
+        try:
+            path.unlink(missing_ok=True)
+            self._sync_folder(path.parent)
+        except OSError as error:
+            raise self._failure(key, "deleted", error) from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            if self._durable:
+                os.fsync(file.fileno())
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            self._sync_folder(path.parent)
+
+    def _sync_folder(self, folder: Path) -> None:
+        if self._durable and folder.is_dir():
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _failure(self, key: str, done: str, error: OSError) -> Exception:
+        where = f"{self.location}/{key}"
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            return ReadOnlyError(f"{where} cannot be {done} ({error.strerror}); check the permissions of the folder")
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return StoreIOError(f"{where} cannot be {done}: the disk is full; free some space and try again")
+        return StoreIOError(f"{where} cannot be {done} ({error}); the store holds its last committed state")
+
+
+class BudgetedObjects:
+    """Objects under a strict budget: the one place where bytes are put, so that none is put beyond the budget.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where the objects lie.
+    max_bytes : int
+        Bytes that all objects together may take at any instant, the one being replaced included.
+    """
+
+    def __init__(self, objects: Objects, *, max_bytes: int) -> None:
+        self.objects = objects
+        self.location = objects.location
+        self.max_bytes = max_bytes
+        self.sizes = objects.sizes()
+        self.total_bytes = sum(self.sizes.values())
+
+    def put(self, key: str, data: bytes) -> None:
+        """Put an object if the old and the new one together stay within the budget.
+
+        Parameters
+        ----------
+        key : str
+            Name of the object.
+        data : bytes
+            Its content.
+
+        Raises
+        ------
+        BudgetError
+            If it would not fit; nothing was put.
+        """
+        self._admit(key, data)
+        self.objects.put(key, data)
+        self._record(key, len(data))
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Put an object that is not there yet, within the budget.
+
+        Parameters
+        ----------
+        key : str
+            Name of the object.
+        data : bytes
+            Its content.
+
+        Returns
+        -------
+        bool
+            False when it was already there; nothing was put then.
+
+        Raises
+        ------
+        BudgetError
+            If it would not fit; nothing was put.
+        """
+        self._admit(key, data)
+        made = self.objects.put_new(key, data)
+        if made:
+            self._record(key, len(data))
+        return made
+
+    def delete(self, key: str) -> None:
+        """Delete an object.
+
+        Parameters
+        ----------
+        key : str
+            Name of the object.
+        """
+        self.objects.delete(key)
+        self._record(key, 0)
+
+    def _record(self, key: str, size: int) -> None:
+        self.total_bytes += size - self.sizes.pop(key, 0)
+        if size:
+            self.sizes[key] = size
+
+    def _admit(self, key: str, data: bytes) -> None:
+        if self.total_bytes + len(data) > self.max_bytes:
+            raise BudgetError(
+                f"{self.location}/{key} needs {len(data):,} bytes beside {self.total_bytes:,}, "
+                f"the budget is {self.max_bytes:,}; nothing was put"
+            )

@@ -1,0 +1,282 @@
+"""Reading exemplars: map the shards, decode straight into the rows of the batch, in a thread pool."""
+
+import collections
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from exmem.errors import CodecError, CorruptExemplarError, StaleSnapshotError
+from exmem.store.catalog import Catalog
+from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, strip_crc
+from exmem.store.layout import Layout, RowArray, ShardedArray
+from exmem.store.objects import Objects
+from exmem.tokens import PaddedTokens, TokenBatch
+
+__all__ = ["Reader"]
+
+_MAX_SHARDS = 256  # open mappings
+_MAX_CACHED_BYTES = 64 * 2**20  # shards held in RAM (remote stores) and decoded chunks of row arrays
+
+_Shard = tuple["bytes | mmap.mmap", NDArray[np.uint64]]
+
+
+class _Place(NamedTuple):
+    """Where the payload of an exemplar lies, its checksum included."""
+
+    slot: int
+    key: str
+    view: bytes | mmap.mmap
+    start: int
+    stop: int
+
+
+class Reader:
+    """Reads exemplars of one committed state.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where the store lies.
+    layout : Layout
+        Its layout.
+    threads : int
+        Threads that decode.
+    """
+
+    def __init__(self, objects: Objects, layout: Layout, *, threads: int) -> None:
+        self._objects = objects
+        self._layout = layout
+        self._threads = max(1, threads)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_pid = -1
+        self._shards: collections.OrderedDict[str, _Shard] = collections.OrderedDict()
+        self._chunks: collections.OrderedDict[str, NDArray[Any]] = collections.OrderedDict()
+
+    def forget(self, key: str) -> None:
+        """Drop what is cached of an object that was put or deleted."""
+        self._shards.pop(key, None)
+        self._chunks.pop(key, None)
+
+    def clear(self) -> None:
+        """Drop everything cached."""
+        self._shards.clear()
+        self._chunks.clear()
+
+    def close(self) -> None:
+        """Stop the threads and drop everything cached."""
+        self.clear()
+        if self._pool is not None and self._pool_pid == os.getpid():
+            self._pool.shutdown()
+        self._pool = None
+
+    def read(self, catalog: Catalog, slots: ArrayLike) -> TokenBatch:
+        """Read exemplars into one padded batch, in the order asked.
+
+        Parameters
+        ----------
+        catalog : Catalog
+            The committed state to read.
+        slots : array-like, shape (B,), integer
+            Slots; one may occur several times.
+
+        Returns
+        -------
+        TokenBatch
+            The exemplars.
+
+        Raises
+        ------
+        UnknownSlotError
+            If a slot holds no exemplar.
+        CorruptExemplarError
+            If stored bytes are damaged.
+        StaleSnapshotError
+            If the writer has reclaimed what this state refers to.
+        """
+        rows = catalog.find(slots)
+        wanted = catalog.slots[rows]
+        tokens = {name: self._read_modality(catalog, name, rows, wanted) for name in self._layout.schema.modalities}
+        return TokenBatch(
+            tokens,
+            catalog.column("label")[rows].copy(),
+            catalog.priorities[rows],
+            {name: self._rows(array, wanted) for name, array in self._layout.extras.items()},
+        )
+
+    def payload(self, array: ShardedArray, slot: int, shard_slots: int) -> bytes:
+        """Return one checked payload as it was encoded.
+
+        Parameters
+        ----------
+        array : ShardedArray
+            Values of a modality.
+        slot : int
+            The exemplar.
+        shard_slots : int
+            Slots of a shard.
+
+        Returns
+        -------
+        bytes
+            The payload.
+
+        Raises
+        ------
+        CorruptExemplarError
+            If it is damaged.
+        StaleSnapshotError
+            If it is not there any more.
+        """
+        return self._take(self._locate(array, slot, shard_slots))
+
+    def chunk(self, array: RowArray, chunk: int) -> NDArray[Any]:
+        """Return one decoded chunk of a row array (not to be changed); zeros where there is none.
+
+        Parameters
+        ----------
+        array : RowArray
+            The array.
+        chunk : int
+            Number of the chunk.
+
+        Returns
+        -------
+        ndarray, shape (rows, *shape)
+            The rows.
+
+        Raises
+        ------
+        CorruptExemplarError
+            If the chunk is damaged.
+        """
+        key, shape = array.key(chunk), (array.chunk_rows, *array.shape)
+        if key in self._chunks:
+            self._chunks.move_to_end(key)
+            return self._chunks[key]
+        data = self._objects.get(key)
+        try:
+            rows = np.zeros(shape, array.dtype) if data is None else decode_rows(data, shape, array.dtype)
+        except CodecError as error:
+            first = chunk * array.chunk_rows
+            raise CorruptExemplarError(
+                f"{self._objects.location}: exemplars {first}..{first + array.chunk_rows - 1} are damaged in {key} "
+                f"({error})"
+            ) from error
+        self._chunks[key] = rows
+        while len(self._chunks) > max(1, _MAX_CACHED_BYTES // rows.nbytes):
+            self._chunks.popitem(last=False)
+        return rows
+
+    def _read_modality(
+        self, catalog: Catalog, name: str, rows: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> PaddedTokens:
+        spec = self._layout.schema.modalities[name]
+        counts = catalog.column(f"{name}.tokens")[rows]
+        longest = int(counts.max(initial=0))
+        bits = self._rows(self._layout.keep[name], slots)
+        flags = np.unpackbits(bits, axis=1, count=spec.positions, bitorder="little").view(np.bool_)
+        for at in np.flatnonzero(flags.sum(axis=1) != counts)[:1]:
+            raise self._stale(int(slots[at]), self._layout.keep[name].path)
+        keep = np.arange(longest) < counts[:, None]
+        positions = np.zeros(keep.shape, np.int64)
+        positions[keep] = np.nonzero(flags)[1]
+        if name in self._layout.packed:
+            values = self._rows(self._layout.packed[name], slots)[:, :longest]
+        else:
+            values = np.zeros((len(slots), longest, *spec.shape), str(spec.dtype))
+            self._decode(self._layout.sharded[name], slots, counts, values, catalog.shard_slots)
+        return PaddedTokens(np.ascontiguousarray(values), positions, keep)
+
+    def _decode(
+        self,
+        array: ShardedArray,
+        slots: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        values: NDArray[Any],
+        shard_slots: int,
+    ) -> None:
+        # Found in this thread, so that the threads below share no cache and need no lock.
+        places = [
+            self._locate(array, slot, shard_slots) if count else None
+            for slot, count in zip(slots.tolist(), counts.tolist(), strict=True)
+        ]
+
+        def decode(part: Sequence[int]) -> None:
+            for at in part:
+                place = places[at]
+                if place is None:
+                    continue
+                payload = self._take(place)
+                try:
+                    array.codec.decode_into(payload, values[at, : counts[at]])
+                except CodecError as error:
+                    raise self._corrupt(place.slot, place.key, str(error)) from error
+
+        self._in_threads(decode, len(slots))
+
+    def _locate(self, array: ShardedArray, slot: int, shard_slots: int) -> "_Place":
+        key = array.key(slot // shard_slots)
+        view, index = self._shard(key, shard_slots, slot)
+        start, length = (int(value) for value in index[slot % shard_slots])
+        if start == ABSENT:
+            raise self._stale(slot, key)
+        if length < CRC_BYTES or start + length > len(view):
+            raise self._corrupt(slot, key, "its index entry points outside the shard")
+        return _Place(slot, key, view, start, start + length)
+
+    def _take(self, place: "_Place") -> bytes:
+        try:
+            return strip_crc(place.view[place.start : place.stop])
+        except CodecError as error:
+            raise self._corrupt(place.slot, place.key, str(error)) from error
+
+    def _in_threads(self, work: Callable[[Sequence[int]], None], count: int) -> None:
+        threads = min(self._threads, count)
+        if threads <= 1:
+            work(range(count))
+            return
+        if self._pool is None or self._pool_pid != os.getpid():  # threads do not survive a fork
+            self._pool, self._pool_pid = ThreadPoolExecutor(self._threads, "exmem-decode"), os.getpid()
+        for future in [self._pool.submit(work, range(part, count, threads)) for part in range(threads)]:
+            future.result()
+
+    def _rows(self, array: RowArray, slots: NDArray[np.int64]) -> NDArray[Any]:
+        out = np.zeros((len(slots), *array.shape), array.dtype)
+        chunks, places = np.divmod(slots, array.chunk_rows)
+        for chunk in np.unique(chunks).tolist():
+            at = chunks == chunk
+            out[at] = self.chunk(array, chunk)[places[at]]
+        return out
+
+    def _shard(self, key: str, shard_slots: int, slot: int) -> _Shard:
+        if key in self._shards:
+            self._shards.move_to_end(key)
+            return self._shards[key]
+        view = self._objects.view(key)
+        if view is None:
+            raise self._stale(slot, key)
+        size = index_bytes(shard_slots)
+        try:
+            index = np.frombuffer(strip_crc(view[-size:] if len(view) >= size else b""), "<u8").reshape(shard_slots, 2)
+        except CodecError as error:
+            raise self._corrupt(slot, key, f"the index of the shard: {error}") from error
+        self._shards[key] = view, index
+        held = sum(len(view) for view, _ in self._shards.values() if isinstance(view, bytes))
+        while len(self._shards) > _MAX_SHARDS or (held > _MAX_CACHED_BYTES and len(self._shards) > 1):
+            _, (dropped, _) = self._shards.popitem(last=False)
+            held -= len(dropped) if isinstance(dropped, bytes) else 0
+        return self._shards[key]
+
+    def _stale(self, slot: int, key: str) -> StaleSnapshotError:
+        return StaleSnapshotError(
+            f"{self._objects.location}: exemplar {slot} is no longer in {key}: the writer has evicted it since this "
+            "snapshot was taken; call refresh()"
+        )
+
+    def _corrupt(self, slot: int, key: str, why: str) -> CorruptExemplarError:
+        return CorruptExemplarError(f"{self._objects.location}: exemplar {slot} is damaged in {key} ({why})")

@@ -1,0 +1,303 @@
+"""One open store: objects, layout, committed state, reader and, when it may be changed, writer."""
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.codecs import PayloadCodec, get_codec
+from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExistsError, StoreNotFoundError
+from exmem.store.catalog import Catalog, load_catalog
+from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
+from exmem.store.encode import Encoded, encode_exemplars
+from exmem.store.layout import LOCK_KEY, ROOT_KEY, Layout, parse_root, root_document, to_bytes
+from exmem.store.lock import acquire_lock, release_lock
+from exmem.store.measure import Measure, reserve_bytes
+from exmem.store.objects import TEMPORARY, BudgetedObjects, LocalObjects, Objects
+from exmem.store.reader import Reader
+from exmem.store.writer import Writer
+from exmem.tokens import Exemplar, Schema
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
+
+__all__ = ["Place", "Store", "create_store", "open_store"]
+
+Place: TypeAlias = Union[str, "os.PathLike[str]", "ZarrStore"]
+
+_MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 16 * 2**10, 4 * 2**20
+_SHARDS_IN_BUDGET = 64
+_LOCK_BYTES = 256
+
+
+class Store:
+    """An open store.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where it lies.
+    layout : Layout
+        Its layout.
+    max_bytes : int
+        Its budget.
+    charges : mapping of str to int
+        Bytes that a learner accounts for elsewhere.
+    threads : int
+        Threads that encode and decode.
+    """
+
+    def __init__(
+        self, objects: Objects, layout: Layout, *, max_bytes: int, charges: Mapping[str, int], threads: int
+    ) -> None:
+        self.location = objects.location
+        self.layout = layout
+        self.max_bytes = max_bytes
+        self.charges = dict(charges)
+        self.reader = Reader(objects, layout, threads=threads)
+        self.writer: Writer | None = None
+        self._objects = objects
+        self._budgeted: BudgetedObjects | None = None
+        self._threads = threads
+        self._snapshot = _empty_catalog(layout)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The committed state that this store shows."""
+        return self._snapshot if self.writer is None else self.writer.catalog
+
+    @property
+    def staged(self) -> Mapping[int, Encoded]:
+        """What was added and is not committed, by slot."""
+        return {} if self.writer is None else self.writer.staged
+
+    @property
+    def next_slot(self) -> int:
+        """The number the next exemplar gets, or a higher one."""
+        return self.catalog.num_slots if self.writer is None else self.writer.next_slot
+
+    def measure(self, evicted: Collection[int] = (), added: Sequence[Encoded] = ()) -> Measure:
+        """Measure what the objects take after evicting and adding; see `Writer.measure`."""
+        if self.writer is not None:
+            return self.writer.measure(evicted, added)
+        sizes = self._objects.sizes()
+        return Measure(sum(sizes.values()), reserve_bytes(sizes, self.layout, self.catalog.shard_slots))
+
+    def encode(self, exemplars: Sequence[Exemplar]) -> list[Encoded]:
+        """Validate and encode exemplars; see `encode_exemplars`."""
+        return encode_exemplars(exemplars, self.layout, threads=self._threads)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the bytes of each exemplar of the committed state, then of each staged one, shape (N,), int64."""
+        committed = [self.catalog.column(f"{name}.bytes") for name in self.layout.sharded]
+        payloads = np.array(committed, np.int64).reshape(len(committed), len(self.catalog))
+        with_overhead = payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
+        staged = [self.exemplar_bytes(exemplar) for exemplar in self.staged.values()]
+        return np.concatenate([with_overhead.sum(axis=0) + self._row_bytes, np.array(staged, np.int64)])
+
+    def exemplar_bytes(self, exemplar: Encoded) -> int:
+        """Return the bytes an exemplar is accounted with: payloads, checksums, index entries, rows uncompressed."""
+        payloads = exemplar.payload_bytes.values()
+        return sum(payloads) + CRC_BYTES * len(payloads) + ENTRY_BYTES * len(self.layout.sharded) + self._row_bytes
+
+    def put_root(self, *, max_bytes: int, charges: Mapping[str, int]) -> None:
+        """Change the budget or the charges; it was decided before that everything fits."""
+        if self._budgeted is None:
+            return
+        document = to_bytes(root_document(self.layout.schema, max_bytes=max_bytes, charges=charges))
+        self._budgeted.put(ROOT_KEY, document)
+        self.max_bytes, self.charges = max_bytes, dict(charges)
+        self._budgeted.max_bytes = max_bytes
+
+    def refresh(self) -> None:
+        """Read the committed state, the budget and the charges again."""
+        if self.writer is None:
+            _, self.max_bytes, self.charges = parse_root(self._objects.get(ROOT_KEY) or b"", self.location)
+            self._snapshot = load_catalog(self._objects, self.layout)
+            self.reader.clear()
+
+    def start_writing(self, budgeted: BudgetedObjects, catalog: Catalog) -> Writer:
+        """Make this store writable; the lock is held."""
+        target = min(max(self.max_bytes // _SHARDS_IN_BUDGET, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
+        self._budgeted = budgeted
+        self.writer = Writer(budgeted, self.layout, catalog, self.reader, shard_target_bytes=target)
+        return self.writer
+
+    def close(self) -> None:
+        """Commit what is staged, give the lock back, stop the threads."""
+        if self.writer is not None and self._budgeted is not None:
+            self.writer.commit()
+            self._snapshot = self.writer.catalog
+            self.writer = None
+            release_lock(self._budgeted)
+        self.reader.close()
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(array.row_bytes for array in self.layout.rows)
+
+
+def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int) -> Store:
+    """Make an empty store and hold its lock.
+
+    Parameters
+    ----------
+    place : path or zarr store
+        A folder that is missing or empty, or a Zarr store.
+    schema : Schema
+        What exemplars hold.
+    max_bytes : int
+        The budget.
+    durable : bool
+        Whether puts are synchronised with the disk.
+    threads : int
+        Threads that encode and decode.
+
+    Returns
+    -------
+    Store
+        The store, open for writing.
+
+    Raises
+    ------
+    BudgetTooSmallError
+        If the budget cannot hold the metadata.
+    StoreExistsError
+        If something is already there.
+    """
+    objects, layout = _objects_at(place, durable=durable), Layout(schema)
+    root = to_bytes(root_document(schema, max_bytes=max_bytes, charges={}))
+    documents = {key: to_bytes(document) for key, document in layout.group_documents().items()}
+    every = [to_bytes(document) for document in layout.array_documents(2**40, 2**10).values()]
+    every += [root, *documents.values(), to_bytes(_empty_catalog_document(layout))]
+    minimum = sum(map(len, every)) + max(map(len, every)) + 2 * _LOCK_BYTES
+    if max_bytes < minimum:
+        raise BudgetTooSmallError(
+            f"max_bytes is {max_bytes:,}, an empty store of this schema needs {minimum:,} (metadata and the room to "
+            f"rewrite it); give at least {minimum:,} and room for exemplars"
+        )
+    store = Store(objects, layout, max_bytes=max_bytes, charges={}, threads=threads)
+    found = {key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)}
+    own = {LOCK_KEY, *documents, *layout.array_documents(0, 1), "catalog/zarr.json"}
+    if ROOT_KEY in found or found - own:  # what an interrupted create left has no root and is written over
+        raise StoreExistsError(
+            f"{objects.location} is not empty ({sorted(found)[0]} is there); open it, or choose another place"
+        )
+    budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
+    acquire_lock(budgeted)
+    try:
+        documents.update(store.start_writing(budgeted, _empty_catalog(layout)).empty_documents())
+        for key, data in [*documents.items(), (ROOT_KEY, root)]:
+            budgeted.put(key, data)
+    except BaseException:
+        for key in [*documents, ROOT_KEY]:
+            budgeted.delete(key)
+        release_lock(budgeted)
+        raise
+    return _opened(objects, budgeted, threads=threads)
+
+
+def open_store(place: Place, *, writable: bool, durable: bool, threads: int) -> Store:
+    """Open a store.
+
+    Parameters
+    ----------
+    place : path or zarr store
+        Where it lies.
+    writable : bool
+        Whether it may be changed.
+    durable : bool
+        Whether puts are synchronised with the disk.
+    threads : int
+        Threads that encode and decode.
+
+    Returns
+    -------
+    Store
+        The store in its last committed state.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is none.
+    FormatError
+        If its format version is unknown or its metadata is broken.
+    LockedError
+        If another process has it open for writing.
+    """
+    objects = _objects_at(place, durable=durable)
+    root = objects.get(ROOT_KEY)
+    if root is None:
+        raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
+    if not writable:
+        return _opened(objects, None, threads=threads)
+    _, max_bytes, _ = parse_root(root, objects.location)
+    budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
+    unclean = acquire_lock(budgeted)
+    try:
+        store = _opened(objects, budgeted, threads=threads)
+        if store.writer is not None:
+            store.writer.recover(unclean=unclean)
+    except BaseException:
+        release_lock(budgeted)
+        raise
+    return store
+
+
+def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int) -> Store:
+    schema, max_bytes, charges = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
+    layout = Layout(schema, _recorded_codecs(objects, Layout(schema)))
+    store = Store(objects, layout, max_bytes=max_bytes, charges=charges, threads=threads)
+    if budgeted is None:
+        store.refresh()
+    else:
+        store.start_writing(budgeted, load_catalog(objects, layout))
+    return store
+
+
+def _recorded_codecs(objects: Objects, layout: Layout) -> dict[str, PayloadCodec]:
+    # The metadata of the arrays is the truth (it holds the JPEG header); arrays not written yet are left out.
+    codecs = {}
+    for name, array in layout.sharded.items():
+        key = f"{array.path}/zarr.json"
+        data = objects.get(key)
+        if data is None:
+            continue
+        try:
+            inner = json.loads(data)["codecs"][0]["configuration"]["codecs"][0]
+            codecs[name] = get_codec(inner["configuration"]["codec"])
+        except (ValueError, KeyError, TypeError, IndexError, CodecError) as error:
+            raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
+        if (codecs[name].codec_id, codecs[name].shape, codecs[name].dtype) != (
+            array.codec.codec_id,
+            array.codec.shape,
+            array.codec.dtype,
+        ):
+            raise FormatError(f"{objects.location}: {key} has a codec that does not belong to the schema")
+    return codecs
+
+
+def _empty_catalog(layout: Layout) -> Catalog:
+    width = len(layout.columns)
+    none = np.zeros(0, np.int64)
+    return Catalog(layout.columns, none, none.reshape(0, width), num_slots=0, generation=0, shard_slots=0, capacity=0)
+
+
+def _empty_catalog_document(layout: Layout) -> dict[str, object]:
+    return layout.catalog_document(slots=2**40, generation=2**40, shard_slots=2**10, capacity=2**40)
+
+
+def _objects_at(place: Place, *, durable: bool) -> Objects:
+    if isinstance(place, str | os.PathLike):
+        return LocalObjects(Path(place).expanduser().absolute(), durable=durable)
+    from zarr.storage import LocalStore  # here: a path needs no Zarr, whose import takes long
+
+    from exmem.store.zarr_objects import ZarrObjects
+
+    if isinstance(place, LocalStore):
+        return LocalObjects(Path(place.root), durable=durable)
+    return ZarrObjects(place)

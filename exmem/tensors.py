@@ -1,0 +1,160 @@
+"""Token batches as torch tensors: what scorers, fills and backbones work on."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from exmem.tokens import PaddedTokens, TokenBatch
+
+__all__ = ["TensorBatch", "TokenTensors"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenTensors:
+    """One modality of a batch on a device.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, K, *shape)
+        Values; zero where `keep` is False.
+    positions : Tensor, shape (B, K), int64
+        Positions in the dense sequence; 0 where `keep` is False.
+    keep : Tensor, shape (B, K), bool
+        True for a token, False for padding.
+    """
+
+    values: Tensor
+    positions: Tensor
+    keep: Tensor
+
+    @classmethod
+    def from_numpy(cls, tokens: PaddedTokens) -> "TokenTensors":
+        """Wrap the arrays of a padded token set without copying.
+
+        Parameters
+        ----------
+        tokens : PaddedTokens
+            One modality of a batch.
+
+        Returns
+        -------
+        TokenTensors
+            Tensors that share the memory of the arrays.
+        """
+        return cls(torch.from_numpy(tokens.values), torch.from_numpy(tokens.positions), torch.from_numpy(tokens.keep))
+
+    @classmethod
+    def dense(cls, values: Tensor) -> "TokenTensors":
+        """Keep every token of a dense batch.
+
+        Parameters
+        ----------
+        values : Tensor, shape (B, L, *shape)
+            All tokens in order.
+
+        Returns
+        -------
+        TokenTensors
+            Positions 0..L-1 in each row.
+        """
+        rows, length = values.shape[:2]
+        positions = torch.arange(length, device=values.device).expand(rows, length)
+        return cls(values, positions, torch.ones(rows, length, dtype=torch.bool, device=values.device))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TokenTensors":
+        """Return the same tokens on another device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to.
+        non_blocking : bool
+            As in `Tensor.to`.
+
+        Returns
+        -------
+        TokenTensors
+            The tokens there.
+        """
+        return TokenTensors(
+            self.values.to(device, non_blocking=non_blocking),
+            self.positions.to(device, non_blocking=non_blocking),
+            self.keep.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "TokenTensors":
+        """Return the same tokens in page-locked memory."""
+        return TokenTensors(self.values.pin_memory(), self.positions.pin_memory(), self.keep.pin_memory())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TensorBatch:
+    """B exemplars as tensors.
+
+    Parameters
+    ----------
+    tokens : mapping of str to TokenTensors
+        One entry per modality.
+    labels : Tensor, shape (B,), int64
+        Classes.
+    extras : mapping of str to Tensor, shape (B, ...)
+        Extra fields.
+    """
+
+    tokens: Mapping[str, TokenTensors]
+    labels: Tensor
+    extras: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def from_numpy(cls, batch: TokenBatch) -> "TensorBatch":
+        """Wrap the arrays of a token batch without copying.
+
+        Parameters
+        ----------
+        batch : TokenBatch
+            What a memory returned.
+
+        Returns
+        -------
+        TensorBatch
+            Tensors that share the memory of the arrays.
+        """
+        return cls(
+            {name: TokenTensors.from_numpy(tokens) for name, tokens in batch.tokens.items()},
+            torch.from_numpy(batch.labels),
+            {name: torch.from_numpy(values) for name, values in batch.extras.items()},
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TensorBatch":
+        """Return the same batch on another device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to.
+        non_blocking : bool
+            As in `Tensor.to`.
+
+        Returns
+        -------
+        TensorBatch
+            The batch there.
+        """
+        return TensorBatch(
+            {name: tokens.to(device, non_blocking=non_blocking) for name, tokens in self.tokens.items()},
+            self.labels.to(device, non_blocking=non_blocking),
+            {name: values.to(device, non_blocking=non_blocking) for name, values in self.extras.items()},
+        )
+
+    def pin_memory(self) -> "TensorBatch":
+        """Return the same batch in page-locked memory."""
+        return TensorBatch(
+            {name: tokens.pin_memory() for name, tokens in self.tokens.items()},
+            self.labels.pin_memory(),
+            {name: values.pin_memory() for name, values in self.extras.items()},
+        )

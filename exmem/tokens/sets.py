@@ -1,0 +1,269 @@
+"""Exemplars and batches of them, as arrays."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from exmem.errors import InvalidExemplarError
+
+__all__ = ["Exemplar", "PaddedTokens", "TokenBatch", "TokenSet"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenSet:
+    """The tokens of one modality that were kept.
+
+    Parameters
+    ----------
+    positions : array-like, shape (K,), integer
+        Indices into the dense sequence, strictly increasing.
+    values : array-like, shape (K, *shape)
+        One value per position.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If the positions are not strictly increasing integers of 0 or more, or the lengths differ.
+    """
+
+    positions: NDArray[np.int64]
+    values: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        positions = np.asarray(self.positions)
+        if positions.size == 0:
+            positions = positions.astype(np.int64)
+        if positions.ndim != 1 or positions.dtype.kind not in "iu":
+            raise InvalidExemplarError(
+                f"positions must be a 1-D integer array, got shape {positions.shape}, dtype {positions.dtype}"
+            )
+        positions = positions.astype(np.int64)
+        check_increasing(positions, "positions")
+        values = np.asarray(self.values)
+        if values.ndim < 1 or len(values) != len(positions):
+            raise InvalidExemplarError(
+                f"expected one value per position: {len(positions)} positions, values of shape {values.shape}"
+            )
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @classmethod
+    def dense(cls, values: ArrayLike) -> "TokenSet":
+        """Keep every token of a dense sequence.
+
+        Parameters
+        ----------
+        values : array-like, shape (L, *shape)
+            All tokens in order.
+
+        Returns
+        -------
+        TokenSet
+            Positions 0..L-1.
+        """
+        array = np.asarray(values)
+        return cls(np.arange(len(array)), array)
+
+    @classmethod
+    def kept(cls, values: ArrayLike, keep: ArrayLike) -> "TokenSet":
+        """Keep the tokens of a dense sequence where `keep` is True.
+
+        Parameters
+        ----------
+        values : array-like, shape (L, *shape)
+            All tokens in order.
+        keep : array-like, shape (L,), bool
+            True where the token is kept.
+
+        Returns
+        -------
+        TokenSet
+            The kept tokens in order.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If `keep` is not a bool array of length L.
+        """
+        array, flags = np.asarray(values), np.asarray(keep)
+        if flags.dtype != np.bool_ or flags.shape != array.shape[:1]:
+            raise InvalidExemplarError(
+                f"keep must be bool of shape {array.shape[:1]}, got {flags.dtype} of shape {flags.shape}"
+            )
+        positions = np.flatnonzero(flags)
+        return cls(positions, array[positions])
+
+
+def check_increasing(positions: NDArray[np.int64], what: str) -> None:
+    """Refuse positions that are negative or not strictly increasing.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (K,), int64
+        The positions.
+    what : str
+        How the error names them.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If a position is negative, repeated or out of order.
+    """
+    if len(positions) == 0:
+        return
+    if positions[0] < 0:
+        raise InvalidExemplarError(f"{what} must be 0 or more, got {positions[0]}")
+    bad = np.flatnonzero(np.diff(positions) <= 0)
+    if len(bad):
+        at = int(bad[0])
+        raise InvalidExemplarError(
+            f"{what} must be strictly increasing, got {positions[at]} before {positions[at + 1]}; "
+            "sort the tokens by position and drop duplicates"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Exemplar:
+    """One training example to be stored.
+
+    Parameters
+    ----------
+    tokens : mapping of str to TokenSet
+        One set per modality of the schema.
+    label : int
+        Class of the exemplar.
+    priority : float
+        Rank within its class: the lowest goes first at eviction. NaN is refused when it is added.
+    extras : mapping of str to array-like
+        One value per extra field of the schema.
+    """
+
+    tokens: Mapping[str, TokenSet]
+    label: int
+    priority: float = 0.0
+    extras: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PaddedTokens:
+    """One modality of a batch, padded to the longest set.
+
+    Parameters
+    ----------
+    values : ndarray, shape (B, K, *shape)
+        Values; zero where `keep` is False.
+    positions : ndarray, shape (B, K), int64
+        Positions in the dense sequence; 0 where `keep` is False.
+    keep : ndarray, shape (B, K), bool
+        True for a stored token, False for padding at the end of a row.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If the shapes or dtypes do not go together or padding is not at the end.
+    """
+
+    values: NDArray[Any]
+    positions: NDArray[np.int64]
+    keep: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        shape = self.keep.shape
+        if self.keep.ndim != 2 or self.positions.shape != shape or self.values.shape[:2] != shape:
+            raise InvalidExemplarError(
+                "expected values (B, K, ...), positions (B, K) and keep (B, K), got "
+                f"{self.values.shape}, {self.positions.shape} and {shape}"
+            )
+        if self.keep.dtype != np.bool_ or self.positions.dtype.kind not in "iu":
+            raise InvalidExemplarError(
+                f"expected integer positions and bool keep, got {self.positions.dtype} and {self.keep.dtype}"
+            )
+        if np.any(self.keep[:, 1:] & ~self.keep[:, :-1]):
+            raise InvalidExemplarError("keep must be True for the first tokens of a row and False for its padding")
+
+    def row(self, index: int) -> TokenSet:
+        """Return the tokens of one exemplar without padding.
+
+        Parameters
+        ----------
+        index : int
+            Row of the batch.
+
+        Returns
+        -------
+        TokenSet
+            Its tokens.
+        """
+        count = int(self.keep[index].sum())
+        return TokenSet(self.positions[index, :count], self.values[index, :count])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """B exemplars, padded, as arrays.
+
+    Parameters
+    ----------
+    tokens : mapping of str to PaddedTokens
+        One entry per modality.
+    labels : ndarray, shape (B,), int64
+        Classes.
+    priorities : ndarray, shape (B,), float64
+        Ranks within the class; the lowest goes first at eviction.
+    extras : mapping of str to ndarray, shape (B, ...)
+        One entry per extra field.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If the entries do not all hold B exemplars.
+    """
+
+    tokens: Mapping[str, PaddedTokens]
+    labels: NDArray[np.int64]
+    priorities: NDArray[np.float64] | None = None
+    extras: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        if self.priorities is None:
+            object.__setattr__(self, "priorities", np.zeros(count, np.float64))
+        lengths = {f"tokens[{name!r}]": len(block.keep) for name, block in self.tokens.items()}
+        lengths["priorities"] = len(self.priorities) if self.priorities is not None else count
+        lengths.update({f"extras[{name!r}]": len(values) for name, values in self.extras.items()})
+        wrong = {name: length for name, length in lengths.items() if length != count}
+        if wrong:
+            raise InvalidExemplarError(f"expected {count} exemplars in each entry (one per label), got {wrong}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def exemplar(self, index: int) -> Exemplar:
+        """Return one exemplar of the batch without padding.
+
+        Parameters
+        ----------
+        index : int
+            Row of the batch.
+
+        Returns
+        -------
+        Exemplar
+            The exemplar.
+        """
+        priorities = self.priorities
+        return Exemplar(
+            {name: block.row(index) for name, block in self.tokens.items()},
+            label=int(self.labels[index]),
+            priority=float(priorities[index]) if priorities is not None else 0.0,
+            extras={name: values[index] for name, values in self.extras.items()},
+        )
+
+    def __iter__(self) -> Iterator[Exemplar]:
+        return (self.exemplar(index) for index in range(len(self)))
