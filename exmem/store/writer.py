@@ -18,6 +18,7 @@ __all__ = ["Writer"]
 
 _MIN_CAPACITY = 64
 _MAX_SHARD_SLOTS = 1024
+_SHARD_TOLERANCE = 1.5  # a shard may exceed its target by this, so that few slots are passed over
 
 
 class Writer:
@@ -34,7 +35,7 @@ class Writer:
     reader : Reader
         Reads what is rewritten.
     shard_target_bytes : int
-        Size that a shard should not exceed.
+        Size that a shard should have.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Writer:
             needed = self._group_bytes(exemplar)
             if slot % shard_slots == 0:
                 in_group = 0
-            elif in_group + needed > self._shard_target_bytes:
+            elif in_group + needed > self._shard_target_bytes * _SHARD_TOLERANCE:
                 slot += shard_slots - slot % shard_slots
                 in_group = 0
             in_group += needed

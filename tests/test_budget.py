@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exmem.budget import class_quotas, format_bytes, parse_bytes
+from exmem.errors import SchemaError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (0, 0),
+        (17, 17),
+        ("18", 18),
+        ("64MB", 64_000_000),
+        ("64 mb", 64_000_000),
+        ("1.5 GiB", 1_610_612_736),
+        ("0.1kB", 100),
+        (".5 KiB", 512),
+    ],
+)
+def test_parse_bytes_reads_decimal_and_binary_units(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", -2, 1.5, "1e6", "5 parsecs", None, True])
+def test_parse_bytes_refuses_what_is_not_a_size(text):
+    with pytest.raises(SchemaError):
+        parse_bytes(text)
+
+
+def test_format_bytes_is_exact_below_ten_thousand():
+    assert [format_bytes(size) for size in (0, 9_999, 10_000, 999_999, 1_500_000, 64_000_000)] == [
+        "0 B",
+        "9,999 B",
+        "10.0 kB",
+        "1.00 MB",
+        "1.50 MB",
+        "64.0 MB",
+    ]
+
+
+def test_class_quotas_lend_what_a_small_class_does_not_use():
+    assert class_quotas({7: 100, 3: 10, 5: 100}, 110) == {3: 10, 5: 50, 7: 50}
+
+
+@given(st.dictionaries(st.integers(0, 50), st.integers(0, 10_000)), st.integers(0, 100_000))
+def test_quota_never_loses_or_invents_a_byte(used, total):
+    quotas = class_quotas(used, total)
+    assert sum(quotas.values()) == min(total, sum(used.values()))
+    assert all(0 <= quotas[label] <= used[label] for label in used)
+    cut = [quotas[label] for label in used if quotas[label] < used[label]]
+    assert not cut or max(cut) - min(cut) <= 1  # those that are cut get the same, but for bytes that do not divide
+    assert all(quotas[label] <= min(cut, default=10_000) + 1 for label in used if quotas[label] == used[label] if cut)
