@@ -1,0 +1,125 @@
+"""The memory against a dictionary, under random operations."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from exmem import ExemplarMemory
+from exmem.errors import BudgetTooSmallError
+from tests.exemplars import assert_same, exemplar, folder_bytes, schema
+
+POOL = [exemplar(seed, label=seed % 5, priority=(seed * 13) % 17, kept=1 + seed % 8) for seed in range(40)]
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """What was committed and not evicted is there bit for bit; the folder never exceeds the budget."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.committed, self.staged = {}, {}
+
+    @initialize(max_bytes=st.integers(30_000, 90_000))
+    def create(self, max_bytes):
+        self.memory = ExemplarMemory.create(
+            self.folder / "m", schema=schema("lossless"), max_bytes=max_bytes, durable=False, threads=1
+        )
+
+    @rule(picks=st.lists(st.integers(0, len(POOL) - 1), max_size=8))
+    def add(self, picks):
+        before = set(self.memory.slots.tolist())
+        plan = self.memory.plan_add([POOL[pick] for pick in picks])
+        report = self.memory.add([POOL[pick] for pick in picks])
+        assert report.evicted.tolist() == plan.victims.tolist()
+        assert set(report.evicted.tolist()) <= before
+        self.forget(report.evicted)
+        new = {slot: POOL[pick] for slot, pick in zip(report.slots.tolist(), picks, strict=True) if slot >= 0}
+        assert not before & set(new), "a slot was given out twice"
+        self.staged |= new
+
+    @rule()
+    def commit(self):
+        self.memory.commit()
+        self.committed |= self.staged
+        self.staged = {}
+
+    @rule()
+    def discard(self):
+        self.memory.discard()
+        self.staged = {}
+
+    @precondition(lambda self: self.committed or self.staged)
+    @rule(data=st.data())
+    def evict(self, data):
+        victims = data.draw(st.lists(st.sampled_from(sorted(self.committed | self.staged)), max_size=5))
+        self.memory.evict(victims)
+        self.forget(victims)
+
+    @rule(max_bytes=st.integers(20_000, 120_000))
+    def resize(self, max_bytes):
+        try:
+            self.forget(self.memory.resize(max_bytes))
+        except BudgetTooSmallError:
+            assert max_bytes < 45_000
+
+    @rule(nbytes=st.integers(0, 15_000))
+    def charge(self, nbytes):
+        try:
+            self.forget(self.memory.charge("means", nbytes))
+        except BudgetTooSmallError:
+            assert self.memory.max_bytes - nbytes < 45_000
+
+    @rule(crash=st.booleans())
+    def reopen(self, crash):
+        if crash:  # the process is gone: what is staged is lost, full shards of it are orphans on the disk
+            (self.folder / "m" / "catalog" / ".lock").unlink()
+            self.staged = {}
+        else:
+            self.memory.close()
+            self.committed |= self.staged
+            self.staged = {}
+        self.memory = ExemplarMemory.open(self.folder / "m", mode="r+", durable=False, threads=1)
+
+    @precondition(lambda self: self.committed)
+    @rule(data=st.data())
+    def read(self, data):
+        slots = data.draw(st.lists(st.sampled_from(sorted(self.committed)), min_size=1, max_size=6))
+        for found, slot in zip(self.memory.read(slots), slots, strict=True):
+            assert_same(found, self.committed[slot])
+
+    @invariant()
+    def budget_holds(self):
+        if hasattr(self, "memory"):
+            used = folder_bytes(self.folder / "m")
+            assert used + sum(self.memory.charges.values()) <= self.memory.max_bytes
+            if not self.staged:
+                assert self.memory.used_bytes == used + sum(self.memory.charges.values())
+
+    @invariant()
+    def slots_and_labels_agree(self):
+        if hasattr(self, "memory"):
+            held = self.committed | self.staged
+            assert self.memory.slots.tolist() == sorted(held)
+            assert self.memory.labels.tolist() == [held[slot].label for slot in sorted(held)]
+
+    def teardown(self):
+        if hasattr(self, "memory"):
+            self.memory.close()
+            final = ExemplarMemory.open(self.folder / "m", threads=1)
+            held = self.committed | self.staged
+            np.testing.assert_array_equal(final.slots, sorted(held))
+            for found, slot in zip(final.read(final.slots), sorted(held), strict=True):
+                assert_same(found, held[slot])
+        shutil.rmtree(self.folder)
+
+    def forget(self, slots):
+        for slot in np.asarray(slots).tolist():
+            self.committed.pop(slot, None)
+            self.staged.pop(slot, None)
+
+
+TestMemory = MemoryMachine.TestCase
