@@ -25,8 +25,10 @@ def values(shape, dtype, count):
     if dtype == "uint8" and len(shape) >= 2:
         whole = crop(3, 64).reshape(-1)
         size = int(np.prod(shape))
-        return np.stack([whole[i * 7 : i * 7 + size] for i in range(count)]).reshape(count, *shape) if count else (
-            np.zeros((0, *shape), np.uint8)
+        return (
+            np.stack([whole[i * 7 : i * 7 + size] for i in range(count)]).reshape(count, *shape)
+            if count
+            else (np.zeros((0, *shape), np.uint8))
         )
     return np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (count, *shape)).astype(dtype)
 

@@ -16,9 +16,7 @@ import exmem
 from exmem import errors
 
 ROOT = Path(exmem.__file__).parent
-MODULES = sorted(
-    name for _, name, _ in pkgutil.walk_packages([str(ROOT)], "exmem.") if not name.endswith("__main__")
-)
+MODULES = sorted(name for _, name, _ in pkgutil.walk_packages([str(ROOT)], "exmem.") if not name.endswith("__main__"))
 
 
 def public_callables():
@@ -61,7 +59,9 @@ def documented_parameters(text: str) -> list[str]:
     if section is None:
         return []
     indent = min(len(line) - len(line.lstrip()) for line in section[1].splitlines() if line.strip())
-    heads = [line.strip() for line in section[1].splitlines() if line.strip() and len(line) - len(line.lstrip()) == indent]
+    heads = [
+        line.strip() for line in section[1].splitlines() if line.strip() and len(line) - len(line.lstrip()) == indent
+    ]
     return [name.strip().lstrip("*") for head in heads for name in head.split(" : ")[0].split(",")]
 
 

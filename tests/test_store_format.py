@@ -120,7 +120,9 @@ def test_budgeted_objects_refuse_a_put_beyond_the_budget_and_count_the_old_objec
     assert (objects.total_bytes, objects.sizes) == (0, {})
 
 
-@pytest.mark.parametrize(("number", "kind"), [(5, StoreIOError), (28, StoreIOError), (13, ReadOnlyError), (30, ReadOnlyError)])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(5, StoreIOError), (28, StoreIOError), (13, ReadOnlyError), (30, ReadOnlyError)]
+)
 def test_a_failing_disk_is_a_typed_error_and_leaves_no_temporary_file(tmp_path, monkeypatch, number, kind):
     objects = LocalObjects(tmp_path)
     objects.put("a/b", b"old")
