@@ -63,6 +63,21 @@ class TokenTensors:
         positions = torch.arange(length, device=values.device).expand(rows, length)
         return cls(values, positions, torch.ones(rows, length, dtype=torch.bool, device=values.device))
 
+    def select(self, rows: Tensor) -> "TokenTensors":
+        """Return some rows.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (R,), int64
+            Rows of the batch.
+
+        Returns
+        -------
+        TokenTensors
+            Those rows.
+        """
+        return TokenTensors(self.values[rows], self.positions[rows], self.keep[rows])
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TokenTensors":
         """Return the same tokens on another device.
 

@@ -106,7 +106,9 @@ class Stream:
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if isinstance(target, torch.dtype):
-            return Stream(**{name: part.to(target) if part.is_floating_point() else part for name, part in parts.items()})
+            return Stream(
+                **{name: part.to(target) if part.is_floating_point() else part for name, part in parts.items()}
+            )
         return Stream(**{name: part.to(target) for name, part in parts.items()})
 
 

@@ -180,7 +180,9 @@ class Vilt(Backbone):
 
     def _image_class(self, rows: int) -> Tensor:
         embeddings = self.model.embeddings
-        token = embeddings.cls_token + embeddings.position_embeddings[:, :1] + embeddings.token_type_embeddings.weight[1]
+        token = (
+            embeddings.cls_token + embeddings.position_embeddings[:, :1] + embeddings.token_type_embeddings.weight[1]
+        )
         return token.expand(rows, -1, -1)
 
 

@@ -87,7 +87,9 @@ class ClsAttention:
         }
         cross = _dense_cross(rows[:, layout.text, layout.image], batch, lengths)
         return ScoreMaps(
-            {name: scores for name, (scores, _) in placed.items()}, {name: valid for name, (_, valid) in placed.items()}, cross
+            {name: scores for name, (scores, _) in placed.items()},
+            {name: valid for name, (_, valid) in placed.items()},
+            cross,
         )
 
 

@@ -77,9 +77,7 @@ class _Drawing(NamedTuple):
     split: str
 
 
-def build_stickers(
-    config: StickersConfig, *, cache: Path | None = None, progress: Progress | None = None
-) -> Path:
+def build_stickers(config: StickersConfig, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
     """Build the data set once; later calls return the same folder.
 
     Pictures are emoji artwork of five renditions pasted as stickers, classes are Unicode subgroups, texts are keywords
