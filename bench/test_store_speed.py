@@ -58,7 +58,7 @@ def test_bytes_over_payload(benchmark, filled):
 
 
 def test_random_batches_against_the_bare_decoder(benchmark, filled):
-    folder, given, codec, payloads = filled
+    folder, _, codec, payloads = filled
     memory = ExemplarMemory.open(folder, threads=2)
     slots = memory.slots
     row_of = {slot: row for row, slot in enumerate(slots.tolist())}

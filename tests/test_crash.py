@@ -1,5 +1,6 @@
 """Fail at every operation in turn, and kill at random moments: the state is before or after, never over the budget."""
 
+import contextlib
 import json
 import os
 import random
@@ -117,10 +118,8 @@ def test_a_crash_while_creating_leaves_no_store_or_a_whole_one(tmp_path, monkeyp
         folder, grave = tmp_path / f"at{at}", tmp_path / f"grave{at}"
         with monkeypatch.context() as patch:
             crashing = Crashing(patch, folder, grave, at=at, when=when, max_bytes=BUDGET)
-            try:
+            with contextlib.suppress(Crash):
                 ExemplarMemory.create(folder, schema=schema(), max_bytes=BUDGET).close()
-            except Crash:
-                pass
         at += 1
         if not crashing.dead:
             if crashing.count < at:
@@ -150,7 +149,8 @@ print("open", flush=True)
 while True:
     kind = rng.random()
     if kind < 0.6:
-        memory.add([exemplar(rng.randrange(500), label=rng.randrange(4), priority=rng.random()) for _ in range(rng.randrange(1, 6))])
+        drawn = range(rng.randrange(1, 6))
+        memory.add([exemplar(rng.randrange(500), label=rng.randrange(4), priority=rng.random()) for _ in drawn])
         if rng.random() < 0.8:
             memory.commit()
         else:

@@ -90,7 +90,10 @@ def test_every_error_is_under_one_root_and_survives_pickling():
 
 
 def test_importing_exmem_imports_nothing_heavy():
-    script = "import sys, exmem; print([m for m in ('torch', 'transformers', 'zarr', 'datasets', 'matplotlib', 'peft') if m in sys.modules])"
+    script = (
+        "import sys, exmem; print([m for m in ('torch', 'transformers', 'zarr', 'datasets', 'matplotlib', 'peft')"
+        " if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -55,7 +55,7 @@ class Joint(Backbone):
     def __init__(
         self,
         vision: nn.Module,
-        text: nn.Module,
+        text: Any,
         tokenizer: Any,
         *,
         image_size: int = 224,
@@ -169,7 +169,7 @@ class Joint(Backbone):
         for block in self.trainable_blocks():
             hidden = _run(block, hidden, mask)
         hidden = self._parts.norm(hidden)
-        image, words = hidden[:, self.num_prefix :].split([stream.image.shape[1], text.shape[1]], 1)
+        image, words = torch.split(hidden[:, self.num_prefix :], [stream.image.shape[1], text.shape[1]], 1)
         return torch.cat([hidden[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
 
     def trainable_blocks(self) -> list[nn.Module]:
@@ -200,10 +200,11 @@ class Joint(Backbone):
         table = self.base_positions[0, self.num_prefix :]
         image = patches + table[positions] * keep.unsqueeze(-1)
         prefix = self.base_positions[:, : self.num_prefix].expand(len(values), -1, -1)
-        return self._parts.before_blocks(torch.cat([prefix, image], 1))
+        hidden: Tensor = self._parts.before_blocks(torch.cat([prefix, image], 1))
+        return hidden
 
     def _image_scale(self) -> float:
-        """Standard deviation of image tokens where text enters, on a grey picture: what text is brought to."""
+        """Return the standard deviation of image tokens where text enters, on a grey picture."""
         with torch.no_grad():
             hidden = self._parts.before_blocks(self.base_positions)
             for block in self._parts.blocks[: self.first_trainable]:
@@ -233,7 +234,8 @@ class _TextIn(nn.Module):
 
 def _run(block: nn.Module, hidden: Tensor, mask: Tensor | None) -> Tensor:
     found = block(hidden, attention_mask=mask) if "attention_mask" in _parameters(block) else block(hidden)
-    return found[0] if isinstance(found, tuple) else found
+    out: Tensor = found[0] if isinstance(found, tuple) else found
+    return out
 
 
 def _parameters(block: nn.Module) -> frozenset[str]:

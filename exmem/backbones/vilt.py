@@ -128,7 +128,7 @@ class Vilt(Backbone):
             mask = attention_mask(image.keep.new_ones(len(batch), 2), image.keep, words_keep)
             for layer in self.model.encoder.layer[: self.frozen_blocks]:
                 sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
-        prefix, hidden, words = sequence.split([2, hidden.shape[1], words.shape[1]], 1)
+        prefix, hidden, words = torch.split(sequence, [2, hidden.shape[1], words.shape[1]], 1)
         return Stream(prefix, hidden, image.keep, image.positions, words, words_keep, text.positions)
 
     def encode(self, stream: Stream) -> Tensor:
@@ -138,7 +138,7 @@ class Vilt(Backbone):
         for layer in self.trainable_blocks():
             sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
         sequence = self.model.layernorm(sequence)
-        image, words = sequence[:, 2:].split([stream.image.shape[1], stream.text.shape[1]], 1)
+        image, words = torch.split(sequence[:, 2:], [stream.image.shape[1], stream.text.shape[1]], 1)
         return torch.cat([sequence[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
 
     def trainable_blocks(self) -> list[nn.Module]:
@@ -172,7 +172,8 @@ class Vilt(Backbone):
         text: Any = self.model.embeddings.text_embeddings
         kind = text.token_type_embeddings.weight[0]
         states = text.LayerNorm(text.word_embeddings(ids) + text.position_embeddings(positions) + kind)
-        return states + self.model.embeddings.token_type_embeddings.weight[0]
+        marked: Tensor = states + self.model.embeddings.token_type_embeddings.weight[0]
+        return marked
 
     def _embed_class(self, rows: int) -> Tensor:
         ids = torch.full((rows, 1), int(self.tokenizer.cls_token_id), device=self.pixel_mean.device)
@@ -180,7 +181,7 @@ class Vilt(Backbone):
 
     def _image_class(self, rows: int) -> Tensor:
         embeddings = self.model.embeddings
-        token = (
+        token: Tensor = (
             embeddings.cls_token + embeddings.position_embeddings[:, :1] + embeddings.token_type_embeddings.weight[1]
         )
         return token.expand(rows, -1, -1)

@@ -118,7 +118,8 @@ def _find(block: nn.Module, kind: str) -> nn.Module:
     found = [module for name, module in block.named_modules() if pattern.search(name)]
     if len(found) != 1:
         raise SchemaError(f"{type(block).__name__}: expected one {kind} projection, found {len(found)}")
-    return found[0]
+    projection: nn.Module = found[0]
+    return projection
 
 
 def pixel_statistics(name: str | os.PathLike[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +215,6 @@ def _load(root: Path, split: str) -> Any:
             datasets.enable_progress_bars()
 
 
-def _natural(label: str) -> Sequence[object]:
+def _natural(label: str) -> tuple[int, int, str]:
     """Sort numbers by value, before words."""
-    return (0, int(label), "") if label.isdigit() else (1, 0, label)
+    return (0, int(label), "") if label.isdecimal() else (1, 0, label)

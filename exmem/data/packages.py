@@ -106,6 +106,11 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     -------
     Path
         `target`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
     """
     if target.exists():
         return target
@@ -116,8 +121,8 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
         temporary.chmod(0o755)
         try:
             temporary.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was faster; its result is the same
+        except OSError:  # another process was faster; its result is the same
+            if not target.exists():
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -90,7 +90,7 @@ def minilm(*, cache: Path | None = None, progress: Progress | None = None) -> Pa
 
 
 def _convert(data: bytes) -> Any:
-    """Return the Dinov2Model whose weights an ONNX graph carries."""
+    # The Dinov2Model whose weights an ONNX graph carries.
     import numpy as np
     import onnx
     import torch
@@ -131,4 +131,4 @@ def _convert(data: bytes) -> Any:
         )
     tensors = {name: torch.tensor(np.asarray(array, np.float32)) for name, array in weights.items()}
     model.load_state_dict({name: tensor.reshape(shapes[name]) for name, tensor in tensors.items()})
-    return model.eval()
+    return model

@@ -55,7 +55,8 @@ def get_scorer(name: str, **options: Any) -> Scorer:
     Scorer
         The scorer.
     """
-    return _look_up("scorer", name, SCORERS)(**options)
+    scorer: Scorer = _look_up("scorer", name, SCORERS)(**options)
+    return scorer
 
 
 def get_keep_rule(name: str, **options: Any) -> KeepRule:
@@ -89,7 +90,8 @@ def get_text_rule(name: str) -> KeepRule:
     callable
         Takes score maps, the image's `keep` and the special tokens, returns the text's `keep`.
     """
-    return _look_up("text rule", name, TEXT_RULES)
+    rule: KeepRule = _look_up("text rule", name, TEXT_RULES)
+    return rule
 
 
 def _look_up(kind: str, name: str, table: dict[str, Any]) -> Any:

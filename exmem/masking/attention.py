@@ -126,8 +126,10 @@ def attention_rows(captured: Captured, rows: slice, keep: Tensor) -> Tensor:
     """
     if captured.query is None or captured.key is None:
         raise ValueError("no forward pass ran while the projections were captured")
-    query = captured.query[:, rows].unflatten(-1, (captured.num_heads, -1)).transpose(1, 2)
-    key = captured.key.unflatten(-1, (captured.num_heads, -1)).transpose(1, 2)
+    query, key = (
+        states.reshape(*states.shape[:2], captured.num_heads, -1).transpose(1, 2)
+        for states in (captured.query[:, rows], captured.key)
+    )
     logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
     logits = logits.masked_fill(~keep[:, None, None, :], -torch.inf)
-    return logits.softmax(-1).mean(1)
+    return torch.softmax(logits, -1).mean(1)

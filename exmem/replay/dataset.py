@@ -128,5 +128,5 @@ def replay_loader(
     )
 
 
-def _as_it_is(batch: TensorBatch) -> TensorBatch:
+def _as_it_is(batch: Any) -> Any:
     return batch  # `__getitems__` has already made one batch of the slots

@@ -145,7 +145,7 @@ def draw_stickers(
         If no class has enough concepts and pictures.
     """
     chosen = _choose(config, concepts, artwork)
-    ending, options = (".png", {}) if photographs is None else (".jpg", {"quality": 90})
+    ending = ".png" if photographs is None else ".jpg"
     seen: dict[str, str] = {}
     rows: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     taken: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -165,7 +165,7 @@ def draw_stickers(
         name = f"{concept.label}/{concept.key}_{drawing.vendor}{ending}"
         path = folder / split / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        compose(square, config.size, rng, photographs).save(path, optimize=True, **options)
+        compose(square, config.size, rng, photographs).save(path, optimize=True, quality=90)
         taken[split, concept.label] += 1
         row = {"file_name": name, "text": text, "label": concept.label, "concept": drawing.family}
         row |= {"name": concept.name, "vendor": drawing.vendor, "hexcode": concept.key}
@@ -204,7 +204,8 @@ def _choose(config: StickersConfig, concepts: Sequence[Concept], artwork: Artwor
             drawings[label] = _split(config, label, families)
     if not drawings:
         raise DataError(
-            f"no class has {config.min_families} concepts and {config.min_images} pictures; lower min_families or min_images"
+            f"no class has {config.min_families} concepts and {config.min_images} pictures; "
+            "lower min_families or min_images"
         )
 
     def training_pictures(label: str) -> int:

@@ -12,10 +12,25 @@ from exmem.data.stickers.artwork import hex_key
 __all__ = ["Concept", "concept_family", "describe", "load_concepts"]
 
 _NOT_CLASSES = frozenset(
-    "country-flag subdivision-flag skin-tone hair-style keycap family alphanum geometric zodiac other-symbol "
-    "punctuation math gender currency regional".split()
+    [
+        "country-flag",
+        "subdivision-flag",
+        "skin-tone",
+        "hair-style",
+        "keycap",
+        "family",
+        "alphanum",
+        "geometric",
+        "zodiac",
+        "other-symbol",
+        "punctuation",
+        "math",
+        "gender",
+        "currency",
+        "regional",
+    ]
 )
-_STOP_WORDS = frozenset("with of the and a an on in for to".split())
+_STOP_WORDS = frozenset(["with", "of", "the", "and", "a", "an", "on", "in", "for", "to"])
 _SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 
 
