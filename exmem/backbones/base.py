@@ -217,6 +217,16 @@ class Backbone(nn.Module, abc.ABC):
         """
         return self.encode(self.embed(batch))
 
+    @property
+    @abc.abstractmethod
+    def num_frozen_blocks(self) -> int:
+        """Blocks that `embed` runs."""
+
+    @property
+    @abc.abstractmethod
+    def text_is_separate(self) -> bool:
+        """Whether `embed` keeps image and text apart, so that texts of streams may be exchanged."""
+
     @abc.abstractmethod
     def trainable_blocks(self) -> list[nn.Module]:
         """Return the blocks that `encode` runs."""

@@ -172,6 +172,16 @@ class Joint(Backbone):
         image, words = torch.split(hidden[:, self.num_prefix :], [stream.image.shape[1], text.shape[1]], 1)
         return torch.cat([hidden[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
 
+    @property
+    def num_frozen_blocks(self) -> int:
+        """Vision blocks that see no text."""
+        return self.first_trainable
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True: text enters in the tuned blocks."""
+        return True
+
     def trainable_blocks(self) -> list[nn.Module]:
         """Return the last vision blocks."""
         return list(self._parts.blocks[self.first_trainable :])

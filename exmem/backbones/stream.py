@@ -68,6 +68,23 @@ class Stream:
             self.text_positions[rows, :text],
         )
 
+    def with_text_of(self, rows: Tensor) -> "Stream":
+        """Return the stream with the text tokens of other rows; right where image and text are still separate.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (B,), int64
+            For each row, the row whose text it takes.
+
+        Returns
+        -------
+        Stream
+            The same images with those texts.
+        """
+        return dataclasses.replace(
+            self, text=self.text[rows], text_keep=self.text_keep[rows], text_positions=self.text_positions[rows]
+        )
+
     @classmethod
     def cat(cls, streams: Sequence["Stream"]) -> "Stream":
         """Join batches, padded to the longest.

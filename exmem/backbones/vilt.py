@@ -141,6 +141,16 @@ class Vilt(Backbone):
         image, words = torch.split(sequence[:, 2:], [stream.image.shape[1], stream.text.shape[1]], 1)
         return torch.cat([sequence[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
 
+    @property
+    def num_frozen_blocks(self) -> int:
+        """First blocks, which are not tuned."""
+        return self.frozen_blocks
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True without frozen blocks: every block mixes image and text."""
+        return self.frozen_blocks == 0
+
     def trainable_blocks(self) -> list[nn.Module]:
         """Return the blocks above the frozen ones."""
         return list(self.model.encoder.layer[self.frozen_blocks :])
