@@ -1,2 +1,19 @@
+"""The command `exmem`."""
+
+import sys
+
+import tyro
+
+from exmem.cli.info import info
+from exmem.errors import ExmemError
+
+__all__ = ["main"]
+
+
 def main() -> None:
-    """TODO."""
+    """Run the command line; an error of exmem becomes one line and exit code 1."""
+    try:
+        tyro.extras.subcommand_cli_from_dict({"info": info}, description="Exemplar memory under a budget of bytes.")
+    except ExmemError as error:
+        sys.stderr.write(f"exmem: {error}\n")
+        raise SystemExit(1) from None

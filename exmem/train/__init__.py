@@ -1,1 +1,5 @@
-"""TODO."""
+"""The reference incremental trainer."""
+
+from exmem.train.config import RecipeName, TrainConfig
+
+__all__ = ["RecipeName", "TrainConfig"]

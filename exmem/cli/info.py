@@ -1,0 +1,57 @@
+"""`exmem info`: what a memory holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from exmem.budget import format_bytes
+from exmem.memory import ExemplarMemory
+
+__all__ = ["info"]
+
+
+def info(path: Path, /, *, as_json: bool = False) -> None:
+    """Describe a memory: schema, budget, exemplars of each class.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the memory.
+    as_json : bool
+        Print JSON instead of a table.
+    """
+    with ExemplarMemory.open(path) as memory:
+        summary = memory.summary()
+        found: dict[str, Any] = {
+            "location": memory.location,
+            "exemplars": len(memory),
+            "used_bytes": memory.used_bytes,
+            "max_bytes": memory.max_bytes,
+            "charges": memory.charges,
+            "modalities": {
+                name: {"positions": spec.positions, "shape": list(spec.shape), "dtype": str(spec.dtype)}
+                for name, spec in memory.schema.modalities.items()
+            },
+            "classes": {
+                str(label): {"exemplars": held.exemplars, "payload_bytes": held.payload_bytes}
+                for label, held in sorted(summary.items())
+            },
+        }
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(found))
+        return
+    console.print(
+        f"{found['location']}: {found['exemplars']} exemplars, "
+        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}",
+        highlight=False,
+    )
+    for name, spec in found["modalities"].items():
+        console.print(f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}", highlight=False)
+    table = Table("class", "exemplars", "payload bytes")
+    for label, held in found["classes"].items():
+        table.add_row(label, str(held["exemplars"]), f"{held['payload_bytes']:,}")
+    console.print(table)

@@ -1,0 +1,190 @@
+"""Exemplars as streams: what a learner replays."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exmem.augment import exchange_text, text_partners
+from exmem.backbones import Backbone, Stream
+from exmem.errors import SchemaError
+from exmem.replay import ReplayDataset, get_sampler, replay_loader
+from exmem.tensors import TensorBatch
+from exmem.train.config import TrainConfig
+from exmem.train.features import Advance, embed_rows, load_or_embed
+from exmem.train.recipes import Recipe
+
+__all__ = ["Exemplars"]
+
+
+class Exemplars:
+    """The exemplars of a memory, by slot, as streams of a backbone.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Fill, sampler, text exchange and whether streams are kept.
+    backbone : Backbone
+        The backbone.
+    recipe : Recipe
+        How exemplars were made.
+    memory : Path
+        Folder of the memory.
+    features : Path
+        Folder where streams are kept.
+
+    Raises
+    ------
+    SchemaError
+        If texts are to be exchanged in streams that hold image and text no longer apart.
+    """
+
+    def __init__(self, config: TrainConfig, backbone: Backbone, recipe: Recipe, *, memory: Path, features: Path) -> None:
+        if config.exchange_text and config.cache_features and not backbone.text_is_separate:
+            raise SchemaError(
+                "exchange_text above 0 needs cache_features=False with frozen blocks that mix image and text"
+            )
+        self._config, self._backbone, self._recipe = config, backbone, recipe
+        self._path, self._features = memory, features
+        self._streams: list[Stream] = []
+        self._place_of: dict[int, tuple[int, int]] = {}
+        self._dataset = ReplayDataset(memory, fill=config.fill)
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """Slots held."""
+        return self._dataset.memory.slots
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Their classes."""
+        return self._dataset.memory.labels
+
+    def update(self, phase: int, first_slot: int, advance: Advance | None = None) -> None:
+        """See what was committed, and embed what is new.
+
+        Parameters
+        ----------
+        phase : int
+            Phase that was stored.
+        first_slot : int
+            Its first slot: older ones were embedded in earlier phases, so that a continued run embeds the same batches.
+        advance : callable, optional
+            Told how many exemplars were embedded.
+        """
+        self._dataset.memory.refresh()
+        new = self.slots[self.slots >= first_slot]
+        if not self._config.cache_features:
+            return
+        for slot in [slot for slot in self._place_of if slot not in set(self.slots.tolist())]:
+            del self._place_of[slot]
+        if len(new):
+            file = self._features / f"exemplars-{phase}.safetensors"
+            self._streams.append(load_or_embed(file, lambda: embed_rows(self._backbone, self._tokens, new, advance)))
+            part = len(self._streams) - 1
+            self._place_of.update({slot: (part, row) for row, slot in enumerate(new.tolist())})
+
+    def restore(self, phase: int, slots: NDArray[np.int64]) -> None:
+        """Take the streams of an earlier phase from where they were kept.
+
+        Parameters
+        ----------
+        phase : int
+            The phase.
+        slots : ndarray, shape (M,), int64
+            Slots that it added, evicted ones too.
+        """
+        if not self._config.cache_features or len(slots) == 0:
+            return
+        file = self._features / f"exemplars-{phase}.safetensors"
+        held = set(self.slots.tolist())
+        if file.exists():
+            stream = load_or_embed(file, _must_exist)
+        else:  # the kept streams are gone: computed again, without what was evicted since
+            slots = np.array([slot for slot in slots.tolist() if slot in held], np.int64)
+            if len(slots) == 0:
+                return
+            stream = embed_rows(self._backbone, self._tokens, slots)
+        self._streams.append(stream)
+        part = len(self._streams) - 1
+        self._place_of.update({slot: (part, row) for row, slot in enumerate(slots.tolist()) if slot in held})
+
+    def streams(self, slots: NDArray[np.int64]) -> Stream:
+        """Return streams by slot.
+
+        Parameters
+        ----------
+        slots : ndarray, shape (B,), int64
+            Slots.
+
+        Returns
+        -------
+        Stream
+            Their streams, float32, on the backbone's device.
+        """
+        if not self._config.cache_features:
+            return self._backbone.embed(self._tokens(slots))
+        places = [self._place_of[slot] for slot in slots.tolist()]
+        parts = sorted({part for part, _ in places})
+        rows = {part: [row for of, row in places if of == part] for part in parts}
+        found = Stream.cat([self._streams[part].select(torch.tensor(rows[part])) for part in parts])
+        grouped = sorted(range(len(places)), key=lambda index: places[index][0])
+        order = torch.empty(len(places), dtype=torch.int64)
+        order[torch.tensor(grouped)] = torch.arange(len(places))
+        return found.select(order).to(self._backbone.pixel_mean.device).to(torch.float32)
+
+    def draw(self, number: int, *, seed: int, epoch: int) -> Iterator[tuple[Stream, torch.Tensor]]:
+        """Draw batches of exemplars.
+
+        Parameters
+        ----------
+        number : int
+            Batches.
+        seed : int
+            Seed.
+        epoch : int
+            Pass; other passes draw others.
+
+        Yields
+        ------
+        stream : Stream
+            A batch.
+        labels : Tensor, shape (B,), int64
+            Classes.
+        """
+        config, size = self._config, self._config.replay_batch
+        generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, epoch, 1]).integers(2**62)))
+        chance = config.exchange_text
+        if not config.cache_features:
+            loader = replay_loader(
+                self._path,
+                batch=size,
+                sampler=config.sampler,
+                length=number * size,
+                fill=config.fill,
+                num_workers=config.num_workers,
+                seed=seed,
+            )
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # replay_loader gives it such a sampler
+            for batch in loader:
+                tokens = exchange_text(self._recipe.restore(batch), probability=chance, generator=generator)
+                yield self._backbone.embed(tokens), tokens.labels
+            return
+        sampler = get_sampler(config.sampler)(self.slots, self.labels, length=number * size, seed=seed)
+        sampler.set_epoch(epoch)
+        slots = np.fromiter(sampler, np.int64)
+        label_of = dict(zip(self.slots.tolist(), self.labels.tolist(), strict=True))
+        for start in range(0, len(slots), size):
+            chosen = slots[start : start + size]
+            labels = torch.tensor([label_of[slot] for slot in chosen.tolist()])
+            partners = text_partners(labels, probability=chance, generator=generator)
+            yield self.streams(chosen).with_text_of(partners.to(self._backbone.pixel_mean.device)), labels
+
+    def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
+        return self._recipe.restore(self._dataset.__getitems__(slots.tolist()))
+
+
+def _must_exist() -> Stream:
+    raise AssertionError("the file was there a moment ago")

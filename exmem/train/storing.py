@@ -1,0 +1,150 @@
+"""After a phase: rank the new examples, make exemplars of the best, and store them within the budget."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.data import ImageText
+from exmem.memory import ExemplarMemory
+from exmem.planning import AddPlan
+from exmem.selection import herding, random_order
+from exmem.tokens import Exemplar
+from exmem.train.folder import RunFolder
+from exmem.train.recipes import Recipe
+
+__all__ = ["Candidates", "rank_examples", "store_phase"]
+
+_BATCH = 64
+_FIRST_RANKS = 32
+
+
+def rank_examples(
+    features: NDArray[np.floating], labels: NDArray[np.int64], *, selection: str, seed: Sequence[int]
+) -> NDArray[np.int64]:
+    """Rank examples within their class.
+
+    Parameters
+    ----------
+    features : ndarray, shape (N, D), floating
+        Features.
+    labels : ndarray, shape (N,), int64
+        Classes.
+    selection : {"herding", "random"}
+        How.
+    seed : sequence of int
+        Seed of a random order.
+
+    Returns
+    -------
+    ndarray, shape (N,), int64
+        Rank of each example in its class, 0 is best.
+    """
+    ranks = np.empty(len(labels), np.int64)
+    rng = np.random.default_rng(list(seed))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        order = herding(features[rows]) if selection == "herding" else random_order(len(rows), rng)
+        ranks[rows[order]] = np.arange(len(rows))
+    return ranks
+
+
+class Candidates:
+    """Exemplars that are made when they are asked for, best ranks first.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How an exemplar is made.
+    data : ImageText
+        Training data.
+    rows : ndarray, shape (N,), int64
+        Examples of the phase.
+    ranks : ndarray, shape (N,), int64
+        Their ranks within their classes.
+    image_size : int
+        Side of the pictures in pixels.
+    advance : callable
+        Told how many exemplars were made.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageText,
+        rows: NDArray[np.int64],
+        ranks: NDArray[np.int64],
+        *,
+        image_size: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._recipe, self._data, self._size, self._advance = recipe, data, image_size, advance
+        order = np.lexsort((rows, data.labels[rows], ranks))
+        self.rows, self.ranks = rows[order], ranks[order]
+        self._made: list[Exemplar] = []
+
+    def best(self, count: int) -> list[Exemplar]:
+        """Return the exemplars of the first ranks of all classes.
+
+        Parameters
+        ----------
+        count : int
+            Exemplars, at most.
+
+        Returns
+        -------
+        list of Exemplar
+            As many as there are, at most `count`; made in batches that do not depend on `count`.
+        """
+        while len(self._made) < min(count, len(self.rows)):
+            chosen = slice(len(self._made), len(self._made) + _BATCH)
+            rows = self.rows[chosen]
+            images = self._data.images(rows, self._size)
+            texts = [self._data.texts[row] for row in rows.tolist()]
+            priorities = -self.ranks[chosen].astype(np.float64)
+            self._made += self._recipe.make(images, texts, self._data.labels[rows], priorities)
+            self._advance(len(rows))
+        return self._made[:count]
+
+
+def store_phase(folder: RunFolder, phase: int, candidates: Candidates, memory: ExemplarMemory) -> None:
+    """Store what fits, evicting what ranks lower; finishes what a killed process began.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Keeps the plan, so that it is carried out once.
+    phase : int
+        Phase from 0.
+    candidates : Candidates
+        Exemplars of the phase.
+    memory : ExemplarMemory
+        The memory, open for writing.
+    """
+    noted = folder.note(phase, "plan")
+    if noted is None:
+        plan = _plan(candidates, memory)
+        noted = {
+            "first_slot": plan.first_slot,
+            "victims": plan.victims.tolist(),
+            "admitted": plan.admitted.tolist(),
+            "rows": candidates.rows[plan.admitted].tolist(),
+        }
+        folder.save_note(phase, "plan", noted)
+    there = set(memory.slots.tolist())
+    memory.evict([slot for slot in noted["victims"] if slot in there])
+    if memory.next_slot == noted["first_slot"] and noted["admitted"]:
+        exemplars = candidates.best(max(noted["admitted"]) + 1)
+        memory.add([exemplars[index] for index in noted["admitted"]])
+    memory.commit()
+
+
+def _plan(candidates: Candidates, memory: ExemplarMemory) -> AddPlan:
+    """Offer more and more ranks until some are turned down: no more exemplars are made than about twice what fits."""
+    count = _FIRST_RANKS * int(np.sum(candidates.ranks == 0))  # one example of each class has rank 0
+    while True:
+        offered = candidates.best(count)
+        plan = memory.plan_add(offered)
+        if len(plan.admitted) < len(offered) or len(offered) == len(candidates.rows):
+            return plan
+        count *= 2

@@ -1,0 +1,31 @@
+"""The command line, run as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+from exmem import ExemplarMemory
+from tests.exemplars import exemplar, schema
+
+
+def run(*arguments):
+    script = "from exmem.cli.main import main; main()"
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_info_tells_what_a_memory_holds(tmp_path):
+    with ExemplarMemory.create(tmp_path / "memory", schema=schema(), max_bytes="100kB") as memory:
+        memory.add([exemplar(seed, label=seed % 2) for seed in range(5)])
+    found = run("info", str(tmp_path / "memory"), "--as-json")
+    assert found.returncode == 0, found.stderr
+    told = json.loads(found.stdout)
+    assert (told["exemplars"], told["max_bytes"]) == (5, 100_000)
+    assert {label: held["exemplars"] for label, held in told["classes"].items()} == {"0": 3, "1": 2}
+    assert "image: 16 positions" in run("info", str(tmp_path / "memory")).stdout
+
+
+def test_an_error_is_one_line_and_a_failing_exit_code(tmp_path):
+    found = run("info", str(tmp_path / "nothing"))
+    assert found.returncode == 1
+    assert found.stderr.startswith("exmem: ")
+    assert "Traceback" not in found.stderr
