@@ -1,1 +1,3 @@
-"""TODO."""
+"""The command line."""
+
+__all__: list[str] = []

@@ -11,7 +11,13 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; an error of exmem becomes one line and exit code 1."""
+    """Run the command line; an error of exmem becomes one line and exit code 1.
+
+    Raises
+    ------
+    SystemExit
+        With code 1 when something that was asked for cannot be done, 2 when it was asked for wrongly.
+    """
     try:
         tyro.extras.subcommand_cli_from_dict({"info": info}, description="Exemplar memory under a budget of bytes.")
     except ExmemError as error:

@@ -67,7 +67,7 @@ class TrainConfig:
         Most text tokens, special ones included.
     lora_rank : int
         Rank of the LoRA adapter.
-    lora_alpha : float
+    lora_alpha : int
         Scale of the LoRA adapter.
     epochs : int
         Passes over the new data of a phase.
@@ -84,8 +84,8 @@ class TrainConfig:
     temperature : float
         Temperature of the distillation.
     cache_features : bool
-        Compute the frozen part once per picture and keep the result: fast, but it takes about 2 bytes times tokens times
-        width per picture in RAM and on disk.
+        Compute the frozen part once per picture and keep the result: fast, but it takes about 2 bytes times tokens
+        times width per picture in RAM and on disk.
     num_workers : int
         Worker processes that read exemplars when features are not cached.
 
@@ -118,7 +118,7 @@ class TrainConfig:
     tuned_blocks: int = 2
     max_text: int = 32
     lora_rank: int = 16
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     epochs: int = 5
     batch: int = 64
     replay_batch: int = 64
@@ -185,7 +185,10 @@ class TrainConfig:
         missing = [name for name in required if name not in values]
         if missing:
             raise SchemaError(f"the configuration lacks {missing}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Name the fields in which two configurations differ.

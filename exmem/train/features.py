@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -194,7 +193,7 @@ def load_or_embed(path: Path, compute: Callable[[], Stream]) -> Stream:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         save_file({field.name: _plain(getattr(stream, field.name)) for field in dataclasses.fields(stream)}, temporary)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     return Stream(**load_file(path))
 
 

@@ -106,7 +106,9 @@ class RunFolder:
         known = self._read_json(file)
         differences = TrainConfig.from_json(known["config"]).differences(config)
         differences += [
-            f"data {key}: {value!r}, {data.get(key)!r}" for key, value in known["data"].items() if value != data.get(key)
+            f"data {key}: {value!r}, {data.get(key)!r}"
+            for key, value in known["data"].items()
+            if value != data.get(key)
         ]
         if differences:
             raise DataError(
@@ -233,7 +235,7 @@ def _publish(temporary: Path, file: Path) -> None:
     """Put a file in place, on the disk before it can be seen."""
     with temporary.open("rb") as written:
         os.fsync(written.fileno())
-    os.replace(temporary, file)
+    Path(temporary).replace(file)
 
 
 def _read_line(line: str) -> dict[str, Any]:

@@ -23,14 +23,15 @@ class Learner(nn.Module):
         The backbone; LoRA is injected into its tuned blocks.
     rank : int
         Rank of LoRA.
-    alpha : float
+    alpha : int
         Scale of LoRA.
     """
 
-    def __init__(self, backbone: Backbone, *, rank: int, alpha: float) -> None:
+    def __init__(self, backbone: Backbone, *, rank: int, alpha: int) -> None:
         super().__init__()
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=backbone.lora_targets())
-        self.backbone: Backbone = inject_adapter_in_model(config, backbone)
+        inject_adapter_in_model(config, backbone)  # in place
+        self.backbone = backbone
         extras = tuple(backbone.trainable_extras())
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_("lora_" in name or name.startswith(extras))
@@ -123,9 +124,7 @@ class Learner(nn.Module):
         self.bias = nn.Parameter(self.bias.detach()[:0])
         self.grow(classes)
         mine = {name: value for name, value in self.named_parameters() if value.requires_grad}
-        wrong = sorted(
-            set(mine) ^ set(tensors) or {n for n, value in mine.items() if value.shape != tensors[n].shape}
-        )
+        wrong = sorted(set(mine) ^ set(tensors) or {n for n, value in mine.items() if value.shape != tensors[n].shape})
         if wrong:
             raise DataError(f"the checkpoint belongs to another model: {wrong[:5]} differ; use a new run folder")
         with torch.no_grad():

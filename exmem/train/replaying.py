@@ -41,7 +41,9 @@ class Exemplars:
         If texts are to be exchanged in streams that hold image and text no longer apart.
     """
 
-    def __init__(self, config: TrainConfig, backbone: Backbone, recipe: Recipe, *, memory: Path, features: Path) -> None:
+    def __init__(
+        self, config: TrainConfig, backbone: Backbone, recipe: Recipe, *, memory: Path, features: Path
+    ) -> None:
         if config.exchange_text and config.cache_features and not backbone.text_is_separate:
             raise SchemaError(
                 "exchange_text above 0 needs cache_features=False with frozen blocks that mix image and text"

@@ -73,7 +73,7 @@ class Scenario:
         while sum(sizes) < num_classes:
             step = steps.pop(0) if len(steps) > 1 else steps[0]
             sizes.append(min(step, num_classes - sum(sizes)))
-        if len(steps) > 1:
+        if len(increments) > 1 and len(sizes) - 1 < len(increments):
             raise SchemaError(
                 f"increments {list(increments)} after {first} first classes need more than the {num_classes} classes"
             )
