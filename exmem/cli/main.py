@@ -4,7 +4,9 @@ import sys
 
 import tyro
 
+from exmem.cli.demo import demo
 from exmem.cli.info import info
+from exmem.cli.train import train
 from exmem.errors import ExmemError
 
 __all__ = ["main"]
@@ -16,10 +18,15 @@ def main() -> None:
     Raises
     ------
     SystemExit
-        With code 1 when something that was asked for cannot be done, 2 when it was asked for wrongly.
+        With code 130 when interrupted, 1 when something that was asked for cannot be done, 2 when it was asked for wrongly.
     """
     try:
-        tyro.extras.subcommand_cli_from_dict({"info": info}, description="Exemplar memory under a budget of bytes.")
+        tyro.extras.subcommand_cli_from_dict(
+            {"demo": demo, "info": info, "train": train}, description="Exemplar memory under a budget of bytes."
+        )
     except ExmemError as error:
         sys.stderr.write(f"exmem: {error}\n")
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("exmem: interrupted; run the same command again to continue\n")
+        raise SystemExit(130) from None

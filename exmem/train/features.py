@@ -27,7 +27,7 @@ Advance = Callable[[int], None]
 class Streams(Protocol):
     """Streams by row number."""
 
-    def __call__(self, rows: NDArray[np.int64]) -> Stream:
+    def __call__(self, rows: NDArray[np.int64], /) -> Stream:
         """Return the streams of some rows, float32, on the backbone's device."""
 
 

@@ -1,0 +1,276 @@
+"""The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from exmem.backbones import Backbone
+from exmem.data import ImageText
+from exmem.errors import SchemaError
+from exmem.memory import ExemplarMemory
+from exmem.train.config import TrainConfig
+from exmem.train.features import (
+    CachedStreams,
+    LiveStreams,
+    Streams,
+    data_batch,
+    data_key,
+    embed_rows,
+    load_or_embed,
+)
+from exmem.train.folder import RunFolder
+from exmem.train.learner import ClassMeans, Learner
+from exmem.train.metrics import accuracies
+from exmem.train.progress import RunProgress
+from exmem.train.recipes import make_recipe
+from exmem.train.replaying import Exemplars
+from exmem.train.scenario import Scenario
+from exmem.train.storing import Candidates, rank_examples, store_phase
+
+__all__ = ["Trainer", "folder_bytes"]
+
+_ROWS = 128
+
+
+def folder_bytes(path: Path) -> int:
+    """Count the bytes of all files below a folder, as the file system has them.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    int
+        Sum of the file sizes; 0 when there is no folder.
+    """
+    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+class Trainer:
+    """One run in one folder.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where the run keeps everything.
+    config : TrainConfig
+        What decides the numbers.
+    backbone : Backbone
+        A fresh backbone; adapters are injected into it.
+    train, test : ImageText
+        Data of the same classes.
+    features : Path, optional
+        Folder of the frozen features, which several runs may share; the run's own when left out.
+
+    Raises
+    ------
+    SchemaError
+        If several processes were launched: the memory has one writer, and only one process is supported yet.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: TrainConfig,
+        backbone: Backbone,
+        *,
+        train: ImageText,
+        test: ImageText,
+        features: Path | None = None,
+    ) -> None:
+        self.folder, self.config, self.train, self.test = folder, config, train, test
+        self.scenario = Scenario.split(
+            len(train.class_names), first=config.first_classes, increments=config.increments, seed=config.class_seed
+        )
+        self._accelerator = Accelerator()
+        if self._accelerator.num_processes > 1:
+            raise SchemaError("the trainer runs in one process; launch it without several processes")
+        self._keys = {"train": data_key(backbone, train), "test": data_key(backbone, test)}
+        self.backbone = backbone.to(self._accelerator.device)
+        self.recipe = make_recipe(config, self.backbone)
+        torch.manual_seed(config.seed)
+        self.learner = Learner(self.backbone, rank=config.lora_rank, alpha=config.lora_alpha)
+        self._shared = features
+        self._learnt = -1  # phase that the learner is at
+
+    @property
+    def total_units(self) -> float:
+        """Pictures through the whole backbone that the run takes at most, for the estimate of its time."""
+        config, number = self.config, len(self.train)
+        frozen = self.backbone.num_frozen_blocks
+        share = 1 - frozen / (frozen + len(self.backbone.trainable_blocks()))
+        embed = len(self.train) + len(self.test)
+        learn = number * config.epochs * (2 if self.recipe else 1) * 4 * share
+        return embed + learn + (2 * number if self.recipe else 0)
+
+    def run(self, console: Console) -> list[dict[str, Any]]:
+        """Run, or go on, to the end.
+
+        Parameters
+        ----------
+        console : Console
+            Where progress is shown.
+
+        Returns
+        -------
+        list of dict
+            What was measured, one entry per phase; also in `metrics.jsonl`.
+        """
+        with self.folder.locked():
+            self.folder.claim(self.config, {"key": self._keys, "classes": list(self.train.class_names)})
+            done = self.folder.metrics()
+            if len(done) == len(self.scenario):
+                return done
+            with RunProgress(console, name=self.config.recipe, total=self.total_units) as progress:
+                self._progress = progress
+                self._streams = {
+                    "train": self._frozen("train", self.train),
+                    "test": self._frozen("test", self.test),
+                }
+                self._exemplars = self._open_memory(len(done))
+                for phase in range(len(done), len(self.scenario)):
+                    self._phase(phase)
+            return self.folder.metrics()
+
+    def _frozen(self, split: str, data: ImageText) -> Streams:
+        tokens = data_batch(self.backbone, data)
+        if not self.config.cache_features:
+            return LiveStreams(self.backbone, tokens)
+        self._progress.stage(f"features of {split}")
+        path = (self._shared or self.folder.features) / f"{self._keys[split]}.safetensors"
+        rows = np.arange(len(data))
+        stream = load_or_embed(path, lambda: embed_rows(self.backbone, tokens, rows, self._progress.advance))
+        return CachedStreams(stream, self._accelerator.device)
+
+    def _open_memory(self, done: int) -> Exemplars | None:
+        if self.recipe is None:
+            return None
+        if not (self.folder.memory / "zarr.json").exists():
+            schema = self.recipe.schema()
+            ExemplarMemory.create(self.folder.memory, schema=schema, max_bytes=self.config.max_bytes).close()
+        folders = {"memory": self.folder.memory, "features": self.folder.features}
+        exemplars = Exemplars(self.config, self.backbone, self.recipe, **folders)
+        for phase in range(done):
+            noted = self.folder.note(phase, "slots")
+            exemplars.restore(phase, np.array(noted["slots"] if noted else [], np.int64))
+        return exemplars
+
+    def _phase(self, phase: int) -> None:
+        began = time.monotonic()
+        checkpoint = self.folder.checkpoint(phase)
+        if checkpoint is None:
+            if phase and self._learnt != phase - 1:
+                self.learner.load(self.scenario.seen(phase - 1), self.folder.checkpoint(phase - 1) or {})
+            self._train(phase)
+            self.folder.save_checkpoint(phase, self.learner.tuned())
+        else:
+            self.learner.load(self.scenario.seen(phase), checkpoint)
+        self._learnt = phase
+        rows = self.scenario.rows(self.train.labels, phase)
+        features = self._features(self._streams["train"], rows)
+        means = self._store(phase, rows, features) if self._exemplars else self._learnt_means(phase, rows, features)
+        entry = self._measure(phase, means)
+        entry["seconds"] = round(time.monotonic() - began, 1)
+        self.folder.add_metrics(entry)
+        self._progress.line(
+            f"{self.config.recipe}, phase {phase + 1} of {len(self.scenario)}: linear {entry['linear']['all']:.1%}, "
+            f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s"
+        )
+
+    def _train(self, phase: int) -> None:
+        config, learner = self.config, self.learner
+        teacher = learner.tuned() if phase else {}
+        learner.grow(self.scenario.phases[phase])
+        rows = self.scenario.rows(self.train.labels, phase)
+        steps = -(-len(rows) // config.batch)
+        trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps * config.epochs)
+        frozen = self.backbone.num_frozen_blocks
+        cost = 4 * (1 - frozen / (frozen + len(self.backbone.trainable_blocks())))
+        held = self._exemplars if self._exemplars and len(self._exemplars.slots) else None
+        for epoch in range(config.epochs):
+            self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, epoch {epoch + 1}/{config.epochs}")
+            order = np.random.default_rng([config.seed, phase, epoch]).permutation(rows)
+            replayed = held.draw(steps, seed=config.seed, epoch=phase * config.epochs + epoch) if held else None
+            for step in range(steps):
+                chosen = order[step * config.batch : (step + 1) * config.batch]
+                parts = [(self._streams["train"](chosen), torch.from_numpy(self.train.labels[chosen]))]
+                parts += [next(replayed)] if replayed else []
+                optimizer.zero_grad()
+                for stream, labels in parts:  # apart: dropped tokens then save work instead of becoming padding
+                    loss = learner.loss(
+                        stream, labels, teacher=teacher, weight=config.distill_weight, temperature=config.temperature
+                    )
+                    self._accelerator.backward(loss / len(parts))
+                optimizer.step()
+                schedule.step()
+                self._progress.advance(cost * sum(len(labels) for _, labels in parts))
+
+    def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
+        assert self.recipe is not None
+        assert self._exemplars is not None
+        self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, storing exemplars")
+        ranks = rank_examples(
+            features.numpy(),
+            self.train.labels[rows],
+            selection=self.config.selection,
+            seed=[self.config.seed, phase],
+        )
+        size, advance = self.backbone.image_size, self._progress.advance
+        candidates = Candidates(self.recipe, self.train, rows, ranks, image_size=size, advance=advance)
+        with ExemplarMemory.open(self.folder.memory, mode="r+") as memory:
+            store_phase(self.folder, phase, candidates, memory)
+            first = (self.folder.note(phase, "plan") or {})["first_slot"]
+            self.folder.save_note(phase, "slots", {"slots": memory.slots[memory.slots >= first].tolist()})
+        self._exemplars.update(phase, first, self._progress.advance)
+        slots, labels = self._exemplars.slots, self._exemplars.labels
+        return ClassMeans.of(self._features(self._exemplars.streams, slots), torch.from_numpy(labels))
+
+    def _learnt_means(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
+        """Class means without a memory: each stays as it was when its class was learnt."""
+        means = ClassMeans.of(features, torch.from_numpy(self.train.labels[rows]))
+        file = self.folder.path / "state" / "means.safetensors"
+        if phase:
+            known = load_file(file)
+            older = torch.isin(known["classes"], torch.tensor(self.scenario.seen(phase - 1)))
+            means = ClassMeans(known["classes"][older].tolist(), known["means"][older]).merged(means)
+        self.folder.save_tensors(file, {"classes": torch.tensor(means.classes), "means": means.means})
+        return means
+
+    def _measure(self, phase: int, means: ClassMeans) -> dict[str, Any]:
+        self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, measuring")
+        seen = self.scenario.seen(phase)
+        rows = np.flatnonzero(np.isin(self.test.labels, seen))
+        features, labels = self._features(self._streams["test"], rows), self.test.labels[rows]
+        logits = features @ self.learner.weight.detach().cpu().T + self.learner.bias.detach().cpu()
+        linear = torch.tensor(self.learner.classes)[logits.argmax(-1)].numpy()
+        held = folder_bytes(self.folder.memory) if self._exemplars else 0
+        return {
+            "phase": phase,
+            "classes": list(self.scenario.phases[phase]),
+            "linear": accuracies(linear, labels, self.scenario, phase),
+            "ncm": accuracies(means.predict(features).numpy(), labels, self.scenario, phase),
+            "exemplars": len(self._exemplars.slots) if self._exemplars else 0,
+            "disk_bytes": held,
+            "mean_bytes": 0 if self._exemplars else means.means.numel() * means.means.element_size(),
+            "classes_without_exemplars": sorted(set(seen) - set(means.classes)),
+        }
+
+    def _features(self, streams: Streams, rows: NDArray[np.int64]) -> Tensor:
+        parts = [torch.zeros(0, self.backbone.feature_dim)]
+        with torch.inference_mode():
+            chunks = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+            parts += [self.learner.features(streams(chunk)).cpu() for chunk in chunks]
+        return torch.cat(parts).clone()
