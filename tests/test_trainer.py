@@ -91,9 +91,11 @@ def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, backbone, d
             raise KeyboardInterrupt
         return found
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Trainer, where, cut_off)
-        start(tmp_path / "cut", backbone, data, **options).run(Console(quiet=True))
+        trainer = start(tmp_path / "cut", backbone, data, **options)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(Console(quiet=True))
     found = start(tmp_path / "cut", backbone, data, **options).run(Console(quiet=True))
     assert numbers(found) == numbers(expected)
     if "recipe" not in options:

@@ -18,7 +18,8 @@ def main() -> None:
     Raises
     ------
     SystemExit
-        With code 130 when interrupted, 1 when something that was asked for cannot be done, 2 when it was asked for wrongly.
+        With code 130 when interrupted, 1 when something that was asked for cannot be done, 2 when it was asked for
+        wrongly.
     """
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -1,0 +1,20 @@
+"""The documentation runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readme_has_blocks_that_run():
+    assert BLOCKS
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_of_the_readme_runs(block, tmp_path):
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True)
