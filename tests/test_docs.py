@@ -18,3 +18,16 @@ def test_the_readme_has_blocks_that_run():
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_the_readme_runs(block, tmp_path):
     subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True)
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def test_there_are_examples():
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(example, tmp_path):
+    done = subprocess.run([sys.executable, example], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout

@@ -28,6 +28,7 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
         Seed.
     """
     import numpy as np
+    import transformers
     from rich.console import Console
 
     from exmem.backbones import Joint
@@ -38,6 +39,7 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
     from exmem.train.trainer import Trainer
 
     console = Console()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     weights = dinov2_small(progress=console.print), minilm(progress=console.print)
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
     train, test = load_imagefolder(folder)

@@ -38,6 +38,7 @@ def train(
         If the packages of the trainer are missing.
     """
     try:
+        import transformers
         from rich.console import Console
 
         from exmem.backbones import Backbone, load_backbone
@@ -48,6 +49,7 @@ def train(
     except ImportError as error:
         raise ExmemError(f"the trainer needs more packages ({error}); pip install 'exmem[train]'") from error
     console = Console()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_imagefolder(data)
     backbone: Backbone
     if config.backbone == "vilt":
