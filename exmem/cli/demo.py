@@ -84,6 +84,7 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
 
 
 def _show(console: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
+    from rich.console import Console
     from rich.table import Table
 
     from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
@@ -101,7 +102,7 @@ def _show(console: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
         lost = forgetting([entry["linear"]["by_phase"] for entry in entries])
         seconds = sum(entry["seconds"] for entry in entries)
         table.add_row(name, str(last["exemplars"]), *cells, f"{lost:.1%}", f"{seconds:.0f}")
-    console.print(table)
+    Console(width=max(console.width, 110)).print(table)  # a narrow table would cut its numbers off
     missing = {name: len(entries[-1]["classes_without_exemplars"]) for name, entries in runs.items()}
     for name, number in missing.items():
         if number:
