@@ -164,6 +164,11 @@ class ExemplarMemory:
         return np.concatenate([self._store.catalog.priorities, np.array(staged, np.float64)])
 
     @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each slot of `slots`, shape (N,), int64: payloads, checksums, index entries, rows uncompressed."""
+        return self._store.sizes()
+
+    @property
     def max_bytes(self) -> int:
         """The budget."""
         return self._store.max_bytes

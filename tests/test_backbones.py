@@ -52,15 +52,15 @@ def joint(kind, tokenizer, blocks=2):
     return Joint(model, text, tokenizer, image_size=32, trainable_blocks=blocks, max_text=8)
 
 
-def vilt(tokenizer, frozen=0):
+def vilt(tokenizer, blocks=None):
     torch.manual_seed(0)
     sizes = SIZES | {"max_position_embeddings": 8, "image_size": 32, "patch_size": 8, "vocab_size": len(WORDS)}
     model = ViltModel(ViltConfig(**sizes), add_pooling_layer=False).eval()
-    return Vilt(model, tokenizer, image_size=32, frozen_blocks=frozen, max_text=8)
+    return Vilt(model, tokenizer, image_size=32, trainable_blocks=blocks, max_text=8)
 
 
 def both(tokenizer):
-    return [*(joint(kind, tokenizer) for kind in VISION), vilt(tokenizer), vilt(tokenizer, frozen=1)]
+    return [*(joint(kind, tokenizer) for kind in VISION), vilt(tokenizer), vilt(tokenizer, blocks=2)]
 
 
 def images(count=2):
@@ -146,6 +146,9 @@ def test_random_scores_are_seeded_and_cover_every_token(tokenizer):
     model = joint("vit", tokenizer)
     one, two = (RandomScores(seed=3)(model, batch(model)) for _ in range(2))
     np.testing.assert_array_equal(one.scores["image"], two.scores["image"])
+    alone = TensorBatch.from_numpy(model.tokens(images()[1:], ["red"]))
+    np.testing.assert_array_equal(RandomScores(seed=3)(model, alone).scores["image"], one.scores["image"][1:])
+    assert (RandomScores(seed=4)(model, alone).scores["image"] != one.scores["image"][1:]).any()
     assert (one.scores["image"] > 0).all()
     assert one.scores["text"][1, 3:].tolist() == [0] * 5
 
@@ -153,7 +156,7 @@ def test_random_scores_are_seeded_and_cover_every_token(tokenizer):
 def test_wrong_sizes_say_what_to_choose(tokenizer):
     with pytest.raises(SchemaError, match=r"trainable_blocks must be in 1\.\.3"):
         joint("vit", tokenizer, blocks=4)
-    with pytest.raises(SchemaError, match=r"frozen_blocks must be in 0\.\.2"):
-        vilt(tokenizer, frozen=3)
+    with pytest.raises(SchemaError, match=r"trainable_blocks must be in 1\.\.3"):
+        vilt(tokenizer, blocks=0)
     with pytest.raises(SchemaError, match="no ViT-family vision model"):
         Joint(torch.nn.Linear(2, 2), None, tokenizer)

@@ -16,7 +16,7 @@ def run(*arguments):
 def test_info_tells_what_a_memory_holds(tmp_path):
     with ExemplarMemory.create(tmp_path / "memory", schema=schema(), max_bytes="100kB") as memory:
         memory.add([exemplar(seed, label=seed % 2) for seed in range(5)])
-    found = run("info", str(tmp_path / "memory"), "--as-json")
+    found = run("info", str(tmp_path / "memory"), "--json")
     assert found.returncode == 0, found.stderr
     told = json.loads(found.stdout)
     assert (told["exemplars"], told["max_bytes"]) == (5, 100_000)

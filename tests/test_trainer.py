@@ -1,62 +1,34 @@
 """The trainer on a tiny random backbone and real pictures: kept within the budget, and continued after a kill."""
 
-import json
-
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
-from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
 from exmem import ExemplarMemory
-from exmem.backbones import Joint
 from exmem.data import load_imagefolder
-from exmem.errors import DataError
+from exmem.errors import DataError, LockedError
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
+from exmem.train.sheet import draw_run
 from exmem.train.trainer import Trainer, folder_bytes
-from tests.exemplars import crop
+from tests.tiny import SIDE, load_joint, write_imagefolder, write_models
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "temple", "flower", "red", "roof", "leaf", "garden", "stone"]
-CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "image_size": 32, "tuned_blocks": 1, "epochs": 1}
-CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8}
+CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1}
+CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 8), ("test", 3)):
-        rows = []
-        for label in range(4):
-            for index in range(count):
-                name = f"{label}-{index}.png"
-                (folder / split).mkdir(exist_ok=True)
-                picture = crop(label % 2 + 2 * (100 * label + index + 50 * (split == "test")), 48)
-                Image.fromarray(np.roll(picture, label, axis=2)).save(folder / split / name)
-                text = f"{WORDS[5 + label]} {WORDS[7 + index % 5]} stone"
-                rows.append(json.dumps({"file_name": name, "text": text, "label": f"class{label}"}) + "\n")
-        (folder / split / "metadata.jsonl").write_text("".join(rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXMEM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return load_imagefolder(folder)
+        return load_imagefolder(write_imagefolder(tmp_path_factory.mktemp("data")))
 
 
-@pytest.fixture
-def backbone(tmp_path):
-    torch.manual_seed(0)
-    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-    vision = ViTModel(ViTConfig(num_hidden_layers=2, image_size=32, patch_size=8, **sizes), add_pooling_layer=False)
-    text = BertModel(BertConfig(vocab_size=len(WORDS), num_hidden_layers=1, **sizes), add_pooling_layer=False)
-    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
-    return lambda: Joint(_copy(vision), _copy(text), tokenizer, image_size=32, trainable_blocks=1, max_text=8)
-
-
-def _copy(module):
-    import copy
-
-    return copy.deepcopy(module)
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    models = write_models(tmp_path_factory.mktemp("models"))
+    return lambda: load_joint(models)
 
 
 def start(folder, backbone, data, **options):
@@ -75,13 +47,27 @@ def test_every_recipe_runs_within_its_budget(tmp_path, backbone, data, recipe):
     assert folder_bytes(tmp_path / "run" / "memory") <= 40_000
     assert (entries[-1]["exemplars"] > 0) == (recipe != "none")
     assert entries[-1]["disk_bytes"] == folder_bytes(tmp_path / "run" / "memory")
+    assert not (tmp_path / "run" / "features").exists()
 
 
-@pytest.mark.parametrize("options", [{}, {"cache_features": False, "exchange_text": 0.5}, {"recipe": "none"}])
-@pytest.mark.parametrize("where", ["_train", "_store", "_measure", "_learnt_means"])
-def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, backbone, data, monkeypatch, where, options):
-    if (where == "_store") == (options == {"recipe": "none"}) or (where == "_learnt_means" and "recipe" not in options):
-        pytest.skip("this recipe has no such step")
+RUNS = {
+    "cached": {},
+    "live": {"cache_features": False, "exchange_text": 0.5, "scorer": "random", "fill": "zero"},
+    "mixed": {
+        "selection": "random",
+        "exchange_text": 0.5,
+        "keep_rule": "top_k",
+        "keep_patches": 5,
+        "sampler": "uniform",
+    },
+    "none": {"recipe": "none"},
+}
+CUTS = [(run, step) for run in ("cached", "live", "mixed") for step in ("_train", "_store", "_measure")]
+
+
+@pytest.mark.parametrize(("run", "where"), [*CUTS, ("none", "_train"), ("none", "_learnt_means"), ("none", "_measure")])
+def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, backbone, data, monkeypatch, where, run):
+    options = RUNS[run]
     expected = start(tmp_path / "whole", backbone, data, **options).run(Console(quiet=True))
     step = getattr(Trainer, where)
 
@@ -108,3 +94,46 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path, back
     start(tmp_path / "run", backbone, data, recipe="none").run(Console(quiet=True))
     with pytest.raises(DataError, match=r"epochs: 1, 2"):
         start(tmp_path / "run", backbone, data, recipe="none", epochs=2).run(Console(quiet=True))
+
+
+def test_kept_streams_that_were_deleted_are_computed_again(tmp_path, backbone, data, monkeypatch):
+    trainer = start(tmp_path / "run", backbone, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_measure", _interrupt_at(2, Trainer._measure))
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(Console(quiet=True))
+    for file in (tmp_path / "run" / "features").iterdir():
+        file.unlink()
+    assert len(start(tmp_path / "run", backbone, data).run(Console(quiet=True))) == 3
+
+
+def _interrupt_at(phase, step):
+    def interrupted(self, at, *arguments):
+        if at == phase:
+            raise KeyboardInterrupt
+        return step(self, at, *arguments)
+
+    return interrupted
+
+
+def test_a_class_that_holds_no_exemplar_is_told(tmp_path, backbone, data):
+    entries = start(tmp_path / "run", backbone, data, recipe="raw", max_bytes="13kB").run(Console(quiet=True))
+    with ExemplarMemory.open(tmp_path / "run" / "memory") as memory:
+        without = sorted(set(range(4)) - set(memory.labels.tolist()))
+    assert without
+    assert entries[-1]["classes_without_exemplars"] == without
+
+
+def test_a_run_folder_is_for_one_process(tmp_path, backbone, data):
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(LockedError, match="another process"):
+        start(tmp_path / "run", backbone, data).run(Console(quiet=True))
+
+
+@pytest.mark.parametrize("recipe", ["masked", "none"])
+def test_pictures_are_drawn_of_what_there_is(tmp_path, backbone, data, recipe):
+    trainer = start(tmp_path / "run", backbone, data, recipe=recipe)
+    trainer.run(Console(quiet=True))
+    draw_run(trainer)
+    with Image.open(tmp_path / "run" / "accuracy.png") as picture:
+        assert min(picture.size) > 400
+    assert (tmp_path / "run" / "exemplars.png").exists() == (recipe == "masked")

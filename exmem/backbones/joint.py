@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from exmem.backbones.base import Backbone, attention_mask, pooled
+from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
-from exmem.backbones.vision import VisionParts, pixel_statistics
+from exmem.backbones.vision import VisionParts
 from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.tensors import TensorBatch
@@ -76,6 +77,9 @@ class Joint(Backbone):
             mean=mean,
             std=std,
         )
+        for tower in (vision, text):
+            if getattr(tower, "pooler", None) is not None:
+                tower.pooler = None  # unused, and random where the checkpoint has none
         self.vision, self.text_encoder = vision, text
         self._parts = parts
         self.first_trainable = len(parts.blocks) - trainable_blocks
@@ -120,12 +124,12 @@ class Joint(Backbone):
         """
         from transformers import AutoModel, AutoTokenizer
 
-        tower: Any = AutoModel.from_pretrained(vision)
+        tower: Any = pretrained(AutoModel, vision, dtype=torch.float32)
         mean, std = pixel_statistics(vision)
         return cls(
             getattr(tower, "vision_model", tower),
-            AutoModel.from_pretrained(text),
-            AutoTokenizer.from_pretrained(text),
+            pretrained(AutoModel, text, dtype=torch.float32),
+            pretrained(AutoTokenizer, text),
             image_size=image_size,
             trainable_blocks=trainable_blocks,
             max_text=max_text,

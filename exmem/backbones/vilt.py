@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
 from exmem.backbones.base import Backbone, attention_mask, pooled
+from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
-from exmem.backbones.vision import pixel_statistics
 from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.tensors import TensorBatch
@@ -33,8 +33,8 @@ class Vilt(Backbone):
         Its tokenizer.
     image_size : int
         Side of the pictures in pixels.
-    frozen_blocks : int
-        First blocks that are frozen, 0 or more; the others are tuned.
+    trainable_blocks : int, optional
+        Last blocks that are tuned, the others are frozen; all when left out.
     max_text : int
         Most text tokens, special ones included.
     mean, std : sequence of float
@@ -43,7 +43,7 @@ class Vilt(Backbone):
     Raises
     ------
     SchemaError
-        If the model has no more blocks than are to be frozen, or fewer text positions than `max_text`.
+        If the model has fewer blocks, or fewer text positions than `max_text`.
     """
 
     def __init__(
@@ -52,14 +52,15 @@ class Vilt(Backbone):
         tokenizer: Any,
         *,
         image_size: int = 384,
-        frozen_blocks: int = 0,
+        trainable_blocks: int | None = None,
         max_text: int = 40,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
         config: Any = model.config
-        if not 0 <= frozen_blocks < config.num_hidden_layers:
-            raise SchemaError(f"frozen_blocks must be in 0..{config.num_hidden_layers - 1}, got {frozen_blocks}")
+        number = config.num_hidden_layers if trainable_blocks is None else trainable_blocks
+        if not 1 <= number <= config.num_hidden_layers:
+            raise SchemaError(f"trainable_blocks must be in 1..{config.num_hidden_layers}, got {number}")
         if max_text > config.max_position_embeddings:
             raise SchemaError(f"max_text must be at most {config.max_position_embeddings}, got {max_text}")
         super().__init__(
@@ -72,13 +73,18 @@ class Vilt(Backbone):
             std=std,
         )
         self.model: Any = model
-        self.frozen_blocks = frozen_blocks
+        self._num_frozen = int(config.num_hidden_layers) - number
         self.requires_grad_(False)
         self.eval()
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike[str], *, image_size: int = 384, frozen_blocks: int = 0, max_text: int = 40
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        image_size: int = 384,
+        trainable_blocks: int | None = None,
+        max_text: int = 40,
     ) -> "Vilt":
         """Load weights from a hub name such as `dandelin/vilt-b32-mlm`, or from a local folder.
 
@@ -88,8 +94,8 @@ class Vilt(Backbone):
             Where the weights and the tokenizer are.
         image_size : int
             Side of the pictures in pixels.
-        frozen_blocks : int
-            First blocks that are frozen.
+        trainable_blocks : int, optional
+            Last blocks that are tuned; all when left out.
         max_text : int
             Most text tokens, special ones included.
 
@@ -102,10 +108,10 @@ class Vilt(Backbone):
 
         mean, std = pixel_statistics(name)
         return cls(
-            ViltModel.from_pretrained(name, add_pooling_layer=False),
-            AutoTokenizer.from_pretrained(name),
+            pretrained(ViltModel, name, add_pooling_layer=False, dtype=torch.float32),
+            pretrained(AutoTokenizer, name),
             image_size=image_size,
-            frozen_blocks=frozen_blocks,
+            trainable_blocks=trainable_blocks,
             max_text=max_text,
             mean=mean,
             std=std,
@@ -126,7 +132,7 @@ class Vilt(Backbone):
             prefix = torch.cat([self._embed_class(len(batch)), self._image_class(len(batch))], 1)
             sequence = torch.cat([prefix, hidden, words], 1)
             mask = attention_mask(image.keep.new_ones(len(batch), 2), image.keep, words_keep)
-            for layer in self.model.encoder.layer[: self.frozen_blocks]:
+            for layer in self.model.encoder.layer[: self._num_frozen]:
                 sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
         prefix, hidden, words = torch.split(sequence, [2, hidden.shape[1], words.shape[1]], 1)
         return Stream(prefix, hidden, image.keep, image.positions, words, words_keep, text.positions)
@@ -144,16 +150,16 @@ class Vilt(Backbone):
     @property
     def num_frozen_blocks(self) -> int:
         """First blocks, which are not tuned."""
-        return self.frozen_blocks
+        return self._num_frozen
 
     @property
     def text_is_separate(self) -> bool:
         """True without frozen blocks: every block mixes image and text."""
-        return self.frozen_blocks == 0
+        return self._num_frozen == 0
 
     def trainable_blocks(self) -> list[nn.Module]:
         """Return the blocks above the frozen ones."""
-        return list(self.model.encoder.layer[self.frozen_blocks :])
+        return list(self.model.encoder.layer[self._num_frozen :])
 
     def trainable_extras(self) -> list[str]:
         """Return nothing: LoRA alone is trained."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import os
 import re
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap
 
-__all__ = ["VisionParts", "pixel_statistics"]
+__all__ = ["VisionParts"]
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
 
 
@@ -120,27 +118,3 @@ def _find(block: nn.Module, kind: str) -> nn.Module:
         raise SchemaError(f"{type(block).__name__}: expected one {kind} projection, found {len(found)}")
     projection: nn.Module = found[0]
     return projection
-
-
-def pixel_statistics(name: str | os.PathLike[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation that a model's own preprocessing uses, else those of ImageNet.
-
-    Parameters
-    ----------
-    name : str or path
-        Hub name or local folder.
-
-    Returns
-    -------
-    mean : tuple of float
-        One value per channel, for pixels 0..1.
-    std : tuple of float
-        One value per channel.
-    """
-    from transformers import ImageProcessingMixin
-
-    try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(str(name))
-        return tuple(found["image_mean"]), tuple(found["image_std"])
-    except (OSError, KeyError):
-        return _IMAGENET

@@ -1,10 +1,17 @@
 """`exmem demo`: the main job on real data."""
 
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exmem.train.config import RecipeName, TrainConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exmem.backbones import Backbone
+    from exmem.data import ImageText
 
 __all__ = ["demo"]
 
@@ -19,7 +26,7 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
     Parameters
     ----------
     out : Path
-        Folder of the runs, the table and the pictures.
+        Folder of the runs and the pictures.
     max_bytes : str
         Strict budget of each memory.
     epochs : int
@@ -27,15 +34,14 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
     seed : int
         Seed.
     """
-    import numpy as np
     import transformers
     from rich.console import Console
 
     from exmem.backbones import Joint
     from exmem.data import StickersConfig, build_stickers, dinov2_small, load_imagefolder, minilm, notice
-    from exmem.train.features import data_batch
     from exmem.train.folder import RunFolder
-    from exmem.train.plots import draw_accuracy, draw_exemplars
+    from exmem.train.plots import draw_accuracy
+    from exmem.train.sheet import draw_run
     from exmem.train.trainer import Trainer
 
     console = Console()
@@ -44,9 +50,8 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
     train, test = load_imagefolder(folder)
     console.print(notice(folder), highlight=False, style="dim")
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for number, recipe in enumerate(_RECIPES):
-        config = TrainConfig(
+    configs = [
+        TrainConfig(
             first_classes=6,
             increments=(4,),
             seed=seed,
@@ -56,41 +61,58 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
             score_layers=(-3,),
             image_size=112,
             tuned_blocks=1,
-            distill_weight=0.0 if recipe == "none" else 1.0,
+            distill_weight=0.0 if recipe == "none" else 1.0,  # plain fine-tuning
         )
+        for recipe in _RECIPES
+    ]
+    unfinished = [config for config in configs if not RunFolder(out / config.recipe).picture.exists()]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for config in configs:
         backbone = Joint.from_pretrained(*weights, image_size=112, trainable_blocks=1)
-        run = RunFolder(out / recipe)
-        if number == 0:
-            read = data_batch(backbone, train)
-            backbone.embed(read(np.arange(32)))
-            began = time.monotonic()
-            backbone.embed(read(np.arange(32)))
-            each = (time.monotonic() - began) / 32
-            units = len(train) * (1.6 + len(_RECIPES) * (epochs * 2 * 4 / 12 + 1))
-            console.print(
-                f"{len(train)} pictures, {len(_RECIPES)} recipes: about {each * units / 60:.0f} minutes here."
-            )
+        if unfinished and not runs:
+            _announce(console, unfinished, backbone, train, test)
+        run = RunFolder(out / config.recipe)
         trainer = Trainer(run, config, backbone, train=train, test=test, features=out / "features")
-        runs[recipe] = trainer.run(console)
-        draw_accuracy({recipe: runs[recipe]}, run.picture)
-        if trainer.recipe is not None:
-            notes = [(run.note(p, "slots") or {}, run.note(p, "plan") or {}) for p in range(len(trainer.scenario))]
-            rows = {s: r for slots, plan in notes for s, r in zip(slots["slots"], plan["rows"], strict=True)}
-            draw_exemplars(backbone, trainer.recipe, run.memory, rows_of=rows, data=train, path=run.sheet)
+        runs[config.recipe] = trainer.run(console)
+        draw_run(trainer)
+    shutil.rmtree(out / "features", ignore_errors=True)
     draw_accuracy(runs, out / "accuracy.png")
     _show(console, runs)
-    console.print(f"Accuracy per phase: {out / 'accuracy.png'}", highlight=False)
-    console.print(f"Stored exemplars: {out / 'masked' / 'exemplars.png'}", highlight=False)
+    console.print(f"Accuracy per phase: {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
+    console.print(f"Stored exemplars: {out / 'masked' / 'exemplars.png'}", highlight=False, soft_wrap=True)
+    others = ", ".join(str(out / name / "exemplars.png") for name in ("raw", "half_jpeg"))
+    console.print(f"Those of the other recipes: {others}", highlight=False, soft_wrap=True)
 
 
-def _show(console: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
+def _announce(
+    console: "Console", configs: list[TrainConfig], backbone: "Backbone", train: "ImageText", test: "ImageText"
+) -> None:
+    import numpy as np
+
+    from exmem.train.features import data_batch
+    from exmem.train.trainer import learning_units
+
+    read = data_batch(backbone, train)
+    backbone.embed(read(np.arange(32)))
+    began = time.monotonic()
+    backbone.embed(read(np.arange(32)))
+    each = (time.monotonic() - began) / 32
+    units = len(train) + len(test) + sum(learning_units(config, backbone, len(train)) for config in configs)
+    minutes = max(1, round(each * units / 60))
+    console.print(
+        f"{len(train)} pictures to learn from, {len(test)} to test with, {len(configs)} recipes to run: "
+        f"about {minutes} minutes on this machine."
+    )
+
+
+def _show(console: "Console", runs: dict[str, list[dict[str, Any]]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
 
-    headings = ("recipe", "exemplars", "bytes on disk", "each", "linear avg", "last", "NCM avg", "last", "forgetting")
-    table = Table(*headings, "seconds")
+    headings = ("recipe", "exemplars", "bytes on disk", "each", "linear avg", "last", "NCM avg", "last")
+    table = Table(*headings, "forgetting", "seconds")
     for name, entries in runs.items():
         last = entries[-1]
         size = last["disk_bytes"] or last["mean_bytes"]
@@ -102,7 +124,7 @@ def _show(console: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
         lost = forgetting([entry["linear"]["by_phase"] for entry in entries])
         seconds = sum(entry["seconds"] for entry in entries)
         table.add_row(name, str(last["exemplars"]), *cells, f"{lost:.1%}", f"{seconds:.0f}")
-    Console(width=max(console.width, 110)).print(table)  # a narrow table would cut its numbers off
+    Console(width=max(console.width, 120)).print(table)  # a narrow table would cut its numbers off
     missing = {name: len(entries[-1]["classes_without_exemplars"]) for name, entries in runs.items()}
     for name, number in missing.items():
         if number:

@@ -1,6 +1,6 @@
 """`exmem info`: what a memory holds."""
 
-import json
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from exmem.memory import ExemplarMemory
 __all__ = ["info"]
 
 
-def info(path: Path, /, *, as_json: bool = False) -> None:
+def info(path: Path, /, *, json: bool = False) -> None:
     """Describe a memory: schema, budget, exemplars of each class.
 
     Parameters
     ----------
     path : Path
         Folder of the memory.
-    as_json : bool
+    json : bool
         Print JSON instead of a table.
     """
     with ExemplarMemory.open(path) as memory:
@@ -41,8 +41,8 @@ def info(path: Path, /, *, as_json: bool = False) -> None:
             },
         }
     console = Console()
-    if as_json:
-        console.print_json(json.dumps(found))
+    if json:
+        console.print_json(dumps(found))
         return
     console.print(
         f"{found['location']}: {found['exemplars']} exemplars, "

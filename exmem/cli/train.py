@@ -1,6 +1,5 @@
 """`exmem train`: the reference trainer on the user's own folder."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +29,7 @@ def train(
     config : TrainConfig
         What decides the numbers.
     out : Path
-        Folder of the run: config.json, metrics.jsonl (a line a phase), memory/, accuracy.png.
+        Folder of the run: config.json, metrics.jsonl (a line a phase), memory/, accuracy.png, exemplars.png.
 
     Raises
     ------
@@ -38,36 +37,39 @@ def train(
         If the packages of the trainer are missing.
     """
     try:
+        import torch
         import transformers
         from rich.console import Console
 
-        from exmem.backbones import Backbone, load_backbone
+        from exmem.backbones import load_backbone
         from exmem.data import dinov2_small, load_imagefolder, minilm
         from exmem.train.folder import RunFolder
-        from exmem.train.plots import draw_accuracy
+        from exmem.train.sheet import draw_run
         from exmem.train.trainer import Trainer
     except ImportError as error:
         raise ExmemError(f"the trainer needs more packages ({error}); pip install 'exmem[train]'") from error
     console = Console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_imagefolder(data)
-    backbone: Backbone
-    if config.backbone == "vilt":
-        if config.vision is None:
-            raise ExmemError("vilt needs weights: give --vision a hub name such as dandelin/vilt-b32-mlm, or a folder")
-        from transformers import AutoConfig
-
-        frozen = AutoConfig.from_pretrained(config.vision).num_hidden_layers - config.tuned_blocks
-        sizes = {"image_size": config.image_size, "max_text": config.max_text}
-        backbone = load_backbone("vilt", config.vision, frozen_blocks=frozen, **sizes)
+    names: tuple[str | Path, ...]
+    if config.backbone == "joint":
+        names = config.vision or dinov2_small(progress=console.print), config.text or minilm(progress=console.print)
+    elif config.vision is None:
+        raise ExmemError("vilt needs weights: give --vision a hub name such as dandelin/vilt-b32-mlm, or a folder")
     else:
-        vision = config.vision or dinov2_small(progress=console.print)
-        text = config.text or minilm(progress=console.print)
-        sizes = {"image_size": config.image_size, "max_text": config.max_text}
-        backbone = load_backbone("joint", vision, text, trainable_blocks=config.tuned_blocks, **sizes)
+        names = (config.vision,)
+    torch.manual_seed(config.seed)  # for weights that a checkpoint lacks
+    backbone = load_backbone(
+        config.backbone,
+        *names,
+        image_size=config.image_size,
+        trainable_blocks=config.tuned_blocks,
+        max_text=config.max_text,
+    )
     run = RunFolder(out)
     trainer = Trainer(run, config, backbone, train=learning, test=testing)
-    entries = trainer.run(console)
-    draw_accuracy({config.recipe: entries}, run.picture)
-    shutil.rmtree(run.features, ignore_errors=True)
-    console.print(f"Metrics: {run.path / 'metrics.jsonl'}; picture: {run.picture}", highlight=False)
+    trainer.run(console)
+    draw_run(trainer)
+    for what, path in (("Metrics", run.metrics_file), ("Accuracy", run.picture), ("Stored exemplars", run.sheet)):
+        if path.exists():
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)

@@ -17,7 +17,16 @@ from exmem.backbones import Backbone, Stream
 from exmem.data import ImageText
 from exmem.tensors import TensorBatch
 
-__all__ = ["CachedStreams", "LiveStreams", "Streams", "data_batch", "data_key", "embed_rows", "load_or_embed"]
+__all__ = [
+    "CachedStreams",
+    "LiveStreams",
+    "Streams",
+    "data_batch",
+    "data_key",
+    "embed_rows",
+    "load_or_embed",
+    "load_stream",
+]
 
 _ROWS = 64
 
@@ -194,6 +203,22 @@ def load_or_embed(path: Path, compute: Callable[[], Stream]) -> Stream:
         temporary = path.with_suffix(".tmp")
         save_file({field.name: _plain(getattr(stream, field.name)) for field in dataclasses.fields(stream)}, temporary)
         Path(temporary).replace(path)
+    return load_stream(path)
+
+
+def load_stream(path: Path) -> Stream:
+    """Load streams from a file.
+
+    Parameters
+    ----------
+    path : Path
+        What `load_or_embed` wrote.
+
+    Returns
+    -------
+    Stream
+        The streams.
+    """
     return Stream(**load_file(path))
 
 

@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "features"
 
     @property
+    def metrics_file(self) -> Path:
+        """What was measured, a line a phase."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def picture(self) -> Path:
         """Picture of the accuracy per phase."""
         return self.path / "accuracy.png"
@@ -118,10 +123,9 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured, one entry per finished phase."""
-        file = self.path / "metrics.jsonl"
-        if not file.exists():
+        if not self.metrics_file.exists():
             return []
-        return [_read_line(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [_read_line(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of a phase: this finishes the phase.
@@ -133,7 +137,7 @@ class RunFolder:
         """
         lines = [*self.metrics(), dict(entry)]
         text = "".join(json.dumps(_without_nan(line), allow_nan=False) + "\n" for line in lines)
-        self._write(self.path / "metrics.jsonl", text.encode())
+        self._write(self.metrics_file, text.encode())
 
     def checkpoint(self, phase: int) -> dict[str, Tensor] | None:
         """Return what was saved after training a phase.

@@ -1,5 +1,7 @@
 """Progress of a run, with an estimate of the time that is left."""
 
+import time
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
@@ -19,13 +21,16 @@ class RunProgress:
         What runs.
     total : float
         Units of the whole run.
+    done : int
+        Units that an earlier process did.
     """
 
-    def __init__(self, console: Console, *, name: str, total: float) -> None:
+    def __init__(self, console: Console, *, name: str, total: float, done: int = 0) -> None:
         self.console, self._name = console, name
+        self._total, self._before, self._done, self._began = total, done, float(done), time.monotonic()
         columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(TextColumn("{task.description}"), *columns, console=console, transient=True)
-        self._task = self._bar.add_task(name, total=total)
+        self._task = self._bar.add_task(name, total=total, completed=done)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -54,14 +59,19 @@ class RunProgress:
         units : float
             Units.
         """
+        self._done += units
         self._bar.advance(self._task, units)
 
-    def line(self, text: str) -> None:
-        """Print a line that stays.
+    def line(self, text: str, *, last: bool) -> None:
+        """Print a line that stays, with the time that is left.
 
         Parameters
         ----------
         text : str
             The line.
+        last : bool
+            Whether nothing is left.
         """
-        self.console.print(text, highlight=False)
+        rate = (self._done - self._before) / (time.monotonic() - self._began)
+        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate > 0 else "an unknown time"
+        self.console.print(text if last else f"{text}; about {left} left", highlight=False, soft_wrap=True)

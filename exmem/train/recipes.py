@@ -19,7 +19,9 @@ __all__ = ["MaskedTokens", "Recipe", "WholePicture", "make_recipe"]
 
 
 class Recipe(Protocol):
-    """How an exemplar is made."""
+    """How an exemplar is made; `passes` of a picture through the backbone that takes."""
+
+    passes: int
 
     def schema(self) -> Schema:
         """Return the schema of its exemplars."""
@@ -49,6 +51,8 @@ class WholePicture:
     codec : str or mapping
         Payload codec of the picture.
     """
+
+    passes = 0
 
     def __init__(self, backbone: Backbone, *, side: int, codec: Any) -> None:
         self.backbone, self.side, self.codec = backbone, side, codec
@@ -133,6 +137,8 @@ class MaskedTokens:
     quality : int
         JPEG quality of the kept patches.
     """
+
+    passes = 1
 
     def __init__(
         self, backbone: Backbone, *, scorer: Scorer, keep_rule: KeepRule, text_rule: KeepRule, quality: int

@@ -13,7 +13,7 @@ from exmem.errors import SchemaError
 from exmem.replay import ReplayDataset, get_sampler, replay_loader
 from exmem.tensors import TensorBatch
 from exmem.train.config import TrainConfig
-from exmem.train.features import Advance, embed_rows, load_or_embed
+from exmem.train.features import Advance, embed_rows, load_or_embed, load_stream
 from exmem.train.recipes import Recipe
 
 __all__ = ["Exemplars"]
@@ -80,8 +80,8 @@ class Exemplars:
         new = self.slots[self.slots >= first_slot]
         if not self._config.cache_features:
             return
-        for slot in [slot for slot in self._place_of if slot not in set(self.slots.tolist())]:
-            del self._place_of[slot]
+        held = set(self.slots.tolist())
+        self._place_of = {slot: place for slot, place in self._place_of.items() if slot in held}
         if len(new):
             file = self._features / f"exemplars-{phase}.safetensors"
             self._streams.append(load_or_embed(file, lambda: embed_rows(self._backbone, self._tokens, new, advance)))
@@ -98,20 +98,18 @@ class Exemplars:
         slots : ndarray, shape (M,), int64
             Slots that it added, evicted ones too.
         """
-        if not self._config.cache_features or len(slots) == 0:
+        if not self._config.cache_features:
             return
         file = self._features / f"exemplars-{phase}.safetensors"
         held = set(self.slots.tolist())
-        if file.exists():
-            stream = load_or_embed(file, _must_exist)
-        else:  # the kept streams are gone: computed again, without what was evicted since
-            slots = np.array([slot for slot in slots.tolist() if slot in held], np.int64)
-            if len(slots) == 0:
-                return
-            stream = embed_rows(self._backbone, self._tokens, slots)
-        self._streams.append(stream)
-        part = len(self._streams) - 1
-        self._place_of.update({slot: (part, row) for row, slot in enumerate(slots.tolist()) if slot in held})
+        if not file.exists():  # it was deleted: computed again, without what was evicted since
+            slots = slots[np.isin(slots, self.slots)]
+        if len(slots):
+            self._streams.append(
+                load_stream(file) if file.exists() else embed_rows(self._backbone, self._tokens, slots)
+            )
+            part = len(self._streams) - 1
+            self._place_of.update({slot: (part, row) for row, slot in enumerate(slots.tolist()) if slot in held})
 
     def streams(self, slots: NDArray[np.int64]) -> Stream:
         """Return streams by slot.
@@ -186,7 +184,3 @@ class Exemplars:
 
     def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
         return self._recipe.restore(self._dataset.__getitems__(slots.tolist()))
-
-
-def _must_exist() -> Stream:
-    raise AssertionError("the file was there a moment ago")

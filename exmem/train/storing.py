@@ -13,7 +13,7 @@ from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
 from exmem.train.recipes import Recipe
 
-__all__ = ["Candidates", "rank_examples", "store_phase"]
+__all__ = ["Candidates", "rank_examples", "store_phase", "stored_rows"]
 
 _BATCH = 64
 _FIRST_RANKS = 32
@@ -65,7 +65,7 @@ class Candidates:
     image_size : int
         Side of the pictures in pixels.
     advance : callable
-        Told how many exemplars were made.
+        Told how many pictures went through the backbone.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Candidates:
             texts = [self._data.texts[row] for row in rows.tolist()]
             priorities = -self.ranks[chosen].astype(np.float64)
             self._made += self._recipe.make(images, texts, self._data.labels[rows], priorities)
-            self._advance(len(rows))
+            self._advance(len(rows) * self._recipe.passes)
         return self._made[:count]
 
 
@@ -137,6 +137,28 @@ def store_phase(folder: RunFolder, phase: int, candidates: Candidates, memory: E
         exemplars = candidates.best(max(noted["admitted"]) + 1)
         memory.add([exemplars[index] for index in noted["admitted"]])
     memory.commit()
+
+
+def stored_rows(folder: RunFolder, phases: int) -> dict[int, int]:
+    """Say which example each exemplar was made of.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        A run.
+    phases : int
+        How many phases were stored.
+
+    Returns
+    -------
+    dict of int to int
+        Slot -> row of the training data; evicted slots too.
+    """
+    rows: dict[int, int] = {}
+    for phase in range(phases):
+        plan, slots = (folder.note(phase, name) or {"slots": [], "rows": []} for name in ("plan", "slots"))
+        rows.update(zip(slots["slots"], plan["rows"], strict=True))
+    return rows
 
 
 def _plan(candidates: Candidates, memory: ExemplarMemory) -> AddPlan:

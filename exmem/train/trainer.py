@@ -1,6 +1,7 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,40 @@ from exmem.train.replaying import Exemplars
 from exmem.train.scenario import Scenario
 from exmem.train.storing import Candidates, rank_examples, store_phase
 
-__all__ = ["Trainer", "folder_bytes"]
+__all__ = ["Trainer", "folder_bytes", "learning_units"]
 
 _ROWS = 128
+_STEP_PASSES = 4  # of the tuned part: forward, backward (twice a forward pass), and the teacher's forward
+
+
+def learning_units(config: TrainConfig, backbone: Backbone, examples: int) -> float:
+    """Estimate what a run computes after the frozen features of its data are there.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run.
+    backbone : Backbone
+        Its backbone.
+    examples : int
+        Training examples of all phases.
+
+    Returns
+    -------
+    float
+        Pictures through the whole backbone, at most.
+    """
+    recipe = make_recipe(config, backbone)
+    steps = config.epochs * _step_units(config, backbone)
+    if recipe is None:
+        return examples * steps
+    return examples * (steps * (1 + config.replay_batch / config.batch) + recipe.passes + 1)  # 1: embedding it again
+
+
+def _step_units(config: TrainConfig, backbone: Backbone) -> float:
+    frozen = backbone.num_frozen_blocks
+    tuned = 1 - frozen / (frozen + len(backbone.trainable_blocks()))
+    return _STEP_PASSES * tuned + (0 if config.cache_features else 1 - tuned)
 
 
 def folder_bytes(path: Path) -> int:
@@ -104,16 +136,6 @@ class Trainer:
         self._shared = features
         self._learnt = -1  # phase that the learner is at
 
-    @property
-    def total_units(self) -> float:
-        """Pictures through the whole backbone that the run takes at most, for the estimate of its time."""
-        config, number = self.config, len(self.train)
-        frozen = self.backbone.num_frozen_blocks
-        share = 1 - frozen / (frozen + len(self.backbone.trainable_blocks()))
-        embed = len(self.train) + len(self.test)
-        learn = number * config.epochs * (2 if self.recipe else 1) * 4 * share
-        return embed + learn + (2 * number if self.recipe else 0)
-
     def run(self, console: Console) -> list[dict[str, Any]]:
         """Run, or go on, to the end.
 
@@ -130,18 +152,21 @@ class Trainer:
         with self.folder.locked():
             self.folder.claim(self.config, {"key": self._keys, "classes": list(self.train.class_names)})
             done = self.folder.metrics()
-            if len(done) == len(self.scenario):
-                return done
-            with RunProgress(console, name=self.config.recipe, total=self.total_units) as progress:
-                self._progress = progress
-                self._streams = {
-                    "train": self._frozen("train", self.train),
-                    "test": self._frozen("test", self.test),
-                }
-                self._exemplars = self._open_memory(len(done))
-                for phase in range(len(done), len(self.scenario)):
-                    self._phase(phase)
+            if len(done) < len(self.scenario):
+                self._go_on(console, len(done))
+            shutil.rmtree(self.folder.features, ignore_errors=True)
             return self.folder.metrics()
+
+    def _go_on(self, console: Console, done: int) -> None:
+        units = learning_units(self.config, self.backbone, len(self.train))
+        units += len(self.train) + len(self.test) if self.config.cache_features else 0
+        before = round(units * done / len(self.scenario))
+        with RunProgress(console, name=self.config.recipe, total=units, done=before) as progress:
+            self._progress = progress
+            self._streams = {"train": self._frozen("train", self.train), "test": self._frozen("test", self.test)}
+            self._exemplars = self._open_memory(done)
+            for phase in range(done, len(self.scenario)):
+                self._phase(phase)
 
     def _frozen(self, split: str, data: ImageText) -> Streams:
         tokens = data_batch(self.backbone, data)
@@ -185,7 +210,8 @@ class Trainer:
         self.folder.add_metrics(entry)
         self._progress.line(
             f"{self.config.recipe}, phase {phase + 1} of {len(self.scenario)}: linear {entry['linear']['all']:.1%}, "
-            f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s"
+            f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s",
+            last=phase + 1 == len(self.scenario),
         )
 
     def _train(self, phase: int) -> None:
@@ -197,8 +223,7 @@ class Trainer:
         trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps * config.epochs)
-        frozen = self.backbone.num_frozen_blocks
-        cost = 4 * (1 - frozen / (frozen + len(self.backbone.trainable_blocks())))
+        cost = _step_units(config, self.backbone)
         held = self._exemplars if self._exemplars and len(self._exemplars.slots) else None
         for epoch in range(config.epochs):
             self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, epoch {epoch + 1}/{config.epochs}")
