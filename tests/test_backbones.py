@@ -9,11 +9,27 @@ from transformers import (
     BertTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
+    DebertaV2Config,
+    DebertaV2Model,
     Dinov2Config,
     Dinov2Model,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViltConfig,
     ViltModel,
     ViTConfig,
+    ViTMAEConfig,
+    ViTMAEModel,
     ViTModel,
 )
 
@@ -151,6 +167,51 @@ def test_random_scores_are_seeded_and_cover_every_token(tokenizer):
     assert (RandomScores(seed=4)(model, alone).scores["image"] != one.scores["image"][1:]).any()
     assert (one.scores["image"] > 0).all()
     assert one.scores["text"][1, 3:].tolist() == [0] * 5
+
+
+LARGE = {"initializer_range": 0.5}  # so that positions matter in a random model
+TEXT = {
+    "bert": lambda: BertModel(BertConfig(vocab_size=9, **SIZES, **LARGE), add_pooling_layer=False),
+    "roberta": lambda: RobertaModel(RobertaConfig(vocab_size=9, **SIZES, **LARGE)),
+    "electra": lambda: ElectraModel(ElectraConfig(vocab_size=9, embedding_size=32, **SIZES, **LARGE)),
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=9, dim=32, n_heads=2, hidden_dim=64, n_layers=2, **LARGE)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TEXT)
+def test_texts_are_encoded_as_their_own_encoder_does(kind, tokenizer):
+    torch.manual_seed(0)
+    encoder = TEXT[kind]().eval()
+    model = Joint(vision_model("vit"), encoder, tokenizer, image_size=32, max_text=8)
+    words = model.tokenize(["temple roof red"])
+    found = model.embed(TensorBatch.from_numpy(model.tokens(images(1), ["temple roof red"]))).text
+    with torch.no_grad():
+        expected = encoder(input_ids=torch.from_numpy(words.values).long()).last_hidden_state
+    torch.testing.assert_close(found, expected)
+
+
+RELATIVE = {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["c2p", "p2c"]}
+
+
+def test_models_that_cannot_take_sparse_tokens_are_refused(tokenizer):
+    torch.manual_seed(0)
+    deberta = DebertaV2Model(DebertaV2Config(vocab_size=9, **SIZES, **LARGE, **RELATIVE)).eval()
+    mpnet = MPNetModel(MPNetConfig(vocab_size=9, **SIZES, **LARGE)).eval()
+    for relative in (deberta, mpnet):
+        with pytest.raises(SchemaError, match="keep to the positions"):
+            Joint(vision_model("vit"), relative, tokenizer, image_size=32)
+    bert = TEXT["bert"]().eval()
+    rotary = DINOv3ViTModel(DINOv3ViTConfig(image_size=32, patch_size=8, **SIZES)).eval()
+    with pytest.raises(SchemaError, match="relative or rotary"):
+        Joint(rotary, bert, tokenizer, image_size=32)
+    masked = ViTMAEModel(ViTMAEConfig(image_size=32, patch_size=8, **SIZES)).eval()
+    with pytest.raises(SchemaError, match="expected one token a patch"):
+        Joint(masked, bert, tokenizer, image_size=32)
+    siglip = SiglipVisionModel(SiglipVisionConfig(image_size=32, patch_size=8, **SIZES))
+    with pytest.raises(SchemaError, match="no class token"):
+        Joint(siglip, bert, tokenizer, image_size=32)
 
 
 def test_wrong_sizes_say_what_to_choose(tokenizer):

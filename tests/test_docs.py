@@ -11,13 +11,12 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_readme_has_blocks_that_run():
-    assert BLOCKS
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_of_the_readme_runs(block, tmp_path):
-    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True)
+def test_the_code_of_the_readme_runs(tmp_path):
+    assert len(BLOCKS) > 1
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(BLOCKS)], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert "torch.Size([1, 22, 16, 16, 3])" in done.stdout
 
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

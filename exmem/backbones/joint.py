@@ -2,14 +2,15 @@
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from exmem.backbones.base import Backbone, attention_mask, pooled
+from exmem.backbones.base import Backbone, attention_mask, patchify, pooled
+from exmem.backbones.checks import check_text_positions, check_vision_blocks, position_offset
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
 from exmem.backbones.vision import VisionParts
@@ -48,7 +49,7 @@ class Joint(Backbone):
     Raises
     ------
     SchemaError
-        If the vision model has fewer blocks, or no class token.
+        If the vision model has fewer blocks or no class token, or one of the models cannot take sparse tokens.
     """
 
     base_positions: Tensor
@@ -90,6 +91,9 @@ class Joint(Backbone):
         if self.num_prefix < 1:
             raise SchemaError(f"{type(vision).__name__} has no class token; use a vision model that has one")
         self.register_buffer("base_positions", base, persistent=False)
+        check_vision_blocks(vision, *self._trial())
+        self._text_offset = position_offset(text)
+        check_text_positions(text, offset=self._text_offset)
         self.text_in = _TextIn(int(text.config.hidden_size), parts.width, scale=self._image_scale())
 
     @classmethod
@@ -152,7 +156,7 @@ class Joint(Backbone):
                 states[rows] = self.text_encoder(
                     input_ids=text.values[rows].long(),
                     attention_mask=text.keep[rows].long(),
-                    position_ids=text.positions[rows],
+                    position_ids=text.positions[rows] + self._text_offset,
                 ).last_hidden_state
         return Stream(
             hidden[:, : self.num_prefix],
@@ -216,6 +220,21 @@ class Joint(Backbone):
         prefix = self.base_positions[:, : self.num_prefix].expand(len(values), -1, -1)
         hidden: Tensor = self._parts.before_blocks(torch.cat([prefix, image], 1))
         return hidden
+
+    def _trial(self) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
+        """Return a picture, and what runs the blocks on its patches."""
+        side, patch = self.image_size, self.patch
+        picture = torch.randint(0, 256, (1, side, side, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        values = torch.from_numpy(patchify(picture.numpy(), patch))
+        positions = torch.arange(values.shape[1])[None]
+
+        def sparse() -> tuple[Tensor, Tensor]:
+            hidden = self._embed_image(values, positions, torch.ones_like(positions, dtype=torch.bool))
+            for block in self._parts.blocks:
+                hidden = _run(block, hidden, None)
+            return hidden, self._parts.norm(hidden)
+
+        return ((picture / 255 - self.pixel_mean) / self.pixel_std).permute(0, 3, 1, 2), sparse
 
     def _image_scale(self) -> float:
         """Return the standard deviation of image tokens where text enters, on a grey picture."""

@@ -97,13 +97,23 @@ class VisionParts:
         -------
         Tensor, shape (1, P + L, D)
             Class token(s), then one row per patch.
+
+        Raises
+        ------
+        SchemaError
+            If the embeddings return something else than tokens.
         """
         options = {}
         if "interpolate_pos_encoding" in inspect.signature(self.embeddings.forward).parameters:
             options["interpolate_pos_encoding"] = True
         with torch.no_grad():
             zeros = torch.zeros(1, self.projection.in_channels, image_size, image_size)
-            table: Tensor = self.embeddings(zeros, **options)
+            table = self.embeddings(zeros, **options)
+        if not isinstance(table, Tensor):
+            raise SchemaError(
+                f"{type(self.embeddings).__name__} returns {type(table).__name__}, expected one token a patch; "
+                "use a plain ViT, DeiT, DINOv2 or CLIP vision model"
+            )
         return table
 
     def attention_taps(self) -> list[AttentionTap]:

@@ -49,7 +49,7 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
     weights = dinov2_small(progress=console.print), minilm(progress=console.print)
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
     train, test = load_imagefolder(folder)
-    console.print(notice(folder), highlight=False, style="dim")
+    console.print(notice(folder), highlight=False, style="dim", soft_wrap=True)
     configs = [
         TrainConfig(
             first_classes=6,
@@ -101,7 +101,8 @@ def _announce(
     minutes = max(1, round(each * units / 60))
     console.print(
         f"{len(train)} pictures to learn from, {len(test)} to test with, {len(configs)} recipes to run: "
-        f"about {minutes} minutes on this machine."
+        f"about {minutes} minutes on this machine.",
+        soft_wrap=True,
     )
 
 

@@ -125,7 +125,7 @@ class RunFolder:
         """Return what was measured, one entry per finished phase."""
         if not self.metrics_file.exists():
             return []
-        return [_read_line(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        return [_with_nan(json.loads(line)) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of a phase: this finishes the phase.
@@ -242,17 +242,12 @@ def _publish(temporary: Path, file: Path) -> None:
     Path(temporary).replace(file)
 
 
-def _read_line(line: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(line)
-    return {key: _with_nan(value) for key, value in found.items()}
-
-
 def _with_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [float("nan") if inner is None else inner for inner in value]
-    return value
+        return [_with_nan(inner) for inner in value]
+    return math.nan if value is None else value
 
 
 def _without_nan(value: Any) -> Any:

@@ -29,15 +29,13 @@ def accuracies(
     Returns
     -------
     dict
-        `all`: share of right predictions over all examples, 0..1. `by_phase`: the same for the classes of each phase
-        (NaN for a phase without test examples).
+        `all`: share of right predictions over all examples, 0..1. `by_phase`: the same for the classes of each phase.
+        NaN where there are no test examples.
     """
     right = predicted == labels
-    groups = [right[scenario.rows(labels, earlier)] for earlier in range(phase + 1)]
-    return {
-        "all": float(right.mean()),
-        "by_phase": [float(group.mean()) if len(group) else float("nan") for group in groups],
-    }
+    groups = [right, *(right[scenario.rows(labels, earlier)] for earlier in range(phase + 1))]
+    overall, *by_phase = (float(group.mean()) if len(group) else float("nan") for group in groups)
+    return {"all": overall, "by_phase": by_phase}
 
 
 def average_incremental_accuracy(per_phase: Sequence[float]) -> float:

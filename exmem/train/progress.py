@@ -21,16 +21,17 @@ class RunProgress:
         What runs.
     total : float
         Units of the whole run.
-    done : int
+    done : float
         Units that an earlier process did.
     """
 
-    def __init__(self, console: Console, *, name: str, total: float, done: int = 0) -> None:
+    def __init__(self, console: Console, *, name: str, total: float, done: float = 0.0) -> None:
         self.console, self._name = console, name
-        self._total, self._before, self._done, self._began = total, done, float(done), time.monotonic()
+        self._total, self._before, self._done, self._began = total, done, done, time.monotonic()
         columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(TextColumn("{task.description}"), *columns, console=console, transient=True)
-        self._task = self._bar.add_task(name, total=total, completed=done)
+        self._task = self._bar.add_task(name, total=total)
+        self._bar.update(self._task, completed=done)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -61,6 +62,17 @@ class RunProgress:
         """
         self._done += units
         self._bar.advance(self._task, units)
+
+    def reach(self, units: float) -> None:
+        """Correct the count where a part was finished with less work than expected.
+
+        Parameters
+        ----------
+        units : float
+            Units of all parts that are finished.
+        """
+        self._done = units
+        self._bar.update(self._task, completed=units)
 
     def line(self, text: str, *, last: bool) -> None:
         """Print a line that stays, with the time that is left.

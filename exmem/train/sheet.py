@@ -69,13 +69,24 @@ def draw_exemplars(
     image, words = batch.tokens["image"], batch.tokens["text"]
     stored = unpatchify(fill_zero(image, backbone.grid[0] * backbone.grid[1]).values.numpy(), backbone.grid)
     lines = -(-len(slots) // _ACROSS)
-    figure = Figure(figsize=(4.6 * _ACROSS, 3.1 * lines), layout="constrained")
-    axes = figure.subplots(lines, 2 * _ACROSS, squeeze=False)
+    height = 3.1 * lines + 0.4
+    figure = Figure(figsize=(4.8 * _ACROSS, height))
+    gaps = {
+        "left": 0.01,
+        "right": 0.99,
+        "top": 1 - 0.6 / height,
+        "bottom": 0.6 / height,
+        "hspace": 0.35,
+        "wspace": 0.04,
+    }
+    axes = figure.subplots(lines, 3 * _ACROSS, squeeze=False, width_ratios=[1, 1, 0.05] * _ACROSS, gridspec_kw=gaps)
+    about = "Left the picture, right what is stored of it. A word with * lost a piece."
+    figure.text(0.01, 1 - 0.15 / height, about, va="top")
     for axis in axes.flat:
         axis.axis("off")
     for index, slot in enumerate(slots):
         row = rows_of[slot]
-        left, right = axes[index // _ACROSS, 2 * (index % _ACROSS) :][:2]
+        left, right = axes[index // _ACROSS, 3 * (index % _ACROSS) :][:2]
         left.imshow(data.image(row, backbone.image_size))
         right.imshow(stored[index])
         left.set_title(data.class_names[int(data.labels[row])], fontsize=9, loc="left")

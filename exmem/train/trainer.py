@@ -159,24 +159,36 @@ class Trainer:
 
     def _go_on(self, console: Console, done: int) -> None:
         units = learning_units(self.config, self.backbone, len(self.train))
-        units += len(self.train) + len(self.test) if self.config.cache_features else 0
-        before = round(units * done / len(self.scenario))
-        with RunProgress(console, name=self.config.recipe, total=units, done=before) as progress:
+        embed = 0
+        if self.config.cache_features:
+            parts = {"train": self.train, "test": self.test}
+            embed = sum(len(data) for split, data in parts.items() if not self._feature_file(split).exists())
+        phases = [len(self.scenario.rows(self.train.labels, phase)) for phase in range(len(self.scenario))]
+        plan = units * np.cumsum([0, *phases]) / len(self.train)
+        with RunProgress(console, name=self.config.recipe, total=embed + units, done=float(plan[done])) as progress:
             self._progress = progress
             self._streams = {"train": self._frozen("train", self.train), "test": self._frozen("test", self.test)}
             self._exemplars = self._open_memory(done)
             for phase in range(done, len(self.scenario)):
-                self._phase(phase)
+                entry = self._phase(phase)
+                progress.reach(embed + float(plan[phase + 1]))
+                progress.line(
+                    f"{self.config.recipe}, phase {phase + 1} of {len(phases)}: linear {entry['linear']['all']:.1%}, "
+                    f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s",
+                    last=phase + 1 == len(phases),
+                )
 
     def _frozen(self, split: str, data: ImageText) -> Streams:
         tokens = data_batch(self.backbone, data)
         if not self.config.cache_features:
             return LiveStreams(self.backbone, tokens)
         self._progress.stage(f"features of {split}")
-        path = (self._shared or self.folder.features) / f"{self._keys[split]}.safetensors"
-        rows = np.arange(len(data))
-        stream = load_or_embed(path, lambda: embed_rows(self.backbone, tokens, rows, self._progress.advance))
+        rows, file = np.arange(len(data)), self._feature_file(split)
+        stream = load_or_embed(file, lambda: embed_rows(self.backbone, tokens, rows, self._progress.advance))
         return CachedStreams(stream, self._accelerator.device)
+
+    def _feature_file(self, split: str) -> Path:
+        return (self._shared or self.folder.features) / f"{self._keys[split]}.safetensors"
 
     def _open_memory(self, done: int) -> Exemplars | None:
         if self.recipe is None:
@@ -191,7 +203,7 @@ class Trainer:
             exemplars.restore(phase, np.array(noted["slots"] if noted else [], np.int64))
         return exemplars
 
-    def _phase(self, phase: int) -> None:
+    def _phase(self, phase: int) -> dict[str, Any]:
         began = time.monotonic()
         checkpoint = self.folder.checkpoint(phase)
         if checkpoint is None:
@@ -208,11 +220,7 @@ class Trainer:
         entry = self._measure(phase, means)
         entry["seconds"] = round(time.monotonic() - began, 1)
         self.folder.add_metrics(entry)
-        self._progress.line(
-            f"{self.config.recipe}, phase {phase + 1} of {len(self.scenario)}: linear {entry['linear']['all']:.1%}, "
-            f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s",
-            last=phase + 1 == len(self.scenario),
-        )
+        return entry
 
     def _train(self, phase: int) -> None:
         config, learner = self.config, self.learner
