@@ -6,13 +6,14 @@ from PIL import Image
 from rich.console import Console
 
 from exmem import ExemplarMemory
+from exmem.backbones import Vilt
 from exmem.data import load_imagefolder
-from exmem.errors import DataError, LockedError
+from exmem.errors import DataError, LockedError, SchemaError
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.sheet import draw_run
 from exmem.train.trainer import Trainer, folder_bytes
-from tests.tiny import SIDE, load_joint, write_imagefolder, write_models
+from tests.tiny import SIDE, load_joint, write_imagefolder, write_models, write_vilt
 
 CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1}
 CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
@@ -94,6 +95,27 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path, back
     start(tmp_path / "run", backbone, data, recipe="none").run(Console(quiet=True))
     with pytest.raises(DataError, match=r"epochs: 1, 2"):
         start(tmp_path / "run", backbone, data, recipe="none", epochs=2).run(Console(quiet=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_features": False, "exchange_text": 0.5, "tuned_blocks": 2}])
+def test_vilt_learns_too(tmp_path, data, options):
+    config = TrainConfig(**(CONFIG | {"backbone": "vilt"} | options))
+    backbone = Vilt.from_pretrained(
+        write_vilt(tmp_path / "vilt"), image_size=SIDE, trainable_blocks=config.tuned_blocks, max_text=8
+    )
+    trainer = Trainer(RunFolder(tmp_path / "run"), config, backbone, train=data[0], test=data[1])
+    entries = trainer.run(Console(quiet=True))
+    assert len(entries) == 3
+    assert entries[-1]["exemplars"] > 0
+    assert {name for name in trainer.learner.tuned() if "lora_B" in name}
+    assert all(value.any() for name, value in trainer.learner.tuned().items() if "lora_B" in name)
+
+
+def test_kept_texts_cannot_be_exchanged_where_image_and_text_are_mixed(tmp_path, data):
+    backbone = Vilt.from_pretrained(write_vilt(tmp_path / "vilt"), image_size=SIDE, trainable_blocks=1, max_text=8)
+    config = TrainConfig(**(CONFIG | {"backbone": "vilt", "exchange_text": 0.5}))
+    with pytest.raises(SchemaError, match="cache_features=False"):
+        Trainer(RunFolder(tmp_path / "run"), config, backbone, train=data[0], test=data[1]).run(Console(quiet=True))
 
 
 def test_kept_streams_that_were_deleted_are_computed_again(tmp_path, backbone, data, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, BertTokenizer, ViltConfig, ViltModel, ViTConfig, ViTModel
 
 from exmem.backbones import Joint
 from tests.exemplars import crop
@@ -43,6 +43,17 @@ def write_models(folder: Path) -> tuple[Path, Path]:
     text.save_pretrained(folder / "text")
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / "text")
     return folder / "vision", folder / "text"
+
+
+def write_vilt(folder: Path) -> Path:
+    """A ViLT of two blocks with its tokenizer, as `from_pretrained` takes it."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    sizes = {**_SIZES, "num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8, "vocab_size": len(WORDS)}
+    ViltModel(ViltConfig(max_position_embeddings=8, **sizes), add_pooling_layer=False).save_pretrained(folder)
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
 
 
 def load_joint(models: tuple[Path, Path], *, blocks: int = 1) -> Joint:
