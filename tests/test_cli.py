@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from exmem import ExemplarMemory
 from tests.exemplars import exemplar, schema
 
@@ -29,3 +31,14 @@ def test_an_error_is_one_line_and_a_failing_exit_code(tmp_path):
     assert found.returncode == 1
     assert found.stderr.startswith("exmem: ")
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["demo"], ["train", "data", "--out", "run", "--first-classes", "1", "--increments", "1"]]
+)
+def test_a_missing_package_is_named_with_the_remedy(arguments, tmp_path):
+    script = "import sys; sys.modules['transformers'] = None; from exmem.cli.main import main; main()"
+    command = [sys.executable, "-c", script, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert found.returncode == 1
+    assert found.stderr == "exmem: this needs the package transformers; pip install 'exmem[train,demo]'\n"

@@ -20,6 +20,8 @@ def main() -> None:
     SystemExit
         With code 130 when interrupted, 1 when something that was asked for cannot be done, 2 when it was asked for
         wrongly.
+    ModuleNotFoundError
+        If exmem itself is incomplete; a missing package of others is named with the remedy instead.
     """
     try:
         tyro.extras.subcommand_cli_from_dict(
@@ -27,6 +29,11 @@ def main() -> None:
         )
     except ExmemError as error:
         sys.stderr.write(f"exmem: {error}\n")
+        raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "exmem":
+            raise
+        sys.stderr.write(f"exmem: this needs the package {error.name}; pip install 'exmem[train,demo]'\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("exmem: interrupted; run the same command again to continue\n")

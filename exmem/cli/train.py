@@ -34,20 +34,18 @@ def train(
     Raises
     ------
     ExmemError
-        If the packages of the trainer are missing.
+        If ViLT is asked for without weights.
     """
-    try:
-        import torch
-        import transformers
-        from rich.console import Console
+    import torch
+    import transformers
+    from rich.console import Console
 
-        from exmem.backbones import load_backbone
-        from exmem.data import dinov2_small, load_imagefolder, minilm
-        from exmem.train.folder import RunFolder
-        from exmem.train.sheet import draw_run
-        from exmem.train.trainer import Trainer
-    except ImportError as error:
-        raise ExmemError(f"the trainer needs more packages ({error}); pip install 'exmem[train]'") from error
+    from exmem.backbones import load_backbone
+    from exmem.data import dinov2_small, load_imagefolder, minilm
+    from exmem.train.folder import RunFolder
+    from exmem.train.sheet import draw_run
+    from exmem.train.trainer import Trainer
+
     console = Console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_imagefolder(data)
