@@ -1,6 +1,5 @@
 """The exemplar memory: what other code embeds."""
 
-import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -84,7 +83,7 @@ class ExemplarMemory:
             If the place cannot be written.
         """
         budget = parse_bytes(max_bytes)
-        return cls(create_store(place, schema, max_bytes=budget, durable=durable, threads=_threads(threads)))
+        return cls(create_store(place, schema, max_bytes=budget, durable=durable, threads=threads))
 
     @classmethod
     def open(
@@ -121,7 +120,7 @@ class ExemplarMemory:
         """
         if mode not in {"r", "r+"}:
             raise SchemaError(f"unknown mode {mode!r}; choose one of ['r', 'r+']")
-        return cls(open_store(place, writable=mode == "r+", durable=durable, threads=_threads(threads)))
+        return cls(open_store(place, writable=mode == "r+", durable=durable, threads=threads))
 
     def __enter__(self) -> "Self":
         return self
@@ -395,11 +394,3 @@ class ExemplarMemory:
         if len(victims):
             self._writer().evict(victims.tolist())
         return victims
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return min(8, os.cpu_count() or 1)
-    if threads < 1:
-        raise SchemaError(f"threads must be 1 or more, got {threads}")
-    return threads

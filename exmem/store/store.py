@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.codecs import PayloadCodec, get_codec
-from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExistsError, StoreNotFoundError
+from exmem.errors import BudgetTooSmallError, CodecError, FormatError, SchemaError, StoreExistsError, StoreNotFoundError
 from exmem.store.catalog import Catalog, load_catalog
 from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
 from exmem.store.encode import Encoded, encode_exemplars
@@ -47,22 +47,22 @@ class Store:
         Its budget.
     charges : mapping of str to int
         Bytes that a learner accounts for elsewhere.
-    threads : int
-        Threads that encode and decode.
+    threads : int, optional
+        Threads that encode and decode; the processors of this machine, at most 8, when left out.
     """
 
     def __init__(
-        self, objects: Objects, layout: Layout, *, max_bytes: int, charges: Mapping[str, int], threads: int
+        self, objects: Objects, layout: Layout, *, max_bytes: int, charges: Mapping[str, int], threads: int | None
     ) -> None:
         self.location = objects.location
         self.layout = layout
         self.max_bytes = max_bytes
         self.charges = dict(charges)
-        self.reader = Reader(objects, layout, threads=threads)
+        self._threads = _num_threads(threads)
+        self.reader = Reader(objects, layout, threads=self._threads)
         self.writer: Writer | None = None
         self._objects = objects
         self._budgeted: BudgetedObjects | None = None
-        self._threads = threads
         self._snapshot = _empty_catalog(layout)
 
     @property
@@ -141,7 +141,7 @@ class Store:
         return sum(array.row_bytes for array in self.layout.rows)
 
 
-def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int) -> Store:
+def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int | None) -> Store:
     """Make an empty store and hold its lock.
 
     Parameters
@@ -154,8 +154,8 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
         The budget.
     durable : bool
         Whether puts are synchronised with the disk.
-    threads : int
-        Threads that encode and decode.
+    threads : int, optional
+        Threads that encode and decode; the processors of this machine, at most 8, when left out.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
     return _opened(objects, budgeted, threads=threads)
 
 
-def open_store(place: Place, *, writable: bool, durable: bool, threads: int) -> Store:
+def open_store(place: Place, *, writable: bool, durable: bool, threads: int | None) -> Store:
     """Open a store.
 
     Parameters
@@ -212,8 +212,8 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int) -> 
         Whether it may be changed.
     durable : bool
         Whether puts are synchronised with the disk.
-    threads : int
-        Threads that encode and decode.
+    threads : int, optional
+        Threads that encode and decode; the processors of this machine, at most 8, when left out.
 
     Returns
     -------
@@ -248,7 +248,7 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int) -> 
     return store
 
 
-def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int) -> Store:
+def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int | None) -> Store:
     schema, max_bytes, charges = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
     layout = Layout(schema, _recorded_codecs(objects, Layout(schema)))
     store = Store(objects, layout, max_bytes=max_bytes, charges=charges, threads=threads)
@@ -301,3 +301,11 @@ def _objects_at(place: Place, *, durable: bool) -> Objects:
     if isinstance(place, LocalStore):
         return LocalObjects(Path(place.root), durable=durable)
     return ZarrObjects(place)
+
+
+def _num_threads(threads: int | None) -> int:
+    if threads is None:
+        return min(8, os.cpu_count() or 1)
+    if threads < 1:
+        raise SchemaError(f"threads must be 1 or more, got {threads}")
+    return threads
