@@ -17,6 +17,7 @@ __all__ = [
     "ReadOnlyError",
     "SchemaError",
     "StaleSnapshotError",
+    "StoreError",
     "StoreExistsError",
     "StoreIOError",
     "StoreNotFoundError",

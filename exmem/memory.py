@@ -14,7 +14,7 @@ from exmem.errors import (
     SchemaError,
     UnknownSlotError,
 )
-from exmem.planning import AddPlan, AddReport, ClassSummary, plan_add, summarise
+from exmem.planning import AddPlan, AddReport, ClassSummary, Policy, summarise
 from exmem.store import Place, Store, Writer, create_store, open_store
 from exmem.tokens import Exemplar, Schema, TokenBatch
 
@@ -40,6 +40,7 @@ class ExemplarMemory:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._policy = Policy(store)
 
     @classmethod
     def create(
@@ -133,7 +134,7 @@ class ExemplarMemory:
     # Questions ------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._store.catalog) + len(self._store.staged)
+        return len(self._store.catalog)
 
     @property
     def location(self) -> str:
@@ -148,19 +149,17 @@ class ExemplarMemory:
     @property
     def slots(self) -> NDArray[np.int64]:
         """Slots that hold an exemplar, increasing, shape (N,), int64; the staged ones last."""
-        return np.concatenate([self._store.catalog.slots, np.array([*self._store.staged], np.int64)])
+        return self._store.catalog.slots
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class of each slot of `slots`, shape (N,), int64."""
-        staged = [exemplar.label for exemplar in self._store.staged.values()]
-        return np.concatenate([self._store.catalog.column("label"), np.array(staged, np.int64)])
+        return self._store.catalog.column("label")
 
     @property
     def priorities(self) -> NDArray[np.float64]:
         """Priority of each slot of `slots`, shape (N,), float64."""
-        staged = [exemplar.priority for exemplar in self._store.staged.values()]
-        return np.concatenate([self._store.catalog.priorities, np.array(staged, np.float64)])
+        return self._store.catalog.priorities
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -223,10 +222,14 @@ class ExemplarMemory:
         StaleSnapshotError
             If the writer has reclaimed an exemplar since this reader's snapshot.
         """
-        staged = [slot for slot in np.asarray(slots).ravel().tolist() if slot in self._store.staged]
+        wanted = np.asarray(slots)
+        if wanted.size == 0:
+            wanted = np.zeros(0, np.int64)
+        self._store.catalog.rows(wanted)
+        staged = wanted[wanted >= self._store.catalog.num_slots].tolist()
         if staged:
             raise UnknownSlotError(f"slots {staged[:8]} are staged, not committed; call commit() before reading them")
-        return self._store.reader.read(self._store.catalog, slots)
+        return self._store.reader.read(self._store.catalog, wanted)
 
     def plan_add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddPlan:
         """Say what `add` would do, and do nothing.
@@ -248,7 +251,7 @@ class ExemplarMemory:
         ExemplarTooLargeError
             If an exemplar could not be stored even in an empty memory.
         """
-        return plan_add(self._store, self._store.encode([*exemplars]), self._capacity)
+        return self._policy.plan(self._store.encode([*exemplars]), self._capacity)
 
     # Changes --------------------------------------------------------------------------------------------------
 
@@ -272,15 +275,14 @@ class ExemplarMemory:
         ExemplarTooLargeError
             If an exemplar could not be stored even in an empty memory; nothing was stored or evicted.
         """
-        writer = self._writer()
+        self._writer()
         encoded = self._store.encode([*exemplars])
-        plan = plan_add(self._store, encoded, self._capacity)
+        plan = self._policy.plan(encoded, self._capacity)
         admitted = [encoded[index] for index in plan.admitted]
         added_bytes = sum(sum(exemplar.payload_bytes.values()) for exemplar in admitted)
-        if len(plan.victims):
-            writer.evict(plan.victims.tolist())
+        self._policy.evict(plan.victims.tolist())
         slots = np.full(len(encoded), -1, np.int64)
-        slots[plan.admitted] = writer.stage(admitted)
+        slots[plan.admitted] = self._policy.stage(admitted)
         return AddReport(slots, plan.victims, added_bytes)
 
     def evict(self, slots: ArrayLike) -> None:
@@ -296,11 +298,8 @@ class ExemplarMemory:
         UnknownSlotError
             If a slot holds no exemplar; nothing was evicted.
         """
-        writer = self._writer()
-        wanted = np.unique(np.asarray(slots, np.int64)).tolist()
-        self._store.catalog.find([slot for slot in wanted if slot not in self._store.staged])
-        if wanted:
-            writer.evict(wanted)
+        self._writer()
+        self._policy.evict(np.unique(np.asarray(slots, np.int64)).tolist())
 
     def commit(self) -> None:
         """Make what was added durable and visible, all or nothing."""
@@ -309,6 +308,7 @@ class ExemplarMemory:
     def discard(self) -> None:
         """Forget what was added since the last commit; evictions stay."""
         self._writer().discard()
+        self._policy.forget()
 
     def resize(self, max_bytes: int | str) -> NDArray[np.int64]:
         """Change the budget; going down evicts by policy first.
@@ -390,7 +390,6 @@ class ExemplarMemory:
                 f"{what} of {wanted:,} bytes: {capacity:,} bytes are left for the store, which needs {minimum:,} even "
                 "without exemplars; nothing was changed"
             )
-        victims = plan_add(self._store, [], capacity).victims
-        if len(victims):
-            self._writer().evict(victims.tolist())
+        victims = self._policy.plan([], capacity).victims
+        self._policy.evict(victims.tolist())
         return victims

@@ -1,17 +1,17 @@
-"""Deciding what a memory keeps; nothing here changes a store."""
+"""Deciding what a memory keeps."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.budget import class_quotas
-from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError
-from exmem.selection.eviction import eviction_order
-from exmem.store import Encoded, Store
+from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError, ReadOnlyError
+from exmem.selection import Candidate, Ledger
+from exmem.store import Encoded, Store, Writer
 
-__all__ = ["AddPlan", "AddReport", "ClassSummary", "plan_add", "summarise"]
+__all__ = ["AddPlan", "AddReport", "ClassSummary", "Policy", "summarise"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,58 +71,137 @@ class ClassSummary:
     quota_bytes: int
 
 
-def plan_add(store: Store, encoded: Sequence[Encoded], capacity: int) -> AddPlan:
-    """Decide what goes so that the rest, with the new exemplars, fits: the front of the eviction order.
+class Policy:
+    """Decides who comes and who goes, and carries it out; the order of eviction is made when it is needed first.
 
     Parameters
     ----------
     store : Store
         What is held.
-    encoded : sequence of Encoded
-        New exemplars.
-    capacity : int
-        Bytes for the objects of the store and their reserve.
-
-    Returns
-    -------
-    AddPlan
-        What goes and what comes.
-
-    Raises
-    ------
-    ExemplarTooLargeError
-        If a new exemplar would not even fit alone.
-    BudgetTooSmallError
-        If the store would not fit even without exemplars.
-
-    Notes
-    -----
-    Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written.
     """
-    held = np.concatenate([store.catalog.slots, np.array([*store.staged], np.int64)])
-    ids = np.concatenate([held, -1 - np.arange(len(encoded))])  # below 0: a new exemplar
-    sizes = np.concatenate([store.sizes(), np.array([store.exemplar_bytes(new) for new in encoded], np.int64)])
-    others = [*store.staged.values(), *encoded]
-    order = eviction_order(
-        np.concatenate([store.catalog.column("label"), np.array([other.label for other in others], np.int64)]),
-        np.concatenate([store.catalog.priorities, np.array([other.priority for other in others], np.float64)]),
-        sizes,
-    )
-    count = 0
-    while True:
-        gone = ids[order[:count]]
-        left = np.setdiff1d(np.arange(len(encoded)), -1 - gone[gone < 0])
-        missing = sum(store.measure(gone[gone >= 0].tolist(), [encoded[index] for index in left])) - capacity
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ledger: Ledger | None = None
+
+    def plan(self, encoded: Sequence[Encoded], capacity: int) -> AddPlan:
+        """Decide what goes so that the rest, with new exemplars, fits: the front of the eviction order.
+
+        Parameters
+        ----------
+        encoded : sequence of Encoded
+            New exemplars.
+        capacity : int
+            Bytes for the objects of the store and their reserve.
+
+        Returns
+        -------
+        AddPlan
+            What goes and what comes; nothing was changed.
+
+        Raises
+        ------
+        ExemplarTooLargeError
+            If a new exemplar would not even fit alone.
+        BudgetTooSmallError
+            If the store would not fit even without exemplars.
+
+        Notes
+        -----
+        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written. Only where
+        an upper bound fits is measuring left out; the answer is the same.
+        """
+        store, everything = self._store, np.arange(len(encoded))
+        bound = store.bound(encoded) if encoded else None
+        fits = bound is not None and bound <= capacity
+        missing = 0 if fits else sum(store.measure([], encoded)) - capacity
         if missing <= 0:
-            return AddPlan(np.sort(gone[gone >= 0]), left.astype(np.int64), store.next_slot)
-        if count == 0 and encoded:
-            _check_fits_alone(store, held, encoded, capacity)
-        if count == len(order):
-            raise BudgetTooSmallError(
-                f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
-            )
-        freed = np.cumsum(sizes[order[count:]])
-        count += min(int(np.searchsorted(freed, missing)) + 1, len(freed))
+            return AddPlan(np.zeros(0, np.int64), everything, store.next_slot)
+        offered = self._candidates(encoded)
+        if encoded:
+            _check_fits_alone(store, encoded, offered, capacity)
+        going = self._order().victims(lambda slot: int(store.sizes_of([slot])[0]), offered)
+        gone: list[int] = []
+        while missing > 0:
+            more = list(_enough(going, missing))
+            if not more:
+                raise BudgetTooSmallError(
+                    f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
+                )
+            gone += more
+            turned_down = {-1 - victim for victim in gone if victim < 0}
+            left = [new for index, new in enumerate(encoded) if index not in turned_down]
+            missing = sum(store.measure([slot for slot in gone if slot >= 0], left)) - capacity
+        victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
+        return AddPlan(victims, np.setdiff1d(everything, [*turned_down]).astype(np.int64), store.next_slot)
+
+    def stage(self, encoded: Sequence[Encoded]) -> list[int]:
+        """Stage exemplars that were admitted.
+
+        Parameters
+        ----------
+        encoded : sequence of Encoded
+            Exemplars.
+
+        Returns
+        -------
+        list of int
+            Their slots.
+        """
+        slots = self._writer().stage(encoded)
+        if self._ledger is not None:
+            self._ledger.add(slots, self._candidates(encoded))
+        return slots
+
+    def evict(self, slots: list[int]) -> None:
+        """Evict exemplars.
+
+        Parameters
+        ----------
+        slots : list of int
+            Slots, increasing.
+
+        Raises
+        ------
+        UnknownSlotError
+            If one holds no exemplar; nothing was evicted.
+        """
+        rows = self._store.catalog.rows(slots)
+        if not slots:
+            return
+        priorities, sizes = rows[:, 1].copy().view(np.float64), self._store.sizes_of(slots)
+        gone = list(map(Candidate, rows[:, 0].tolist(), priorities.tolist(), sizes.tolist()))
+        ledger, self._ledger = self._ledger, None  # it is made again should evicting fail half way
+        self._writer().evict(slots)
+        if ledger is not None:
+            ledger.remove(slots, gone)
+            self._ledger = ledger
+
+    def forget(self) -> None:
+        """Make the order again when it is needed next: the store was changed otherwise."""
+        self._ledger = None
+
+    def _order(self) -> Ledger:
+        if self._ledger is None:
+            catalog = self._store.catalog
+            self._ledger = Ledger(catalog.slots, catalog.column("label"), catalog.priorities, self._store.sizes())
+        return self._ledger
+
+    def _candidates(self, encoded: Sequence[Encoded]) -> list[Candidate]:
+        return [Candidate(new.label, new.priority, self._store.exemplar_bytes(new)) for new in encoded]
+
+    def _writer(self) -> Writer:
+        if self._store.writer is None:
+            raise ReadOnlyError(f"{self._store.location} is closed or open for reading; open it with mode 'r+'")
+        return self._store.writer
+
+
+def _enough(going: Iterator[tuple[int, int]], missing: int) -> Iterator[int]:
+    for victim, size in going:
+        yield victim
+        missing -= size
+        if missing <= 0:
+            return
 
 
 def summarise(store: Store, capacity: int) -> dict[int, ClassSummary]:
@@ -140,8 +219,7 @@ def summarise(store: Store, capacity: int) -> dict[int, ClassSummary]:
     dict of int to ClassSummary
         By label.
     """
-    staged = np.array([exemplar.label for exemplar in store.staged.values()], np.int64)
-    labels, sizes = np.concatenate([store.catalog.column("label"), staged]), store.sizes()
+    labels, sizes = store.catalog.column("label"), store.sizes()
     found, counts = np.unique(labels, return_counts=True)
     used = {int(label): int(sizes[labels == label].sum()) for label in found}
     overhead = sum(store.measure()) - sum(used.values())
@@ -152,12 +230,14 @@ def summarise(store: Store, capacity: int) -> dict[int, ClassSummary]:
     }
 
 
-def _check_fits_alone(store: Store, held: NDArray[np.int64], encoded: Sequence[Encoded], capacity: int) -> None:
-    sizes = [store.exemplar_bytes(exemplar) for exemplar in encoded]
-    largest = int(np.argmax(sizes))
-    alone = sum(store.measure(held.tolist(), [encoded[largest]]))
+def _check_fits_alone(store: Store, encoded: Sequence[Encoded], offered: Sequence[Candidate], capacity: int) -> None:
+    largest = max(range(len(offered)), key=lambda index: (offered[index].size, -index))
+    bound = store.bound_alone(encoded[largest])
+    if bound is not None and bound <= capacity:
+        return
+    alone = sum(store.measure(store.catalog.slots.tolist(), [encoded[largest]]))
     if alone > capacity:
         raise ExemplarTooLargeError(
-            f"exemplar {largest} of {sizes[largest]:,} bytes needs a budget of {alone:,} bytes even in an empty "
+            f"exemplar {largest} of {offered[largest].size:,} bytes needs a budget of {alone:,} bytes even in an empty "
             f"memory, {capacity:,} are available; store fewer tokens of it, lower the quality, or raise max_bytes"
         )

@@ -1,7 +1,7 @@
 """The catalog: which slots hold an exemplar, and what is known of each without reading it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from exmem.store.objects import Objects
 __all__ = ["Catalog", "catalog_chunk_key", "load_catalog"]
 
 _DEAD = -1
+_LIVE_COLUMN = 2  # tokens of the first modality: never negative where a slot holds an exemplar
+_GROWTH = 1.25
 
 
 def catalog_chunk_key(chunk: int) -> str:
@@ -23,18 +25,17 @@ def catalog_chunk_key(chunk: int) -> str:
 
 
 class Catalog:
-    """One committed state, in RAM; changing it means making another one.
+    """What is committed, and behind it (slots from `num_slots` on) what is staged; 8 bytes a column and slot in RAM.
+
+    Rows lie in tables of 1,024 slots, as on the disk; a table without exemplars is given back. So looking up, adding
+    and removing take the same time whatever the number of exemplars.
 
     Parameters
     ----------
     columns : sequence of str
         Names of the columns.
-    slots : ndarray, shape (N,), int64
-        Slots that hold an exemplar, increasing.
-    table : ndarray, shape (N, columns), int64
-        One row per live slot; priorities are the bits of a float64.
     num_slots : int
-        Slots given out so far; the next exemplar gets this number or a higher one.
+        Slots given out by commits; the next exemplar gets this number or a higher one.
     generation : int
         Number of commits and evictions so far.
     shard_slots : int
@@ -44,38 +45,39 @@ class Catalog:
     """
 
     def __init__(
-        self,
-        columns: Sequence[str],
-        slots: NDArray[np.int64],
-        table: NDArray[np.int64],
-        *,
-        num_slots: int,
-        generation: int,
-        shard_slots: int,
-        capacity: int,
+        self, columns: Sequence[str], *, num_slots: int, generation: int, shard_slots: int, capacity: int
     ) -> None:
         self.columns = list(columns)
-        self.slots = slots
-        self.table = table
         self.num_slots = num_slots
         self.generation = generation
         self.shard_slots = shard_slots
         self.capacity = capacity
+        self._tables = np.empty((0, CATALOG_CHUNK_ROWS, len(self.columns)), np.int64)
+        self._free: list[int] = []  # tables that are not in use
+        self._table_of = np.zeros(0, np.int64)  # chunk -> its table, _DEAD where it has none
+        self._counts: dict[int, int] = {}  # chunk -> live slots
+        self._len = 0
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return self._len
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """Slots that hold an exemplar, increasing, shape (N,), int64."""
+        return self._gather(lambda first, live, table: first + live, np.zeros(0, np.int64))
 
     def column(self, name: str) -> NDArray[np.int64]:
-        """Return a column, shape (N,), int64."""
-        return self.table[:, self.columns.index(name)]
+        """Return a column in the order of `slots`, shape (N,), int64."""
+        at = self.columns.index(name)
+        return self._gather(lambda first, live, table: table[live, at], np.zeros(0, np.int64))
 
     @property
     def priorities(self) -> NDArray[np.float64]:
-        """Priorities, shape (N,), float64."""
-        return np.ascontiguousarray(self.column("priority")).view(np.float64)
+        """Priorities in the order of `slots`, shape (N,), float64."""
+        return self.column("priority").view(np.float64)
 
-    def find(self, slots: ArrayLike) -> NDArray[np.int64]:
-        """Return the row of each slot.
+    def rows(self, slots: ArrayLike) -> NDArray[np.int64]:
+        """Return what is known of some slots.
 
         Parameters
         ----------
@@ -84,8 +86,8 @@ class Catalog:
 
         Returns
         -------
-        ndarray, shape (B,), int64
-            Rows of the table.
+        ndarray, shape (B, columns), int64
+            One row per slot; priorities are the bits of a float64.
 
         Raises
         ------
@@ -94,62 +96,143 @@ class Catalog:
         """
         wanted = np.asarray(slots)
         if wanted.size == 0:
-            return np.zeros(0, np.int64)
+            return np.zeros((0, len(self.columns)), np.int64)
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
             raise UnknownSlotError(f"slots must be a 1-D integer array, got {wanted.dtype} of shape {wanted.shape}")
-        rows = np.searchsorted(self.slots, wanted)
-        found = rows < len(self.slots)
-        found[found] = self.slots[rows[found]] == wanted[found]
+        chunks, places = np.divmod(wanted.astype(np.int64), CATALOG_CHUNK_ROWS)
+        inside = (chunks >= 0) & (chunks < len(self._table_of))
+        found = inside.copy()
+        tables = self._table_of[chunks[inside]]
+        found[inside] = tables != _DEAD
+        if len(self._tables):
+            tables = np.where(found, self._table_of[np.where(inside, chunks, 0)], 0)
+            rows: NDArray[np.int64] = self._tables[tables, places]
+            found &= rows[:, _LIVE_COLUMN] != _DEAD
         if not found.all():
             missing = np.unique(wanted[~found])
             raise UnknownSlotError(
                 f"{len(missing)} of {len(wanted)} slots hold no exemplar (never given out, or evicted): "
                 f"{missing[:8].tolist()}; `slots` lists those that do"
             )
-        return rows.astype(np.int64)
+        return rows
 
-    def within(self, first: int, stop: int) -> slice:
-        """Return the rows whose slots are in `first`..`stop - 1`."""
-        start, end = np.searchsorted(self.slots, [first, stop])
-        return slice(int(start), int(end))
+    def within(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the slots in `first`..`stop - 1` that hold an exemplar, and their rows."""
+        slots, tables = [np.zeros(0, np.int64)], [np.zeros((0, len(self.columns)), np.int64)]
+        for chunk in range(first // CATALOG_CHUNK_ROWS, -(-stop // CATALOG_CHUNK_ROWS)):
+            table = self._table(chunk)
+            if table is None:
+                continue
+            base = chunk * CATALOG_CHUNK_ROWS
+            part = table[max(first - base, 0) : stop - base]
+            live = np.flatnonzero(part[:, _LIVE_COLUMN] != _DEAD)
+            slots.append(max(first, base) + live)
+            tables.append(part[live])
+        return np.concatenate(slots), np.concatenate(tables)
 
-    def without(self, slots: Iterable[int]) -> "Catalog":
-        """Return the catalog after an eviction."""
-        rows = self.find(np.fromiter(slots, np.int64))
-        return self._changed(np.delete(self.slots, rows), np.delete(self.table, rows, axis=0), self.num_slots)
+    def put(self, slots: Sequence[int], table: NDArray[np.int64]) -> None:
+        """Enter exemplars; their slots hold none yet."""
+        for slot, row in zip(slots, table, strict=True):
+            chunk, place = divmod(slot, CATALOG_CHUNK_ROWS)
+            self._make(chunk)[place] = row
+            self._counts[chunk] = self._counts.get(chunk, 0) + 1
+        self._len += len(slots)
 
-    def with_rows(self, slots: Sequence[int], table: NDArray[np.int64], *, num_slots: int) -> "Catalog":
-        """Return the catalog after an add; `slots` are increasing and above all that are there."""
-        return self._changed(
-            np.concatenate([self.slots, np.asarray(slots, np.int64)]), np.concatenate([self.table, table]), num_slots
-        )
+    def remove(self, slots: Sequence[int]) -> None:
+        """Remove exemplars; their slots hold one."""
+        for slot in slots:
+            chunk, place = divmod(slot, CATALOG_CHUNK_ROWS)
+            self._tables[self._table_of[chunk], place] = _DEAD
+            self._counts[chunk] -= 1
+            if not self._counts[chunk]:
+                self._free.append(int(self._table_of[chunk]))
+                self._table_of[chunk] = _DEAD
+                del self._counts[chunk]
+        self._len -= len(slots)
 
-    def arranged(self, *, shard_slots: int, capacity: int) -> "Catalog":
-        """Return the catalog with another arrangement of the arrays."""
-        changed = self._changed(self.slots, self.table, self.num_slots)
-        changed.generation, changed.shard_slots, changed.capacity = self.generation, shard_slots, capacity
-        return changed
+    def encode_chunk(
+        self,
+        chunk: int,
+        *,
+        stop: int | None = None,
+        without: Sequence[int] = (),
+        also: Mapping[int, Sequence[int]] | None = None,
+    ) -> bytes | None:
+        """Return the bytes of one chunk as they would be after a change, None when no slot in it is live.
 
-    def encode_chunk(self, chunk: int) -> bytes | None:
-        """Return the bytes of one chunk, None when no slot in it is live."""
+        Parameters
+        ----------
+        chunk : int
+            Number of the chunk.
+        stop : int, optional
+            Slots from here on are left out: they are staged.
+        without : sequence of int
+            Slots that would be removed.
+        also : mapping of int to sequence of int
+            Slot -> row that would be entered.
+
+        Returns
+        -------
+        bytes or None
+            The chunk.
+        """
         first = chunk * CATALOG_CHUNK_ROWS
-        rows = self.within(first, first + CATALOG_CHUNK_ROWS)
-        if rows.start == rows.stop:
+        known = self._table(chunk)
+        table = np.full((CATALOG_CHUNK_ROWS, len(self.columns)), _DEAD, np.int64) if known is None else known.copy()
+        if stop is not None:
+            table[max(stop - first, 0) :] = _DEAD
+        places = np.asarray(without, np.int64) - first
+        table[places[(places >= 0) & (places < CATALOG_CHUNK_ROWS)]] = _DEAD
+        for slot, row in (also or {}).items():
+            if 0 <= slot - first < CATALOG_CHUNK_ROWS:
+                table[slot - first] = row
+        if (table[:, _LIVE_COLUMN] == _DEAD).all():
             return None
-        table = np.full((CATALOG_CHUNK_ROWS, len(self.columns)), _DEAD, np.int64)
-        table[self.slots[rows] - first] = self.table[rows]
         return encode_rows(table, transposed=True)
 
-    def _changed(self, slots: NDArray[np.int64], table: NDArray[np.int64], num_slots: int) -> "Catalog":
-        return Catalog(
-            self.columns,
-            slots,
-            table,
-            num_slots=num_slots,
-            generation=self.generation + 1,
-            shard_slots=self.shard_slots,
-            capacity=self.capacity,
-        )
+    def holds(self, chunk: int) -> bool:
+        """Whether a chunk has a live slot."""
+        return chunk in self._counts
+
+    def load_chunk(self, chunk: int, table: NDArray[np.int64]) -> None:
+        """Enter a whole chunk as it was read."""
+        count = int(np.count_nonzero(table[:, _LIVE_COLUMN] != _DEAD))
+        if count:
+            self._make(chunk)[:] = table
+            self._counts[chunk] = count
+            self._len += count
+
+    def _table(self, chunk: int) -> NDArray[np.int64] | None:
+        if not 0 <= chunk < len(self._table_of) or self._table_of[chunk] == _DEAD:
+            return None
+        found: NDArray[np.int64] = self._tables[self._table_of[chunk]]
+        return found
+
+    def _make(self, chunk: int) -> NDArray[np.int64]:
+        table = self._table(chunk)
+        if table is not None:
+            return table
+        if chunk >= len(self._table_of):
+            more = np.full(int(chunk * _GROWTH) + 8 - len(self._table_of), _DEAD, np.int64)
+            self._table_of = np.concatenate([self._table_of, more])
+        if not self._free:
+            old = len(self._tables)
+            grown = np.empty((int(old * _GROWTH) + 1, *self._tables.shape[1:]), np.int64)  # untouched pages cost no RAM
+            grown[:old] = self._tables
+            self._tables = grown
+            self._free = list(range(len(grown) - 1, old - 1, -1))
+        self._table_of[chunk] = self._free.pop()
+        made: NDArray[np.int64] = self._tables[self._table_of[chunk]]
+        made[:] = _DEAD
+        return made
+
+    def _gather(self, part: Any, none: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([none, *(part(*chunk) for chunk in self._live())])
+
+    def _live(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        for chunk in sorted(self._counts):
+            table = self._tables[self._table_of[chunk]]
+            yield chunk * CATALOG_CHUNK_ROWS, np.flatnonzero(table[:, _LIVE_COLUMN] != _DEAD), table
 
 
 def load_catalog(objects: Objects, layout: Layout) -> Catalog:
@@ -180,11 +263,11 @@ def load_catalog(objects: Objects, layout: Layout) -> Catalog:
         own = document["attributes"]["exmem"]
         num_slots, columns = int(document["shape"][0]), list(own["columns"])
         arrangement = {name: int(own[name]) for name in ("generation", "shard_slots", "capacity")}
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         raise FormatError(f"{objects.location}: {CATALOG_KEY} is broken ({type(error).__name__}: {error})") from error
     if columns != layout.columns or min(num_slots, *arrangement.values()) < 0:
         raise FormatError(f"{objects.location}: {CATALOG_KEY} has columns {columns}, expected {layout.columns}")
-    slots, tables = [np.zeros(0, np.int64)], [np.zeros((0, len(columns)), np.int64)]
+    catalog = Catalog(columns, num_slots=num_slots, **arrangement)
     for chunk in range(-(-num_slots // CATALOG_CHUNK_ROWS)):
         found = objects.get(catalog_chunk_key(chunk))
         if found is None:
@@ -193,8 +276,6 @@ def load_catalog(objects: Objects, layout: Layout) -> Catalog:
             table = decode_rows(found, (CATALOG_CHUNK_ROWS, len(columns)), "int64", transposed=True)
         except CodecError as error:
             raise FormatError(f"{objects.location}: {catalog_chunk_key(chunk)} is damaged ({error})") from error
-        first = chunk * CATALOG_CHUNK_ROWS
-        live = np.flatnonzero(table[: num_slots - first, 2] != _DEAD)  # column 2: tokens of the first modality
-        slots.append(first + live)
-        tables.append(table[live])
-    return Catalog(columns, np.concatenate(slots), np.concatenate(tables), num_slots=num_slots, **arrangement)
+        table[max(num_slots - chunk * CATALOG_CHUNK_ROWS, 0) :] = _DEAD
+        catalog.load_chunk(chunk, table)
+    return catalog

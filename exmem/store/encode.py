@@ -31,11 +31,11 @@ class Encoded:
     counts : mapping of str to int
         Kept tokens K of each modality.
     payloads : mapping of str to bytes
-        Encoded values of each sharded modality that has tokens; emptied once they lie in a full shard.
+        Encoded values of each sharded modality that has tokens; emptied once they are put.
     payload_bytes : mapping of str to int
         Size of each payload.
     rows : mapping of str to ndarray
-        Path of each row array -> the exemplar's row.
+        Path of each row array -> the exemplar's row; emptied once they are put.
     """
 
     label: int
@@ -43,7 +43,7 @@ class Encoded:
     counts: Mapping[str, int]
     payloads: dict[str, bytes]
     payload_bytes: Mapping[str, int]
-    rows: Mapping[str, NDArray[Any]]
+    rows: dict[str, NDArray[Any]]
 
 
 def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: int) -> list[Encoded]:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from exmem.store.layout import Layout
 
-__all__ = ["Measure", "reserve_bytes"]
+__all__ = ["METADATA_SLACK_BYTES", "Measure", "reserve_bytes"]
 
-_METADATA_SLACK_BYTES = 512  # metadata objects grow by digits; one is replaced at a time
+METADATA_SLACK_BYTES = 512  # metadata objects grow by digits; one is replaced at a time
 
 
 class Measure(NamedTuple):
@@ -44,4 +44,4 @@ def reserve_bytes(sizes: Mapping[str, int], layout: Layout, shard_slots: int) ->
     """
     shards = tuple(f"{array.path}/c." for array in layout.sharded.values())
     rewritten = (size for key, size in sizes.items() if shard_slots != 1 or not key.startswith(shards))
-    return max(rewritten, default=0) + _METADATA_SLACK_BYTES
+    return max(rewritten, default=0) + METADATA_SLACK_BYTES

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import heapq
 import itertools
 import mmap
 import os
+from collections.abc import Collection, Container
 from pathlib import Path
 from typing import Protocol
 
@@ -175,8 +177,11 @@ class BudgetedObjects:
         self.objects = objects
         self.location = objects.location
         self.max_bytes = max_bytes
-        self.sizes = objects.sizes()
-        self.total_bytes = sum(self.sizes.values())
+        self.sizes: dict[str, int] = {}
+        self.total_bytes = 0
+        self._largest: dict[str, list[tuple[int, str]]] = {}  # heaps; an entry whose size is another now is stale
+        for key, size in objects.sizes().items():
+            self._record(key, size)
 
     def put(self, key: str, data: bytes) -> None:
         """Put an object if the old and the new one together stay within the budget.
@@ -234,10 +239,43 @@ class BudgetedObjects:
         self.objects.delete(key)
         self._record(key, 0)
 
+    def largest(self, *, without: Container[str] = (), groups: Collection[str] = ()) -> int:
+        """Return the size of the largest object.
+
+        Parameters
+        ----------
+        without : container of str
+            Keys that do not count.
+        groups : collection of str
+            Arrays whose chunks do not count, as paths.
+
+        Returns
+        -------
+        int
+            Bytes; 0 when there is none.
+        """
+        largest = 0
+        for group, heap in self._largest.items():
+            passed = []
+            while group not in groups and heap:
+                size, key = -heap[0][0], heap[0][1]
+                if self.sizes.get(key) == size and key not in without:
+                    largest = max(largest, size)
+                    break
+                if self.sizes.get(key) == size:
+                    passed.append(heap[0])
+                heapq.heappop(heap)
+            for entry in passed:
+                heapq.heappush(heap, entry)
+        return largest
+
     def _record(self, key: str, size: int) -> None:
-        self.total_bytes += size - self.sizes.pop(key, 0)
+        before = self.sizes.pop(key, 0)
+        self.total_bytes += size - before
         if size:
             self.sizes[key] = size
+        if size and size != before:
+            heapq.heappush(self._largest.setdefault(key.rpartition("/c.")[0], []), (-size, key))
 
     def _admit(self, key: str, data: bytes) -> None:
         if self.total_bytes + len(data) > self.max_bytes:

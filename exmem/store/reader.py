@@ -98,13 +98,16 @@ class Reader:
         StaleSnapshotError
             If the writer has reclaimed what this state refers to.
         """
-        rows = catalog.find(slots)
-        wanted = catalog.slots[rows]
-        tokens = {name: self._read_modality(catalog, name, rows, wanted) for name in self._layout.schema.modalities}
+        rows, wanted = catalog.rows(slots), np.asarray(slots, np.int64)
+        column = {name: rows[:, at] for at, name in enumerate(catalog.columns)}
+        tokens = {
+            name: self._read_modality(name, wanted, column[f"{name}.tokens"], catalog.shard_slots)
+            for name in self._layout.schema.modalities
+        }
         return TokenBatch(
             tokens,
-            catalog.column("label")[rows].copy(),
-            catalog.priorities[rows],
+            column["label"].copy(),
+            column["priority"].copy().view(np.float64),
             {name: self._rows(array, wanted) for name, array in self._layout.extras.items()},
         )
 
@@ -173,23 +176,26 @@ class Reader:
         return rows
 
     def _read_modality(
-        self, catalog: Catalog, name: str, rows: NDArray[np.int64], slots: NDArray[np.int64]
+        self, name: str, slots: NDArray[np.int64], counts: NDArray[np.int64], shard_slots: int
     ) -> PaddedTokens:
         spec = self._layout.schema.modalities[name]
-        counts = catalog.column(f"{name}.tokens")[rows]
         longest = int(counts.max(initial=0))
-        bits = self._rows(self._layout.keep[name], slots)
-        flags = np.unpackbits(bits, axis=1, count=spec.positions, bitorder="little").view(np.bool_)
-        for at in np.flatnonzero(flags.sum(axis=1) != counts)[:1]:
-            raise self._stale(int(slots[at]), self._layout.keep[name].path)
         keep = np.arange(longest) < counts[:, None]
-        positions = np.zeros(keep.shape, np.int64)
-        positions[keep] = np.nonzero(flags)[1]
+        positions = np.where(keep, np.arange(longest), 0)
+        partly = np.flatnonzero((counts > 0) & (counts < spec.positions))  # of all others the positions are known
+        if len(partly):
+            bits = self._rows(self._layout.keep[name], slots[partly])
+            flags = np.unpackbits(bits, axis=1, count=spec.positions, bitorder="little").view(np.bool_)
+            for at in np.flatnonzero(flags.sum(axis=1) != counts[partly])[:1]:
+                raise self._stale(int(slots[partly[at]]), self._layout.keep[name].path)
+            places = np.zeros((len(partly), longest), np.int64)
+            places[keep[partly]] = np.nonzero(flags)[1]
+            positions[partly] = places
         if name in self._layout.packed:
             values = self._rows(self._layout.packed[name], slots)[:, :longest]
         else:
             values = np.zeros((len(slots), longest, *spec.shape), str(spec.dtype))
-            self._decode(self._layout.sharded[name], slots, counts, values, catalog.shard_slots)
+            self._decode(self._layout.sharded[name], slots, counts, values, shard_slots)
         return PaddedTokens(np.ascontiguousarray(values), positions, keep)
 
     def _decode(

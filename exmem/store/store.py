@@ -71,11 +71,6 @@ class Store:
         return self._snapshot if self.writer is None else self.writer.catalog
 
     @property
-    def staged(self) -> Mapping[int, Encoded]:
-        """What was added and is not committed, by slot."""
-        return {} if self.writer is None else self.writer.staged
-
-    @property
     def next_slot(self) -> int:
         """The number the next exemplar gets, or a higher one."""
         return self.catalog.num_slots if self.writer is None else self.writer.next_slot
@@ -92,17 +87,27 @@ class Store:
         return encode_exemplars(exemplars, self.layout, threads=self._threads)
 
     def sizes(self) -> NDArray[np.int64]:
-        """Return the bytes of each exemplar of the committed state, then of each staged one, shape (N,), int64."""
-        committed = [self.catalog.column(f"{name}.bytes") for name in self.layout.sharded]
-        payloads = np.array(committed, np.int64).reshape(len(committed), len(self.catalog))
-        with_overhead = payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
-        staged = [self.exemplar_bytes(exemplar) for exemplar in self.staged.values()]
-        return np.concatenate([with_overhead.sum(axis=0) + self._row_bytes, np.array(staged, np.int64)])
+        """Return the bytes that each exemplar is accounted with, in the order of `catalog.slots`, shape (N,), int64."""
+        payloads = [self.catalog.column(f"{name}.bytes") for name in self.layout.sharded]
+        return self._sizes(np.array(payloads, np.int64).reshape(len(payloads), len(self.catalog)))
+
+    def sizes_of(self, slots: Sequence[int]) -> NDArray[np.int64]:
+        """Return the bytes that some exemplars are accounted with, shape (B,), int64."""
+        rows = self.catalog.rows(slots)
+        return self._sizes(rows[:, rows.shape[1] - len(self.layout.sharded) :].T)  # the last columns
 
     def exemplar_bytes(self, exemplar: Encoded) -> int:
         """Return the bytes an exemplar is accounted with: payloads, checksums, index entries, rows uncompressed."""
-        payloads = exemplar.payload_bytes.values()
-        return sum(payloads) + CRC_BYTES * len(payloads) + ENTRY_BYTES * len(self.layout.sharded) + self._row_bytes
+        payloads = [[exemplar.payload_bytes.get(name, 0)] for name in self.layout.sharded]
+        return int(self._sizes(np.array(payloads, np.int64).reshape(len(payloads), 1))[0])
+
+    def bound(self, added: Sequence[Encoded]) -> int | None:
+        """Return bytes that are certainly enough after adding, None for a reader; see `Forecast.bound`."""
+        return None if self.writer is None else self.writer.forecast.bound(added)
+
+    def bound_alone(self, exemplar: Encoded) -> int | None:
+        """Return bytes that are certainly enough for one exemplar alone; see `Forecast.bound_alone`."""
+        return None if self.writer is None else self.writer.forecast.bound_alone(exemplar)
 
     def put_root(self, *, max_bytes: int, charges: Mapping[str, int]) -> None:
         """Change the budget or the charges; it was decided before that everything fits."""
@@ -136,9 +141,10 @@ class Store:
             release_lock(self._budgeted)
         self.reader.close()
 
-    @property
-    def _row_bytes(self) -> int:
-        return sum(array.row_bytes for array in self.layout.rows)
+    def _sizes(self, payloads: NDArray[np.int64]) -> NDArray[np.int64]:
+        with_overhead = payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
+        sizes: NDArray[np.int64] = with_overhead.sum(axis=0) + sum(array.row_bytes for array in self.layout.rows)
+        return sizes
 
 
 def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int | None) -> Store:
@@ -190,7 +196,7 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
     budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
     acquire_lock(budgeted)
     try:
-        documents.update(store.start_writing(budgeted, _empty_catalog(layout)).empty_documents())
+        documents.update(store.start_writing(budgeted, _empty_catalog(layout)).forecast.documents(0, 0))
         for key, data in [*documents.items(), (ROOT_KEY, root)]:
             budgeted.put(key, data)
     except BaseException:
@@ -282,9 +288,7 @@ def _recorded_codecs(objects: Objects, layout: Layout) -> dict[str, PayloadCodec
 
 
 def _empty_catalog(layout: Layout) -> Catalog:
-    width = len(layout.columns)
-    none = np.zeros(0, np.int64)
-    return Catalog(layout.columns, none, none.reshape(0, width), num_slots=0, generation=0, shard_slots=0, capacity=0)
+    return Catalog(layout.columns, num_slots=0, generation=0, shard_slots=0, capacity=0)
 
 
 def _empty_catalog_document(layout: Layout) -> dict[str, object]:

@@ -1,28 +1,26 @@
-"""Changing a store: stage, measure, commit, evict, recover (format 1, the commit protocol)."""
+"""Changing a store: stage, commit, evict, discard, recover (format 1, the commit protocol)."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-import numpy as np
-
-from exmem.errors import CorruptExemplarError, StaleSnapshotError
+from exmem.errors import CorruptExemplarError, StaleSnapshotError, StoreError
 from exmem.store.catalog import Catalog, catalog_chunk_key
-from exmem.store.chunks import CRC_BYTES, append_crc, build_shard, encode_rows, index_bytes, shard_bytes
+from exmem.store.chunks import append_crc, build_shard, index_bytes
 from exmem.store.encode import Encoded
+from exmem.store.forecast import Forecast
 from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, to_bytes
-from exmem.store.measure import Measure, reserve_bytes
+from exmem.store.measure import Measure
 from exmem.store.objects import TEMPORARY, BudgetedObjects
 from exmem.store.reader import Reader
 
 __all__ = ["Writer"]
 
-_MIN_CAPACITY = 64
-_MAX_SHARD_SLOTS = 1024
-_SHARD_TOLERANCE = 1.5  # a shard may exceed its target by this, so that few slots are passed over
-
 
 class Writer:
     """The only thing that changes a store; the caller has decided before that it fits.
+
+    What is staged stands in the catalog behind what is committed. Full shards and chunks of it are put at once, nothing
+    committed refers to them yet; the rest waits in RAM.
 
     Parameters
     ----------
@@ -44,82 +42,22 @@ class Writer:
         self._objects = objects
         self._layout = layout
         self._reader = reader
-        self._shard_target_bytes = shard_target_bytes
         self.catalog = catalog
-        self.staged: dict[int, Encoded] = {}
-        self._shard_slots = catalog.shard_slots
-        self._next_slot = catalog.num_slots
+        self.forecast = Forecast(objects, layout, catalog, reader, shard_target_bytes=shard_target_bytes)
+        self._waiting = self.forecast.waiting
+        self._early: set[int] = set()  # chunks of the catalog that were put before the commit
 
     @property
     def next_slot(self) -> int:
         """The number the next exemplar gets, or a higher one where a shard is full."""
-        return self._next_slot
-
-    def choose_shard_slots(self, exemplars: Sequence[Encoded]) -> int:
-        """Return the slots of a shard: recorded, or chosen from the mean size of the first exemplars."""
-        if self._shard_slots or not exemplars or not self._layout.sharded:
-            return self._shard_slots or (1 if exemplars else 0)
-        mean = sum(self._group_bytes(exemplar) for exemplar in exemplars) / len(exemplars)
-        return int(min(max(self._shard_target_bytes // max(mean, 1), 1), _MAX_SHARD_SLOTS))
-
-    def assign(self, exemplars: Sequence[Encoded]) -> list[int]:
-        """Return the slots that exemplars would get: the next ones, passing over the rest of a shard that is full."""
-        shard_slots = self.choose_shard_slots(exemplars)
-        slot, slots = self._next_slot, []
-        in_group = self._bytes_in_group(slot // shard_slots if shard_slots else 0, shard_slots)
-        for exemplar in exemplars:
-            needed = self._group_bytes(exemplar)
-            if slot % shard_slots == 0:
-                in_group = 0
-            elif in_group + needed > self._shard_target_bytes * _SHARD_TOLERANCE:
-                slot += shard_slots - slot % shard_slots
-                in_group = 0
-            in_group += needed
-            slots.append(slot)
-            slot += 1
-        return slots
+        return self.forecast.next_slot
 
     def measure(self, evicted: Collection[int], added: Sequence[Encoded]) -> Measure:
-        """Measure what the objects will take after evicting and adding, and the room to rewrite any of them.
-
-        Parameters
-        ----------
-        evicted : collection of int
-            Slots to be evicted; staged ones too.
-        added : sequence of Encoded
-            Exemplars to be added after what is staged.
-
-        Returns
-        -------
-        Measure
-            Bytes, exactly as they would be. Nothing is changed.
-        """
-        gone = set(evicted)
-        if not gone and not self.staged and not added:
-            sizes = self._objects.sizes
-            return Measure(self._objects.total_bytes, reserve_bytes(sizes, self._layout, self._shard_slots))
-        staged = {slot: exemplar for slot, exemplar in self.staged.items() if slot not in gone}
-        staged.update(zip(self.assign(added), added, strict=True))
-        shard_slots = self.choose_shard_slots([*staged.values()])
-        committed_gone = [slot for slot in gone if slot not in self.staged]
-        catalog = self._merged(self.catalog.without(committed_gone), staged)
-        catalog = catalog.arranged(shard_slots=shard_slots, capacity=self._capacity(catalog))
-        touched = [*gone, *staged]
-        sizes = dict(self._objects.sizes)
-        for key, data in self._documents(catalog, shard_slots).items():
-            sizes[key] = len(data)
-        for key in self._catalog_chunks(touched):
-            sizes[key] = len(catalog.encode_chunk(int(key.split(".")[1])) or b"")
-        for array in self._layout.rows:
-            for chunk in sorted({slot // array.chunk_rows for slot in touched}):
-                sizes[array.key(chunk)] = len(self._encode_row_chunk(array, chunk, catalog, staged) or b"")
-        for sharded in self._layout.sharded.values():
-            for shard in sorted({slot // shard_slots for slot in touched}):
-                sizes[sharded.key(shard)] = self._expected_bytes(catalog, sharded, shard)
-        return Measure(sum(sizes.values()), reserve_bytes(sizes, self._layout, shard_slots))
+        """Measure what the objects will take; see `Forecast.measure`."""
+        return self.forecast.measure(evicted, added)
 
     def stage(self, exemplars: Sequence[Encoded]) -> list[int]:
-        """Give slots to exemplars that were admitted; full shards are written at once, but are not committed.
+        """Give slots to exemplars that were admitted; full shards and chunks are put at once, but are not committed.
 
         Parameters
         ----------
@@ -131,45 +69,74 @@ class Writer:
         list of int
             Their slots.
         """
-        slots = self.assign(exemplars)
+        forecast = self.forecast
+        slots = forecast.assign(exemplars)
         if not slots:
             return slots
-        self._shard_slots = self.choose_shard_slots(exemplars)
-        self.staged.update(zip(slots, exemplars, strict=True))
-        self._next_slot = slots[-1] + 1
-        last = slots[-1] // self._shard_slots
-        for shard in sorted({slot // self._shard_slots for slot, e in self.staged.items() if e.payloads} - {last}):
-            self._put_shards(shard)
+        forecast.shard_slots = forecast.choose_shard_slots(exemplars)
+        self.catalog.put(slots, forecast.rows(exemplars))
+        self._waiting.update(zip(slots, exemplars, strict=True))
+        forecast.next_slot, forecast.num_staged = slots[-1] + 1, forecast.num_staged + len(slots)
+        try:
+            self._put_what_is_full()
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                self.evict(slots)  # they were not added
+            raise
         return slots
+
+    def _put_what_is_full(self) -> None:
+        forecast, first = self.forecast, min(self._waiting)
+        self._put_shards_of(slot for slot in self._waiting if slot // forecast.shard_slots < self._open_shard)
+        for array in self._layout.rows:
+            for chunk in range(first // array.chunk_rows, forecast.next_slot // array.chunk_rows):
+                self._put_rows(array, chunk)
+        for chunk in range(first // CATALOG_CHUNK_ROWS, forecast.next_slot // CATALOG_CHUNK_ROWS):
+            if chunk not in self._early:
+                self._replace(catalog_chunk_key(chunk), self.catalog.encode_chunk(chunk))
+                self._early.add(chunk)
+        for slot in [slot for slot, exemplar in self._waiting.items() if not (exemplar.payloads or exemplar.rows)]:
+            del self._waiting[slot]
 
     def commit(self) -> None:
         """Make what is staged durable and visible, all or nothing."""
-        if not self.staged:
+        catalog, forecast = self.catalog, self.forecast
+        if not forecast.num_staged:
             return
-        catalog = self._merged(self.catalog, self.staged)
-        documents = self._documents(catalog, self._shard_slots)
+        capacity = forecast.capacity(forecast.next_slot)
+        documents = forecast.documents(forecast.next_slot, forecast.shard_slots)
         commit_point = documents.pop(CATALOG_KEY)
         for key, data in documents.items():
             self._put(key, data)
-        for shard in sorted({slot // self._shard_slots for slot, e in self.staged.items() if e.payloads}):
-            self._put_shards(shard)
+        self._put_shards_of(self._waiting)
         for array in self._layout.rows:
-            for chunk in sorted({slot // array.chunk_rows for slot in self.staged}):
-                self._replace(array.key(chunk), self._encode_row_chunk(array, chunk, catalog, self.staged))
-        for key in self._catalog_chunks(self.staged):
-            self._replace(key, catalog.encode_chunk(int(key.split(".")[1])))
+            for chunk in sorted({slot // array.chunk_rows for slot in self._waiting}):
+                self._put_rows(array, chunk)
+        # Every chunk from the first new slot on, also where none is live: a crashed commit may have left rows there.
+        first, last = catalog.num_slots // CATALOG_CHUNK_ROWS, (forecast.next_slot - 1) // CATALOG_CHUNK_ROWS
+        for chunk in range(first, last + 1):
+            if chunk not in self._early:
+                self._replace(catalog_chunk_key(chunk), catalog.encode_chunk(chunk))
         self._put(CATALOG_KEY, commit_point)
-        self.catalog = catalog.arranged(shard_slots=self._shard_slots, capacity=self._capacity(catalog))
-        self.staged = {}
+        catalog.num_slots, catalog.generation = forecast.next_slot, catalog.generation + 1
+        catalog.shard_slots, catalog.capacity = forecast.shard_slots, capacity
+        forecast.num_staged = 0
+        self._waiting.clear()
+        self._early.clear()
 
     def discard(self) -> None:
-        """Forget what is staged, shards that were already written included."""
-        written = {slot // self._shard_slots for slot, exemplar in self.staged.items() if not exemplar.payloads}
-        self.staged = {}
-        self._next_slot = self.catalog.num_slots
-        self._shard_slots, shard_slots = self.catalog.shard_slots, self._shard_slots
-        for shard in sorted(written):
-            self._reclaim_shards(shard, shard_slots)
+        """Forget what is staged, and remove what of it was already put."""
+        catalog, forecast = self.catalog, self.forecast
+        staged, _ = catalog.within(catalog.num_slots, forecast.next_slot)
+        shard_slots = forecast.shard_slots
+        written = [slot for slot in staged.tolist() if slot not in self._waiting or not self._waiting[slot].payloads]
+        catalog.remove(staged.tolist())
+        rows = [slot for slot in staged.tolist() if slot not in self._waiting or not self._waiting[slot].rows]
+        self._waiting.clear()
+        forecast.next_slot, forecast.shard_slots = catalog.num_slots, catalog.shard_slots
+        forecast.num_staged = 0
+        self._drop_early(sorted(self._early))
+        self._reclaim(written, rows, shard_slots)
 
     def evict(self, slots: Iterable[int]) -> None:
         """Evict exemplars: the catalog first (this is the commit), then their bytes are reclaimed.
@@ -179,28 +146,29 @@ class Writer:
         slots : iterable of int
             Slots that hold an exemplar or are staged.
         """
+        catalog = self.catalog
         gone = sorted(set(slots))
-        staged = [slot for slot in gone if slot in self.staged]
-        committed = [slot for slot in gone if slot not in self.staged]
-        catalog = self.catalog.without(committed)
-        for slot in staged:
-            del self.staged[slot]
+        committed = [slot for slot in gone if slot < catalog.num_slots]
         if committed:
-            for key in self._catalog_chunks(committed):
-                self._replace(key, catalog.encode_chunk(int(key.split(".")[1])))
+            for chunk in sorted({slot // CATALOG_CHUNK_ROWS for slot in committed}):
+                data = catalog.encode_chunk(chunk, stop=catalog.num_slots, without=committed)
+                self._replace(catalog_chunk_key(chunk), data)
+                self._early.discard(chunk)
             document = self._layout.catalog_document(
                 slots=catalog.num_slots,
-                generation=catalog.generation,
+                generation=catalog.generation + 1,
                 shard_slots=catalog.shard_slots,
                 capacity=catalog.capacity,
             )
             self._put(CATALOG_KEY, to_bytes(document))
-            self.catalog = catalog
-            for array in self._layout.rows:
-                for chunk in sorted({slot // array.chunk_rows for slot in committed}):
-                    self._replace(array.key(chunk), self._encode_row_chunk(array, chunk, catalog, {}))
-        for shard in sorted({slot // self._shard_slots for slot in gone}) if self._layout.sharded else []:
-            self._reclaim_shards(shard, self._shard_slots)
+            catalog.generation += 1
+        catalog.remove(gone)
+        self.forecast.num_staged -= len(gone) - len(committed)
+        waiting = {slot: self._waiting.pop(slot) for slot in gone if slot in self._waiting}
+        self._drop_early([chunk for chunk in {slot // CATALOG_CHUNK_ROWS for slot in gone} if chunk in self._early])
+        put = [slot for slot in gone if slot not in waiting or not waiting[slot].payloads]
+        rows = [slot for slot in gone if slot not in waiting or not waiting[slot].rows]
+        self._reclaim(put, rows, self.forecast.shard_slots)
 
     def recover(self, *, unclean: bool) -> None:
         """Remove what an interrupted writer left behind, before anything else is done.
@@ -212,16 +180,20 @@ class Writer:
         unclean : bool
             Whether the last writer died: then rows of exemplars that are not in the catalog are looked for too.
         """
+        catalog = self.catalog
+        last = -(-catalog.num_slots // CATALOG_CHUNK_ROWS)
         for key, size in list(self._objects.sizes.items()):
             if key.rpartition("/")[2].startswith(TEMPORARY):
                 self._delete(key)
             for array in self._layout.sharded.values():
                 shard = _chunk_number(key, f"{array.path}/c.")
-                if shard is not None and size != self._expected_bytes(self.catalog, array, shard):
+                if shard is not None and (
+                    not catalog.shard_slots or size != self.forecast.shard_bytes(array, shard, catalog.shard_slots)
+                ):
                     with contextlib.suppress(CorruptExemplarError, StaleSnapshotError):
-                        self._reclaim_shard(array, shard, self.catalog.shard_slots)
+                        self._reclaim_shard(array, shard, catalog.shard_slots)
             chunk = _chunk_number(key, "catalog/c.")
-            if chunk is not None and self.catalog.encode_chunk(chunk) is None:
+            if chunk is not None and (chunk >= last or not catalog.holds(chunk)):
                 self._delete(key)
             for rows in self._layout.rows if unclean else []:
                 chunk = _chunk_number(key, f"{rows.path}/c.")
@@ -229,109 +201,66 @@ class Writer:
                     with contextlib.suppress(CorruptExemplarError):
                         self._reclaim_rows(rows, chunk)
 
-    def empty_documents(self) -> dict[str, bytes]:
-        """Return the metadata of a store without exemplars, the commit point last."""
-        return self._documents(self.catalog, 0)
-
-    # What the objects will be -----------------------------------------------------------------------------------
-
-    def _group_bytes(self, exemplar: Encoded) -> int:
-        return sum(exemplar.payload_bytes.values()) + CRC_BYTES * len(exemplar.payload_bytes)
-
-    def _bytes_in_group(self, shard: int, shard_slots: int) -> int:
-        if not shard_slots:
-            return 0
-        rows = self.catalog.within(shard * shard_slots, (shard + 1) * shard_slots)
-        columns = [self.catalog.column(f"{name}.bytes")[rows] for name in self._layout.sharded]
-        committed = sum(int(column.sum()) + CRC_BYTES * int((column > 0).sum()) for column in columns)
-        staged = (exemplar for slot, exemplar in self.staged.items() if slot // shard_slots == shard)
-        return committed + sum(self._group_bytes(exemplar) for exemplar in staged)
-
-    def _capacity(self, catalog: Catalog) -> int:
-        return max(catalog.capacity, _MIN_CAPACITY, 1 << (catalog.num_slots - 1).bit_length())
-
-    def _documents(self, catalog: Catalog, shard_slots: int) -> dict[str, bytes]:
-        """Return the metadata objects that have to be put, the commit point last."""
-        capacity, documents = self._capacity(catalog), {}
-        if (capacity, shard_slots) != (self.catalog.capacity, self.catalog.shard_slots):
-            documents.update(self._layout.array_documents(capacity, shard_slots))
-        documents[CATALOG_KEY] = self._layout.catalog_document(
-            slots=catalog.num_slots, generation=catalog.generation, shard_slots=shard_slots, capacity=capacity
-        )
-        return {key: to_bytes(document) for key, document in documents.items()}
-
-    def _merged(self, catalog: Catalog, staged: Mapping[int, Encoded]) -> Catalog:
-        table = np.array([self._row(exemplar) for exemplar in staged.values()], np.int64)
-        num_slots = max([self._next_slot, *(slot + 1 for slot in staged)])
-        return catalog.with_rows([*staged], table.reshape(len(staged), len(catalog.columns)), num_slots=num_slots)
-
-    def _row(self, exemplar: Encoded) -> list[int]:
-        return [
-            exemplar.label,
-            int(np.float64(exemplar.priority).view(np.int64)),
-            *(exemplar.counts[name] for name in self._layout.schema.modalities),
-            *(exemplar.payload_bytes.get(name, 0) for name in self._layout.sharded),
-        ]
-
-    def _expected_bytes(self, catalog: Catalog, array: ShardedArray, shard: int) -> int:
-        shard_slots = catalog.shard_slots
-        rows = catalog.within(shard * shard_slots, (shard + 1) * shard_slots)
-        column = catalog.column(f"{array.modality}.bytes")[rows]
-        return shard_bytes(int(column.sum()), int((column > 0).sum()), shard_slots)
-
-    def _encode_row_chunk(
-        self, array: RowArray, chunk: int, catalog: Catalog, staged: Mapping[int, Encoded]
-    ) -> bytes | None:
-        first = chunk * array.chunk_rows
-        live = catalog.slots[catalog.within(first, first + array.chunk_rows)]
-        if len(live) == 0:
-            return None
-        stored = self._reader.chunk(array, chunk)
-        rows = np.zeros_like(stored)
-        for slot in live.tolist():
-            exemplar = staged.get(slot)
-            rows[slot - first] = stored[slot - first] if exemplar is None else exemplar.rows[array.path]
-        return encode_rows(rows)
-
-    def _catalog_chunks(self, slots: Iterable[int]) -> list[str]:
-        return [catalog_chunk_key(chunk) for chunk in sorted({slot // CATALOG_CHUNK_ROWS for slot in slots})]
-
     # Putting objects --------------------------------------------------------------------------------------------
+
+    @property
+    def _open_shard(self) -> int:
+        return self.forecast.next_slot // self.forecast.shard_slots
+
+    def _put_shards_of(self, slots: Iterable[int]) -> None:
+        waiting = [slot for slot in slots if self._waiting[slot].payloads]
+        for shard in sorted({slot // self.forecast.shard_slots for slot in waiting}):
+            self._put_shards(shard)
 
     def _put_shards(self, shard: int) -> None:
         """Write the committed and staged payloads of one shard of each modality."""
+        shard_slots = self.forecast.shard_slots
+        first = shard * shard_slots
+        waiting = [slot for slot in range(first, first + shard_slots) if slot in self._waiting]
         for array in self._layout.sharded.values():
-            chunks = self._stored_chunks(array, shard, self._shard_slots)
-            first = shard * self._shard_slots
-            for slot in range(first, first + self._shard_slots):
-                exemplar = self.staged.get(slot)
-                if exemplar is not None and array.modality in exemplar.payloads:
-                    chunks[slot - first] = append_crc(exemplar.payloads[array.modality])
+            chunks = self._stored_chunks(array, shard, shard_slots)
+            for slot in waiting:
+                payload = self._waiting[slot].payloads.get(array.modality)
+                if payload is not None:
+                    chunks[slot - first] = append_crc(payload)
             if chunks:
-                self._put(array.key(shard), build_shard(chunks, self._shard_slots))
-        for slot in range(shard * self._shard_slots, (shard + 1) * self._shard_slots):
-            if slot in self.staged:
-                self.staged[slot].payloads.clear()
+                self._put(array.key(shard), build_shard(chunks, shard_slots))
+        for slot in waiting:
+            self._waiting[slot].payloads.clear()
+
+    def _put_rows(self, array: RowArray, chunk: int) -> None:
+        """Write the committed and staged rows of one chunk."""
+        first = chunk * array.chunk_rows
+        waiting = [slot for slot in range(first, first + array.chunk_rows) if slot in self._waiting]
+        if any(array.path in self._waiting[slot].rows for slot in waiting):
+            self._replace(array.key(chunk), self.forecast.encode_rows(array, chunk))
+        for slot in waiting:
+            self._waiting[slot].rows.pop(array.path, None)
 
     def _stored_chunks(self, array: ShardedArray, shard: int, shard_slots: int) -> dict[int, bytes]:
-        """Return the chunks of a shard on disk that are still wanted: committed, or staged and already written."""
-        first, column = shard * shard_slots, f"{array.modality}.bytes"
-        rows = self.catalog.within(first, first + shard_slots)
-        sizes = self.catalog.column(column)[rows]
-        wanted = self.catalog.slots[rows][sizes > 0].tolist()
-        for slot in range(first, first + shard_slots):
-            exemplar = self.staged.get(slot)
-            if exemplar is not None and not exemplar.payloads and exemplar.payload_bytes.get(array.modality):
-                wanted.append(slot)
+        """Return the chunks of a shard on disk that are still wanted: of exemplars whose payload does not wait."""
+        first = shard * shard_slots
+        slots, rows = self.catalog.within(first, first + shard_slots)
+        sizes = rows[:, self.catalog.columns.index(f"{array.modality}.bytes")]
+        wanted = (
+            slot
+            for slot, size in zip(slots.tolist(), sizes.tolist(), strict=True)
+            if size and not (slot in self._waiting and self._waiting[slot].payloads)
+        )
         return {slot - first: append_crc(self._reader.payload(array, slot, shard_slots)) for slot in wanted}
 
-    def _reclaim_shards(self, shard: int, shard_slots: int) -> None:
-        for array in self._layout.sharded.values():
-            if array.key(shard) in self._objects.sizes:
-                self._reclaim_shard(array, shard, shard_slots)
+    def _reclaim(self, payloads: Sequence[int], rows: Sequence[int], shard_slots: int) -> None:
+        """Rewrite or delete what holds bytes of slots that hold no exemplar any more."""
+        for array in self._layout.rows:
+            for chunk in sorted({slot // array.chunk_rows for slot in rows}):
+                self._replace(array.key(chunk), self.forecast.encode_rows(array, chunk, waiting=False))
+        for shard in sorted({slot // shard_slots for slot in payloads}) if shard_slots else []:
+            for sharded in self._layout.sharded.values():
+                if sharded.key(shard) in self._objects.sizes:
+                    self._reclaim_shard(sharded, shard, shard_slots)
 
     def _reclaim_shard(self, array: ShardedArray, shard: int, shard_slots: int) -> None:
-        chunks = self._stored_chunks(array, shard, shard_slots)
+        chunks = self._stored_chunks(array, shard, shard_slots) if shard_slots else {}
         key = array.key(shard)
         size = sum(len(chunk) for chunk in chunks.values()) + index_bytes(shard_slots) if chunks else 0
         if size != self._objects.sizes[key]:
@@ -340,11 +269,17 @@ class Writer:
     def _reclaim_rows(self, array: RowArray, chunk: int) -> None:
         """Rewrite a chunk in which a row that is not in the catalog still has a value."""
         first = chunk * array.chunk_rows
-        live = self.catalog.slots[self.catalog.within(first, first + array.chunk_rows)]
-        dead = np.ones(array.chunk_rows, np.bool_)
-        dead[live - first] = False
-        if len(live) == 0 or self._reader.chunk(array, chunk)[dead].any():
-            self._replace(array.key(chunk), self._encode_row_chunk(array, chunk, self.catalog, {}))
+        dead = self._reader.chunk(array, chunk).copy()
+        live, _ = self.catalog.within(first, first + array.chunk_rows)
+        dead[live - first] = 0
+        if len(live) == 0 or dead.any():
+            self._replace(array.key(chunk), self.forecast.encode_rows(array, chunk))
+
+    def _drop_early(self, chunks: Sequence[int]) -> None:
+        """Take back chunks of the catalog that were put before the commit; it puts them again."""
+        for chunk in chunks:
+            self._replace(catalog_chunk_key(chunk), self.catalog.encode_chunk(chunk, stop=self.catalog.num_slots))
+            self._early.discard(chunk)
 
     def _put(self, key: str, data: bytes) -> None:
         self._objects.put(key, data)
