@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from exmem.errors import CodecError, InvalidExemplarError
 from exmem.store.layout import Layout
+from exmem.store.threads import Threads
 from exmem.tokens import Exemplar, TokenSet, TokenSpec
 
 __all__ = ["Encoded", "encode_exemplars"]
@@ -46,7 +46,7 @@ class Encoded:
     rows: dict[str, NDArray[Any]]
 
 
-def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: int) -> list[Encoded]:
+def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: Threads) -> list[Encoded]:
     """Validate and encode exemplars; nothing is stored.
 
     Parameters
@@ -55,7 +55,7 @@ def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: 
         Exemplars.
     layout : Layout
         Layout of the store.
-    threads : int
+    threads : Threads
         Threads that encode.
 
     Returns
@@ -70,10 +70,14 @@ def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: 
     """
     for index, exemplar in enumerate(exemplars):
         _check(index, exemplar, layout)
-    if threads <= 1 or len(exemplars) <= 1:
-        return [_encode(index, exemplar, layout) for index, exemplar in enumerate(exemplars)]
-    with ThreadPoolExecutor(min(threads, len(exemplars)), "exmem-encode") as pool:
-        return list(pool.map(lambda index: _encode(index, exemplars[index], layout), range(len(exemplars))))
+    found: dict[int, Encoded] = {}
+
+    def work(part: Sequence[int]) -> None:
+        for index in part:
+            found[index] = _encode(index, exemplars[index], layout)
+
+    threads.run(work, len(exemplars))
+    return [found[index] for index in range(len(exemplars))]
 
 
 def _check(index: int, exemplar: Exemplar, layout: Layout) -> None:

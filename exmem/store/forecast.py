@@ -54,6 +54,7 @@ class Forecast:
         self._catalog = catalog
         self._reader = reader
         self._shard_target_bytes = shard_target_bytes
+        self._documents_bounds: dict[int, list[int]] = {}
         self.shard_slots = catalog.shard_slots
         self.next_slot = catalog.num_slots
         self.num_staged = 0
@@ -234,7 +235,7 @@ class Forecast:
         also = dict(zip(self.assign(added), added, strict=True))
         shard_slots = self.choose_shard_slots(added)
         stop = max([self.next_slot, *(slot + 1 for slot in also)])
-        parts = [len(data) for data in self.documents(stop, shard_slots).values()]
+        parts = self._documents_bound(shard_slots)
         first = self._catalog.num_slots // CATALOG_CHUNK_ROWS
         width = 8 * len(self._catalog.columns)
         parts += [_zstd_bound(CATALOG_CHUNK_ROWS * width)] * ((stop - 1) // CATALOG_CHUNK_ROWS - first + 1)
@@ -264,7 +265,7 @@ class Forecast:
         shard_slots = self.choose_shard_slots([exemplar])
         metadata = [ROOT_KEY, LOCK_KEY, CATALOG_KEY, *self._layout.group_documents()]
         parts = [self._objects.sizes.get(key, 0) for key in metadata]
-        parts += [len(to_bytes(document)) for document in self._layout.array_documents(2**40, shard_slots).values()]
+        parts += self._documents_bound(shard_slots)
         parts.append(_zstd_bound(CATALOG_CHUNK_ROWS * 8 * len(self._catalog.columns)))
         parts += [_zstd_bound(array.chunk_rows * array.row_bytes) for array in self._layout.rows]
         parts += [shard_bytes(exemplar.payload_bytes.get(name, 0), 1, shard_slots) for name in self._layout.sharded]
@@ -277,6 +278,15 @@ class Forecast:
         largest = self._objects.largest(without=sizes, groups=never)
         largest = max([largest, *(size for key, size in sizes.items() if key.rpartition("/c.")[0] not in never)])
         return Measure(total, largest + METADATA_SLACK_BYTES)
+
+    def _documents_bound(self, shard_slots: int) -> list[int]:
+        if shard_slots not in self._documents_bounds:
+            documents = [*self._layout.array_documents(2**40, shard_slots).values()]
+            documents.append(
+                self._layout.catalog_document(slots=2**40, generation=2**40, shard_slots=shard_slots, capacity=2**40)
+            )
+            self._documents_bounds[shard_slots] = [len(to_bytes(document)) for document in documents]
+        return self._documents_bounds[shard_slots].copy()
 
     def _never_rewritten(self, shard_slots: int) -> list[str]:
         """Arrays whose chunks are put and deleted, never rewritten: shards of one exemplar."""

@@ -40,6 +40,9 @@ class Objects(Protocol):
     def put_new(self, key: str, data: bytes) -> bool:
         """Create an object; return False, and change nothing, when it is already there."""
 
+    def flush(self) -> None:
+        """Make everything put and deleted so far durable; before this a loss of power may undo it."""
+
 
 class LocalObjects:
     """Files below a folder.
@@ -49,7 +52,7 @@ class LocalObjects:
     root : Path
         The folder.
     durable : bool
-        Whether files and folders are synchronised with the disk before a put or delete is reported.
+        Whether files are synchronised with the disk as they are put, and folders at `flush`.
     """
 
     def __init__(self, root: Path, *, durable: bool = True) -> None:
@@ -57,6 +60,7 @@ class LocalObjects:
         self.location = str(root)
         self._durable = durable
         self._temporary = itertools.count()
+        self._unsynchronised: set[Path] = set()
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file, temporary ones too."""
@@ -101,7 +105,7 @@ class LocalObjects:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            self._sync_folder(path.parent)
+            self._unsynchronised.add(path.parent)
         except OSError as error:
             raise self._failure(key, "written", error) from error
 
@@ -116,7 +120,7 @@ class LocalObjects:
                 os.link(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-            self._sync_folder(path.parent)
+            self._unsynchronised.add(path.parent)
         except FileExistsError:
             return False
         except OSError as error:
@@ -128,9 +132,19 @@ class LocalObjects:
         path = self.root / key
         try:
             path.unlink(missing_ok=True)
-            self._sync_folder(path.parent)
+            self._unsynchronised.add(path.parent)
         except OSError as error:
             raise self._failure(key, "deleted", error) from error
+
+    def flush(self) -> None:
+        """Synchronise the folders of what was put and deleted."""
+        while self._unsynchronised:
+            folder = min(self._unsynchronised)
+            try:
+                self._sync_folder(folder)
+            except OSError as error:
+                raise self._failure(str(folder), "synchronised", error) from error
+            self._unsynchronised.discard(folder)
 
     def _write(self, path: Path, data: bytes) -> None:
         with path.open("xb") as file:
@@ -143,7 +157,7 @@ class LocalObjects:
         missing = list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            self._sync_folder(path.parent)
+            self._unsynchronised.add(path.parent)
 
     def _sync_folder(self, folder: Path) -> None:
         if self._durable and folder.is_dir():
@@ -227,6 +241,10 @@ class BudgetedObjects:
         if made:
             self._record(key, len(data))
         return made
+
+    def flush(self) -> None:
+        """Make everything put and deleted so far durable."""
+        self.objects.flush()
 
     def delete(self, key: str) -> None:
         """Delete an object.

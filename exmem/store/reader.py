@@ -2,9 +2,7 @@
 
 import collections
 import mmap
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +13,12 @@ from exmem.store.catalog import Catalog
 from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, strip_crc
 from exmem.store.layout import Layout, RowArray, ShardedArray
 from exmem.store.objects import Objects
+from exmem.store.threads import Threads
 from exmem.tokens import PaddedTokens, TokenBatch
 
 __all__ = ["Reader"]
 
-_MAX_SHARDS = 256  # open mappings
+_MAX_SHARDS = 512  # open mappings
 _MAX_CACHED_BYTES = 64 * 2**20  # shards held in RAM (remote stores) and decoded chunks of row arrays
 
 _Shard = tuple["bytes | mmap.mmap", NDArray[np.uint64]]
@@ -44,16 +43,14 @@ class Reader:
         Where the store lies.
     layout : Layout
         Its layout.
-    threads : int
+    threads : Threads
         Threads that decode.
     """
 
-    def __init__(self, objects: Objects, layout: Layout, *, threads: int) -> None:
+    def __init__(self, objects: Objects, layout: Layout, *, threads: Threads) -> None:
         self._objects = objects
         self._layout = layout
-        self._threads = max(1, threads)
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = -1
+        self._threads = threads
         self._shards: collections.OrderedDict[str, _Shard] = collections.OrderedDict()
         self._chunks: collections.OrderedDict[str, NDArray[Any]] = collections.OrderedDict()
 
@@ -70,9 +67,7 @@ class Reader:
     def close(self) -> None:
         """Stop the threads and drop everything cached."""
         self.clear()
-        if self._pool is not None and self._pool_pid == os.getpid():
-            self._pool.shutdown()
-        self._pool = None
+        self._threads.close()
 
     def read(self, catalog: Catalog, slots: ArrayLike) -> TokenBatch:
         """Read exemplars into one padded batch, in the order asked.
@@ -223,7 +218,7 @@ class Reader:
                 except CodecError as error:
                     raise self._corrupt(place.slot, place.key, str(error)) from error
 
-        self._in_threads(decode, len(slots))
+        self._threads.run(decode, len(slots))
 
     def _locate(self, array: ShardedArray, slot: int, shard_slots: int) -> "_Place":
         key = array.key(slot // shard_slots)
@@ -240,16 +235,6 @@ class Reader:
             return strip_crc(place.view[place.start : place.stop])
         except CodecError as error:
             raise self._corrupt(place.slot, place.key, str(error)) from error
-
-    def _in_threads(self, work: Callable[[Sequence[int]], None], count: int) -> None:
-        threads = min(self._threads, count)
-        if threads <= 1:
-            work(range(count))
-            return
-        if self._pool is None or self._pool_pid != os.getpid():  # threads do not survive a fork
-            self._pool, self._pool_pid = ThreadPoolExecutor(self._threads, "exmem-decode"), os.getpid()
-        for future in [self._pool.submit(work, range(part, count, threads)) for part in range(threads)]:
-            future.result()
 
     def _rows(self, array: RowArray, slots: NDArray[np.int64]) -> NDArray[Any]:
         out = np.zeros((len(slots), *array.shape), array.dtype)

@@ -19,6 +19,7 @@ from exmem.store.lock import acquire_lock, release_lock
 from exmem.store.measure import Measure, reserve_bytes
 from exmem.store.objects import TEMPORARY, BudgetedObjects, LocalObjects, Objects
 from exmem.store.reader import Reader
+from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Exemplar, Schema
 
@@ -58,7 +59,7 @@ class Store:
         self.layout = layout
         self.max_bytes = max_bytes
         self.charges = dict(charges)
-        self._threads = _num_threads(threads)
+        self._threads = Threads(_num_threads(threads))
         self.reader = Reader(objects, layout, threads=self._threads)
         self.writer: Writer | None = None
         self._objects = objects
@@ -115,6 +116,7 @@ class Store:
             return
         document = to_bytes(root_document(self.layout.schema, max_bytes=max_bytes, charges=charges))
         self._budgeted.put(ROOT_KEY, document)
+        self._budgeted.flush()
         self.max_bytes, self.charges = max_bytes, dict(charges)
         self._budgeted.max_bytes = max_bytes
 
@@ -197,8 +199,11 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
     acquire_lock(budgeted)
     try:
         documents.update(store.start_writing(budgeted, _empty_catalog(layout)).forecast.documents(0, 0))
-        for key, data in [*documents.items(), (ROOT_KEY, root)]:
+        for key, data in documents.items():
             budgeted.put(key, data)
+        budgeted.flush()
+        budgeted.put(ROOT_KEY, root)  # from here on there is a store
+        budgeted.flush()
     except BaseException:
         for key in [*documents, ROOT_KEY]:
             budgeted.delete(key)

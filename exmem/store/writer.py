@@ -117,7 +117,7 @@ class Writer:
         for chunk in range(first, last + 1):
             if chunk not in self._early:
                 self._replace(catalog_chunk_key(chunk), catalog.encode_chunk(chunk))
-        self._put(CATALOG_KEY, commit_point)
+        self._commit(commit_point)
         catalog.num_slots, catalog.generation = forecast.next_slot, catalog.generation + 1
         catalog.shard_slots, catalog.capacity = forecast.shard_slots, capacity
         forecast.num_staged = 0
@@ -160,7 +160,7 @@ class Writer:
                 shard_slots=catalog.shard_slots,
                 capacity=catalog.capacity,
             )
-            self._put(CATALOG_KEY, to_bytes(document))
+            self._commit(to_bytes(document))
             catalog.generation += 1
         catalog.remove(gone)
         self.forecast.num_staged -= len(gone) - len(committed)
@@ -200,6 +200,7 @@ class Writer:
                 if chunk is not None:
                     with contextlib.suppress(CorruptExemplarError):
                         self._reclaim_rows(rows, chunk)
+        self._objects.flush()
 
     # Putting objects --------------------------------------------------------------------------------------------
 
@@ -258,6 +259,7 @@ class Writer:
             for sharded in self._layout.sharded.values():
                 if sharded.key(shard) in self._objects.sizes:
                     self._reclaim_shard(sharded, shard, shard_slots)
+        self._objects.flush()  # what is put next may need the room
 
     def _reclaim_shard(self, array: ShardedArray, shard: int, shard_slots: int) -> None:
         chunks = self._stored_chunks(array, shard, shard_slots) if shard_slots else {}
@@ -280,6 +282,12 @@ class Writer:
         for chunk in chunks:
             self._replace(catalog_chunk_key(chunk), self.catalog.encode_chunk(chunk, stop=self.catalog.num_slots))
             self._early.discard(chunk)
+
+    def _commit(self, document: bytes) -> None:
+        """Put the commit point: everything before it is durable first, and it is durable when this returns."""
+        self._objects.flush()
+        self._put(CATALOG_KEY, document)
+        self._objects.flush()
 
     def _put(self, key: str, data: bytes) -> None:
         self._objects.put(key, data)

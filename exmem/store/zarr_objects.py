@@ -15,6 +15,8 @@ __all__ = ["ZarrObjects"]
 
 T = TypeVar("T")
 
+_AT_ONCE = 32  # requests
+
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
@@ -83,8 +85,18 @@ class ZarrObjects:
         """Delete an object; a missing one is no error."""
         self._run(self._store.delete(key))
 
+    def flush(self) -> None:
+        """Do nothing: each put is as durable as the store makes it."""
+
     async def _sizes(self) -> dict[str, int]:
-        return {key: await self._store.getsize(key) async for key in self._store.list()}
+        keys = [key async for key in self._store.list()]
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def size(key: str) -> int:
+            async with limit:
+                return await self._store.getsize(key)
+
+        return dict(zip(keys, await asyncio.gather(*map(size, keys)), strict=True))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -1,0 +1,52 @@
+"""Threads that encode and decode; they start when they are needed and do not survive a fork."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+
+__all__ = ["Threads"]
+
+
+class Threads:
+    """Runs work on parts of a range.
+
+    Parameters
+    ----------
+    count : int
+        Threads, 1 or more; one means the caller's own.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = -1
+
+    def run(self, work: Callable[[Sequence[int]], None], count: int) -> None:
+        """Call `work` with parts of `range(count)`, every number once, and wait for all of them.
+
+        Parameters
+        ----------
+        work : callable
+            Takes numbers; the first error that it raises is raised here, when all parts have ended.
+        count : int
+            Numbers in all.
+        """
+        parts = min(self._count, count)
+        if parts <= 1:
+            work(range(count))
+            return
+        if self._pool is None or self._pid != os.getpid():
+            self._pool, self._pid = ThreadPoolExecutor(self._count, "exmem"), os.getpid()
+        others = [self._pool.submit(work, range(part, count, parts)) for part in range(1, parts)]
+        try:
+            work(range(0, count, parts))
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None and self._pid == os.getpid():
+            self._pool.shutdown()
+        self._pool = None
