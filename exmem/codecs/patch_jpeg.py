@@ -141,6 +141,8 @@ class PatchJpeg(PayloadCodec):
     def _to_tiles(self, values: NDArray[Any]) -> NDArray[Any]:
         """Pad each patch with its edge to whole blocks: (K * height, width[, 3])."""
         flat = values.reshape(len(values), *self.shape[:2]) if self._grey else values
+        if self.shape[:2] == self._tile:
+            return flat.reshape(-1, *flat.shape[2:])
         margins = [(0, 0), *((0, tile - side) for tile, side in zip(self._tile, self.shape, strict=False))]
         padded = np.pad(flat, margins + [(0, 0)] * (flat.ndim - 3), mode="edge")
         return padded.reshape(-1, *padded.shape[2:])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,7 +106,7 @@ class RowArray:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row in RAM."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def chunk_rows(self) -> int:

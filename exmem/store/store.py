@@ -65,6 +65,7 @@ class Store:
         self._objects = objects
         self._budgeted: BudgetedObjects | None = None
         self._snapshot = _empty_catalog(layout)
+        self._row_bytes = sum(array.row_bytes for array in layout.rows)
 
     @property
     def catalog(self) -> Catalog:
@@ -99,8 +100,8 @@ class Store:
 
     def exemplar_bytes(self, exemplar: Encoded) -> int:
         """Return the bytes an exemplar is accounted with: payloads, checksums, index entries, rows uncompressed."""
-        payloads = [[exemplar.payload_bytes.get(name, 0)] for name in self.layout.sharded]
-        return int(self._sizes(np.array(payloads, np.int64).reshape(len(payloads), 1))[0])
+        payloads = exemplar.payload_bytes.values()
+        return sum(payloads) + CRC_BYTES * len(payloads) + ENTRY_BYTES * len(self.layout.sharded) + self._row_bytes
 
     def bound(self, added: Sequence[Encoded]) -> int | None:
         """Return bytes that are certainly enough after adding, None for a reader; see `Forecast.bound`."""
@@ -145,7 +146,7 @@ class Store:
 
     def _sizes(self, payloads: NDArray[np.int64]) -> NDArray[np.int64]:
         with_overhead = payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
-        sizes: NDArray[np.int64] = with_overhead.sum(axis=0) + sum(array.row_bytes for array in self.layout.rows)
+        sizes: NDArray[np.int64] = with_overhead.sum(axis=0) + self._row_bytes
         return sizes
 
 
