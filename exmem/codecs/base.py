@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numcodecs.abc import Codec
@@ -10,7 +10,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from exmem.errors import CodecError
 
-__all__ = ["PayloadCodec", "read_count", "write_count"]
+__all__ = ["Payload", "PayloadCodec", "read_count", "write_count"]
+
+Payload: TypeAlias = "bytes | NDArray[np.uint8]"  # an array where a mapped file must not be copied
 
 _MAX_COUNT_BYTES = 4
 MAX_TOKENS = 2**24
@@ -35,6 +37,8 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         If the codec cannot take such tokens.
     """
 
+    worth_threads: ClassVar[bool] = True  # False where decoding is little more than copying
+
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8") -> None:
         self.shape = tuple(int(side) for side in shape)
         self.dtype = np.dtype(dtype).name
@@ -55,7 +59,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         return {"id": self.codec_id, "shape": list(self.shape), "dtype": self.dtype}
 
     @abc.abstractmethod
-    def token_count(self, payload: bytes) -> int:
+    def token_count(self, payload: Payload) -> int:
         """Return the number of tokens that a payload claims to hold.
 
         Parameters
@@ -85,7 +89,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         """
 
     @abc.abstractmethod
-    def decode_into(self, payload: bytes, out: NDArray[Any]) -> None:
+    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
         """Decode exactly `len(out)` tokens into `out`.
 
         Parameters
@@ -152,7 +156,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
             )
         return np.ascontiguousarray(values)
 
-    def check_count(self, payload: bytes, out: NDArray[Any]) -> None:
+    def check_count(self, payload: Payload, out: NDArray[Any]) -> None:
         """Refuse a payload that does not hold exactly `len(out)` tokens.
 
         Parameters
@@ -193,7 +197,7 @@ def write_count(count: int) -> bytes:
     return bytes(out)
 
 
-def read_count(payload: bytes) -> tuple[int, int]:
+def read_count(payload: Payload) -> tuple[int, int]:
     """Read what `write_count` wrote.
 
     Parameters
@@ -214,7 +218,7 @@ def read_count(payload: bytes) -> tuple[int, int]:
         If the count is cut off or longer than four bytes.
     """
     count = 0
-    for used, byte in enumerate(payload[:_MAX_COUNT_BYTES]):
+    for used, byte in enumerate(bytes(payload[:_MAX_COUNT_BYTES])):
         count |= (byte & 0x7F) << (7 * used)
         if byte < 0x80:
             return count, used + 1

@@ -8,7 +8,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import PayloadCodec, read_count, write_count
+from exmem.codecs.base import Payload, PayloadCodec, read_count, write_count
 from exmem.errors import CodecError
 
 __all__ = ["Lossless"]
@@ -46,7 +46,7 @@ class Lossless(PayloadCodec):
         return super().get_config() | {"level": self.level}
 
     @override
-    def token_count(self, payload: bytes) -> int:
+    def token_count(self, payload: Payload) -> int:
         return read_count(payload)[0]
 
     @override
@@ -56,7 +56,7 @@ class Lossless(PayloadCodec):
         return write_count(len(values)) + bytes(packed)
 
     @override
-    def decode_into(self, payload: bytes, out: NDArray[Any]) -> None:
+    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
         self.check_count(payload, out)
         if out.nbytes == 0:
             return

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import PayloadCodec, read_count, write_count
+from exmem.codecs.base import Payload, PayloadCodec, read_count, write_count
 from exmem.errors import CodecError
 
 __all__ = ["PatchJpeg"]
@@ -94,7 +94,7 @@ class PatchJpeg(PayloadCodec):
         }
 
     @override
-    def token_count(self, payload: bytes) -> int:
+    def token_count(self, payload: Payload) -> int:
         return read_count(payload)[0]
 
     @override
@@ -114,14 +114,14 @@ class PatchJpeg(PayloadCodec):
         return write_count(count) + stream[len(self._header) : -len(_EOI)]
 
     @override
-    def decode_into(self, payload: bytes, out: NDArray[Any]) -> None:
+    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
         self.check_count(payload, out)
         count, used = read_count(payload)
         if count == 0:
             return
         if count > self.max_tokens:
             raise CodecError(f"{self.codec_id}: {count} patches cannot be in one JPEG")
-        stream = b"".join((self._header_for(count), payload[used:], _EOI))
+        stream = b"".join((self._header_for(count), bytes(payload[used:]), _EOI))
         height, width = self._tile
         channels = () if self._grey else (3,)
         aligned = self.shape[:2] == self._tile and out.flags.c_contiguous

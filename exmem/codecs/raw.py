@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import PayloadCodec
+from exmem.codecs.base import Payload, PayloadCodec
 from exmem.errors import CodecError
 
 __all__ = ["Raw"]
@@ -24,9 +24,10 @@ class Raw(PayloadCodec):
     """
 
     codec_id: ClassVar[str] = "exmem.raw"
+    worth_threads: ClassVar[bool] = False
 
     @override
-    def token_count(self, payload: bytes) -> int:
+    def token_count(self, payload: Payload) -> int:
         return len(payload) // self.token_bytes
 
     @override
@@ -35,7 +36,7 @@ class Raw(PayloadCodec):
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
     @override
-    def decode_into(self, payload: bytes, out: NDArray[Any]) -> None:
+    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
         if len(payload) != len(out) * self.token_bytes:
             raise CodecError(f"{self.codec_id}: expected {len(out) * self.token_bytes} bytes, got {len(payload)}")
         out[...] = np.frombuffer(payload, np.dtype(self.dtype).newbyteorder("<")).reshape(out.shape)

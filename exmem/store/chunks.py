@@ -40,17 +40,17 @@ def append_crc(data: bytes) -> bytes:
     return data + struct.pack("<I", google_crc32c.value(data))
 
 
-def strip_crc(data: bytes) -> bytes:
-    """Check and remove what `append_crc` appended.
+def strip_crc(data: bytes | NDArray[np.uint8]) -> bytes | NDArray[np.uint8]:
+    """Check and remove what `append_crc` appended; nothing is copied out of an array.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or ndarray, uint8
         Content and its checksum.
 
     Returns
     -------
-    bytes
+    bytes or ndarray, uint8
         The content.
 
     Raises
@@ -59,7 +59,7 @@ def strip_crc(data: bytes) -> bytes:
         If the checksum does not match.
     """
     content = data[:-CRC_BYTES]
-    if len(data) < CRC_BYTES or struct.pack("<I", google_crc32c.value(content)) != data[-CRC_BYTES:]:
+    if len(data) < CRC_BYTES or struct.pack("<I", google_crc32c.value(content)) != bytes(data[-CRC_BYTES:]):
         raise CodecError("the checksum does not match")
     return content
 

@@ -130,7 +130,7 @@ class Reader:
         StaleSnapshotError
             If it is not there any more.
         """
-        return self._take(self._locate(array, slot, shard_slots))
+        return bytes(self._take(self._locate(array, slot, shard_slots)))
 
     def chunk(self, array: RowArray, chunk: int) -> NDArray[Any]:
         """Return one decoded chunk of a row array (not to be changed); zeros where there is none.
@@ -189,7 +189,9 @@ class Reader:
         if name in self._layout.packed:
             values = self._rows(self._layout.packed[name], slots)[:, :longest]
         else:
-            values = np.zeros((len(slots), longest, *spec.shape), str(spec.dtype))
+            # What no payload fills is set to 0, so that padding is the same every time.
+            whole = len(counts) > 0 and counts.min() == longest
+            values = (np.empty if whole else np.zeros)((len(slots), longest, *spec.shape), str(spec.dtype))
             self._decode(self._layout.sharded[name], slots, counts, values, shard_slots)
         return PaddedTokens(np.ascontiguousarray(values), positions, keep)
 
@@ -218,7 +220,10 @@ class Reader:
                 except CodecError as error:
                     raise self._corrupt(place.slot, place.key, str(error)) from error
 
-        self._threads.run(decode, len(slots))
+        if array.codec.worth_threads:
+            self._threads.run(decode, len(slots))
+        else:
+            decode(range(len(slots)))
 
     def _locate(self, array: ShardedArray, slot: int, shard_slots: int) -> "_Place":
         key = array.key(slot // shard_slots)
@@ -230,9 +235,9 @@ class Reader:
             raise self._corrupt(slot, key, "its index entry points outside the shard")
         return _Place(slot, key, view, start, start + length)
 
-    def _take(self, place: "_Place") -> bytes:
+    def _take(self, place: "_Place") -> bytes | NDArray[np.uint8]:
         try:
-            return strip_crc(place.view[place.start : place.stop])
+            return strip_crc(np.frombuffer(place.view, np.uint8, place.stop - place.start, place.start))
         except CodecError as error:
             raise self._corrupt(place.slot, place.key, str(error)) from error
 
