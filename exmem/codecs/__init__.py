@@ -1,9 +1,30 @@
 """Payload codecs: how the values of one token set become bytes."""
 
 from exmem.codecs.base import PayloadCodec
+from exmem.codecs.bfloat16 import BFloat16
+from exmem.codecs.float16 import Float16
+from exmem.codecs.int8 import Int8
 from exmem.codecs.lossless import Lossless
+from exmem.codecs.patch_avif import PatchAvif
 from exmem.codecs.patch_jpeg import PatchJpeg
+from exmem.codecs.patch_jxl import PatchJxl
+from exmem.codecs.patch_webp import PatchWebp
+from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.raw import Raw
 from exmem.codecs.registry import CODECS, get_codec
 
-__all__ = ["CODECS", "Lossless", "PatchJpeg", "PayloadCodec", "Raw", "get_codec"]
+__all__ = [
+    "CODECS",
+    "BFloat16",
+    "Float16",
+    "Int8",
+    "Lossless",
+    "PatchAvif",
+    "PatchJpeg",
+    "PatchJxl",
+    "PatchWebp",
+    "PayloadCodec",
+    "ProductQuantisation",
+    "Raw",
+    "get_codec",
+]

@@ -37,6 +37,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         If the codec cannot take such tokens.
     """
 
+    stored_apart: ClassVar[frozenset[str]] = frozenset()  # options that only the array's own metadata holds
     worth_threads: ClassVar[bool] = True  # False where decoding is little more than copying
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8") -> None:

@@ -7,14 +7,33 @@ import numcodecs
 from numpy.typing import DTypeLike
 
 from exmem.codecs.base import PayloadCodec
+from exmem.codecs.bfloat16 import BFloat16
+from exmem.codecs.float16 import Float16
+from exmem.codecs.int8 import Int8
 from exmem.codecs.lossless import Lossless
+from exmem.codecs.patch_avif import PatchAvif
 from exmem.codecs.patch_jpeg import PatchJpeg
+from exmem.codecs.patch_jxl import PatchJxl
+from exmem.codecs.patch_webp import PatchWebp
+from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.raw import Raw
 from exmem.errors import CodecError
 
 __all__ = ["CODECS", "get_codec"]
 
-CODECS: dict[str, type[PayloadCodec]] = {codec.codec_id: codec for codec in (Lossless, PatchJpeg, Raw)}
+_EVERY: tuple[type[PayloadCodec], ...] = (
+    BFloat16,
+    Float16,
+    Int8,
+    Lossless,
+    PatchAvif,
+    PatchJpeg,
+    PatchJxl,
+    PatchWebp,
+    ProductQuantisation,
+    Raw,
+)
+CODECS: dict[str, type[PayloadCodec]] = {codec.codec_id: codec for codec in _EVERY}
 for _codec in CODECS.values():
     numcodecs.register_codec(_codec)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exmem.codecs import PayloadCodec, get_codec
+from exmem.codecs import CODECS, PayloadCodec, get_codec
 from exmem.errors import CodecError, FormatError, SchemaError
 from exmem.tokens import Schema, TokenSpec
 
@@ -225,11 +225,10 @@ class Layout:
         return {f"{name}/zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": {}} for name in names}
 
     def array_documents(self, capacity: int, shard_slots: int) -> dict[str, dict[str, Any]]:
-        """Return the metadata of all arrays but the catalog; shards are left out while `shard_slots` is 0."""
+        """Return the metadata of all arrays but the catalog; `shard_slots` is 0 while it is not chosen."""
         documents = {f"{array.path}/zarr.json": array.document(capacity) for array in self.rows}
-        if shard_slots:
-            for sharded in self.sharded.values():
-                documents[f"{sharded.path}/zarr.json"] = sharded.document(capacity, shard_slots)
+        for sharded in self.sharded.values():
+            documents[f"{sharded.path}/zarr.json"] = sharded.document(capacity, max(shard_slots, 1))
         return documents
 
     def catalog_document(self, *, slots: int, generation: int, shard_slots: int, capacity: int) -> dict[str, Any]:
@@ -285,7 +284,12 @@ def root_document(schema: Schema, *, max_bytes: int, charges: Mapping[str, int])
     dict
         Zarr v3 group metadata.
     """
-    own = {"format": FORMAT, "max_bytes": max_bytes, "charges": dict(charges), "schema": schema.to_json()}
+    described = schema.to_json()
+    for modality in described["modalities"].values():
+        found = CODECS.get(str(modality["codec"].get("id"))) or CODECS.get(f"exmem.{modality['codec'].get('id')}")
+        for option in found.stored_apart if found else ():
+            modality["codec"].pop(option, None)
+    own = {"format": FORMAT, "max_bytes": max_bytes, "charges": dict(charges), "schema": described}
     return {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": own}}
 
 

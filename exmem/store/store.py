@@ -1,5 +1,6 @@
 """One open store: objects, layout, committed state, reader and, when it may be changed, writer."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.codecs import PayloadCodec, get_codec
+from exmem.codecs import get_codec
 from exmem.errors import BudgetTooSmallError, CodecError, FormatError, SchemaError, StoreExistsError, StoreNotFoundError
 from exmem.store.catalog import Catalog, load_catalog
 from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
@@ -262,7 +263,7 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int | No
 
 def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int | None) -> Store:
     schema, max_bytes, charges = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
-    layout = Layout(schema, _recorded_codecs(objects, Layout(schema)))
+    layout = _recorded(objects, schema)
     store = Store(objects, layout, max_bytes=max_bytes, charges=charges, threads=threads)
     if budgeted is None:
         store.refresh()
@@ -271,26 +272,33 @@ def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int 
     return store
 
 
-def _recorded_codecs(objects: Objects, layout: Layout) -> dict[str, PayloadCodec]:
-    # The metadata of the arrays is the truth (it holds the JPEG header); arrays not written yet are left out.
-    codecs = {}
-    for name, array in layout.sharded.items():
-        key = f"{array.path}/zarr.json"
+def _recorded(objects: Objects, schema: Schema) -> Layout:
+    # The metadata of the arrays is the truth about codecs: it holds JPEG headers and codebooks, the schema does not.
+    codecs, modalities = {}, dict(schema.modalities)
+    for name, spec in schema.modalities.items():
+        key = f"{name}/values/zarr.json"
         data = objects.get(key)
         if data is None:
-            continue
+            raise FormatError(f"{objects.location}: {key} is missing")
         try:
-            inner = json.loads(data)["codecs"][0]["configuration"]["codecs"][0]
-            codecs[name] = get_codec(inner["configuration"]["codec"])
+            outer = json.loads(data)["codecs"][0]
+            if outer["name"] != "sharding_indexed":
+                continue
+            codec = get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
         except (ValueError, KeyError, TypeError, IndexError, CodecError) as error:
             raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
-        if (codecs[name].codec_id, codecs[name].shape, codecs[name].dtype) != (
-            array.codec.codec_id,
-            array.codec.shape,
-            array.codec.dtype,
+        config = dict(spec.codec) if isinstance(spec.codec, Mapping) else {"id": spec.codec}
+        named = str(config["id"])
+        if (codec.codec_id.removeprefix("exmem."), codec.shape, codec.dtype) != (
+            named.removeprefix("exmem."),
+            tuple(spec.shape),
+            spec.dtype,
         ):
             raise FormatError(f"{objects.location}: {key} has a codec that does not belong to the schema")
-    return codecs
+        apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
+        modalities[name] = dataclasses.replace(spec, codec=config | apart)
+        codecs[name] = codec
+    return Layout(Schema(modalities, schema.extras), codecs)
 
 
 def _empty_catalog(layout: Layout) -> Catalog:

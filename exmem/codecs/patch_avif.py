@@ -1,0 +1,108 @@
+"""Image patches as AVIF."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import imagecodecs
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from typing_extensions import override
+
+from exmem.codecs.base import Payload, read_count, write_count
+from exmem.codecs.mosaic import MosaicCodec
+from exmem.errors import CodecError
+
+__all__ = ["PatchAvif"]
+
+_MOST = 32_768  # libavif's default size limit of a side
+_PIXEL_FORMATS = {"420": "YUV420", "444": "YUV444"}
+
+
+class PatchAvif(MosaicCodec):
+    """The kept patches of an image as one AVIF mosaic.
+
+    (Measured on photographs, 32-pixel patches: quality 60 takes 22 % fewer bytes than `patch_jpeg` at quality 75 and is
+    0.8 dB better, and encodes 60 times slower. Its container costs some 300 bytes an exemplar, so it does not pay below
+    about 1.5 kB.)
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of a patch: `(h, w, 3)` for colour, `(h, w, 1)` or `(h, w)` for grey.
+    dtype : dtype-like
+        Must be uint8.
+    quality : int
+        Quality, 1..100.
+    speed : int
+        Speed of the encoder, 0 (small) to 10 (fast).
+    subsampling : {"420", "444"}
+        Chroma resolution; ignored for grey.
+
+    Raises
+    ------
+    CodecError
+        If shape, dtype, quality, speed or subsampling cannot be used.
+    """
+
+    codec_id: ClassVar[str] = "exmem.patch_avif"
+
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int] = (),
+        dtype: DTypeLike = "uint8",
+        quality: int = 60,
+        speed: int = 8,
+        subsampling: str = "420",
+    ) -> None:
+        super().__init__(shape=shape, dtype=dtype, block=8, most=_MOST)
+        if not 1 <= quality <= 100:
+            raise CodecError(f"{self.codec_id}: quality must be in 1..100, got {quality}")
+        if not 0 <= speed <= 10:
+            raise CodecError(f"{self.codec_id}: speed must be in 0..10, got {speed}")
+        if subsampling not in _PIXEL_FORMATS:
+            raise CodecError(
+                f"{self.codec_id}: unknown subsampling {subsampling!r}; choose one of {sorted(_PIXEL_FORMATS)}"
+            )
+        self.quality, self.speed, self.subsampling = quality, speed, subsampling
+
+    @override
+    def get_config(self) -> dict[str, Any]:
+        own = {"quality": self.quality, "speed": self.speed, "subsampling": self.subsampling}
+        return super().get_config() | own
+
+    @override
+    def token_count(self, payload: Payload) -> int:
+        return read_count(payload)[0]
+
+    @override
+    def encode(self, buf: NDArray[Any]) -> bytes:
+        values = self.check_values(buf)
+        if len(values) == 0:
+            return write_count(0)
+        if len(values) > self.max_tokens:
+            raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {len(values)}")
+        picture = self._to_picture(values)
+        formats = imagecodecs.AVIF.PIXEL_FORMAT
+        wanted = formats.YUV400 if self._grey else formats[_PIXEL_FORMATS[self.subsampling]]
+        stream = imagecodecs.avif_encode(
+            picture, level=self.quality, speed=self.speed, pixelformat=wanted, numthreads=1
+        )
+        return write_count(len(values)) + bytes(stream)
+
+    @override
+    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
+        self.check_count(payload, out)
+        count, used = read_count(payload)
+        if count == 0:
+            return
+        picture = None if self._grey else self._picture_for(out)
+        shape = self._picture_shape(count)
+        into = np.empty(shape, np.uint8) if picture is None else picture
+        try:
+            # Decoded into a picture of exactly this shape: another size in the stream is refused by the decoder.
+            imagecodecs.avif_decode(bytes(payload[used:]), numthreads=1, out=into)
+        except (RuntimeError, ValueError) as error:
+            raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
+        if picture is None:
+            self._from_picture(into, out)

@@ -1,0 +1,89 @@
+"""Image patches as JPEG XL."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import imagecodecs
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from typing_extensions import override
+
+from exmem.codecs.base import Payload, read_count, write_count
+from exmem.codecs.mosaic import MosaicCodec
+from exmem.errors import CodecError
+
+__all__ = ["PatchJxl"]
+
+_MOST = 2**18  # the smallest limit of any profile
+
+
+class PatchJxl(MosaicCodec):
+    """The kept patches of an image as one JPEG XL mosaic.
+
+    (Measured on photographs, 32-pixel patches: distance 2.5 takes 9 % fewer bytes than `patch_jpeg` at quality 75 and
+    is 0.8 dB better, and encodes and decodes 10 times slower.)
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of a patch: `(h, w, 3)` for colour, `(h, w, 1)` or `(h, w)` for grey.
+    dtype : dtype-like
+        Must be uint8.
+    distance : float
+        Butteraugli distance: 0 is lossless, 1 visually lossless, up to 25.
+    effort : int
+        Effort of the encoder, 1 (fast) to 9 (small).
+
+    Raises
+    ------
+    CodecError
+        If shape, dtype, distance or effort cannot be used.
+    """
+
+    codec_id: ClassVar[str] = "exmem.patch_jxl"
+
+    def __init__(
+        self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8", distance: float = 2.5, effort: int = 3
+    ) -> None:
+        super().__init__(shape=shape, dtype=dtype, block=1 if distance == 0 else 8, most=_MOST)
+        if not 0 <= distance <= 25:
+            raise CodecError(f"{self.codec_id}: distance must be in 0..25, got {distance}")
+        if not 1 <= effort <= 9:
+            raise CodecError(f"{self.codec_id}: effort must be in 1..9, got {effort}")
+        self.distance, self.effort = distance, effort
+
+    @override
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"distance": self.distance, "effort": self.effort}
+
+    @override
+    def token_count(self, payload: Payload) -> int:
+        return read_count(payload)[0]
+
+    @override
+    def encode(self, buf: NDArray[Any]) -> bytes:
+        values = self.check_values(buf)
+        if len(values) == 0:
+            return write_count(0)
+        if len(values) > self.max_tokens:
+            raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {len(values)}")
+        options = {"lossless": True} if self.distance == 0 else {"distance": self.distance}
+        picture = self._to_picture(values)
+        stream = imagecodecs.jpegxl_encode(picture, effort=self.effort, usecontainer=False, numthreads=1, **options)
+        return write_count(len(values)) + bytes(stream)
+
+    @override
+    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
+        self.check_count(payload, out)
+        count, used = read_count(payload)
+        if count == 0:
+            return
+        picture = self._picture_for(out)
+        into = np.empty(self._picture_shape(count), np.uint8) if picture is None else picture
+        try:
+            # Decoded into a picture of exactly this shape: another size in the stream is refused by the decoder.
+            imagecodecs.jpegxl_decode(bytes(payload[used:]), numthreads=1, out=into)
+        except (RuntimeError, ValueError) as error:
+            raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
+        if picture is None:
+            self._from_picture(into, out)
