@@ -169,8 +169,8 @@ class Policy:
         rows = self._store.catalog.rows(slots)
         if not slots:
             return
-        priorities, sizes = rows[:, 1].copy().view(np.float64), self._store.sizes_of(slots)
-        gone = list(map(Candidate, rows[:, 0].tolist(), priorities.tolist(), sizes.tolist()))
+        priorities, sizes = self._store.catalog.priorities_of(slots), self._store.sizes_of(slots)
+        gone = list(map(Candidate, rows[:, 0].tolist(), priorities.tolist(), sizes.tolist()))  # column 0: the class
         ledger, self._ledger = self._ledger, None  # it is made again should evicting fail half way
         self._writer().evict(slots)
         if ledger is not None:

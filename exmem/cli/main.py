@@ -7,6 +7,7 @@ import tyro
 from exmem.cli.demo import demo
 from exmem.cli.info import info
 from exmem.cli.train import train
+from exmem.cli.upkeep import check, compact, export, import_, repair
 from exmem.errors import ExmemError
 
 __all__ = ["main"]
@@ -25,7 +26,17 @@ def main() -> None:
     """
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "info": info, "train": train}, description="Exemplar memory under a budget of bytes."
+            {
+                "info": info,
+                "check": check,
+                "repair": repair,
+                "compact": compact,
+                "export": export,
+                "import": import_,
+                "train": train,
+                "demo": demo,
+            },
+            description="Exemplar memory under a budget of bytes.",
         )
     except ExmemError as error:
         sys.stderr.write(f"exmem: {error}\n")

@@ -1,15 +1,14 @@
 """The catalog: which slots hold an exemplar, and what is known of each without reading it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.errors import CodecError, FormatError, UnknownSlotError
+from exmem.errors import CodecError, CorruptExemplarError, FormatError, UnknownSlotError
 from exmem.store.chunks import decode_rows, encode_rows
-from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout
+from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, chunk_number, unsealed
 from exmem.store.objects import Objects
 
 __all__ = ["Catalog", "catalog_chunk_key", "load_catalog"]
@@ -54,9 +53,11 @@ class Catalog:
         self.capacity = capacity
         self._tables = np.empty((0, CATALOG_CHUNK_ROWS, len(self.columns)), np.int64)
         self._free: list[int] = []  # tables that are not in use
-        self._table_of = np.zeros(0, np.int64)  # chunk -> its table, _DEAD where it has none
+        self._chunks = np.zeros(0, np.int64)  # chunks that have a table, increasing
+        self._table_of = np.zeros(0, np.int64)  # their tables
         self._counts: dict[int, int] = {}  # chunk -> live slots
         self._len = 0
+        self.damaged: dict[int, str] = {}  # chunk that could not be read -> why
 
     def __len__(self) -> int:
         return self._len
@@ -93,6 +94,8 @@ class Catalog:
         ------
         UnknownSlotError
             If a slot holds no exemplar.
+        CorruptExemplarError
+            If it cannot be told because a chunk of the catalog is damaged.
         """
         wanted = np.asarray(slots)
         if wanted.size == 0:
@@ -100,21 +103,27 @@ class Catalog:
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
             raise UnknownSlotError(f"slots must be a 1-D integer array, got {wanted.dtype} of shape {wanted.shape}")
         chunks, places = np.divmod(wanted.astype(np.int64), CATALOG_CHUNK_ROWS)
-        inside = (chunks >= 0) & (chunks < len(self._table_of))
-        found = inside.copy()
-        tables = self._table_of[chunks[inside]]
-        found[inside] = tables != _DEAD
-        if len(self._tables):
-            tables = np.where(found, self._table_of[np.where(inside, chunks, 0)], 0)
-            rows: NDArray[np.int64] = self._tables[tables, places]
-            found &= rows[:, _LIVE_COLUMN] != _DEAD
+        found = np.zeros(len(wanted), np.bool_)
+        if len(self._chunks):
+            at = np.minimum(np.searchsorted(self._chunks, chunks), len(self._chunks) - 1)
+            rows: NDArray[np.int64] = self._tables[self._table_of[at], places]
+            found = (self._chunks[at] == chunks) & (rows[:, _LIVE_COLUMN] != _DEAD)
         if not found.all():
             missing = np.unique(wanted[~found])
+            for slot in missing[:1].tolist() if self.damaged else []:
+                why = self.damaged.get(slot // CATALOG_CHUNK_ROWS)
+                if why is not None:
+                    key = catalog_chunk_key(slot // CATALOG_CHUNK_ROWS)
+                    raise CorruptExemplarError(f"exemplar {slot} is damaged in {key} ({why}); repair the store")
             raise UnknownSlotError(
                 f"{len(missing)} of {len(wanted)} slots hold no exemplar (never given out, or evicted): "
                 f"{missing[:8].tolist()}; `slots` lists those that do"
             )
         return rows
+
+    def priorities_of(self, slots: ArrayLike) -> NDArray[np.float64]:
+        """Return the priorities of some slots, shape (B,), float64."""
+        return self.rows(slots)[:, self.columns.index("priority")].copy().view(np.float64)
 
     def within(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots in `first`..`stop - 1` that hold an exemplar, and their rows."""
@@ -135,18 +144,19 @@ class Catalog:
         for slot, row in zip(slots, table, strict=True):
             chunk, place = divmod(slot, CATALOG_CHUNK_ROWS)
             self._make(chunk)[place] = row
-            self._counts[chunk] = self._counts.get(chunk, 0) + 1
+            self._counts[chunk] += 1
         self._len += len(slots)
 
     def remove(self, slots: Sequence[int]) -> None:
         """Remove exemplars; their slots hold one."""
         for slot in slots:
             chunk, place = divmod(slot, CATALOG_CHUNK_ROWS)
-            self._tables[self._table_of[chunk], place] = _DEAD
+            at = int(np.searchsorted(self._chunks, chunk))
+            self._tables[self._table_of[at], place] = _DEAD
             self._counts[chunk] -= 1
             if not self._counts[chunk]:
-                self._free.append(int(self._table_of[chunk]))
-                self._table_of[chunk] = _DEAD
+                self._free.append(int(self._table_of[at]))
+                self._chunks, self._table_of = np.delete(self._chunks, at), np.delete(self._table_of, at)
                 del self._counts[chunk]
         self._len -= len(slots)
 
@@ -194,6 +204,11 @@ class Catalog:
         """Whether a chunk has a live slot."""
         return chunk in self._counts
 
+    def slots_of(self, chunk: int) -> range:
+        """Slots that a chunk describes, whether they hold an exemplar or not."""
+        first = chunk * CATALOG_CHUNK_ROWS
+        return range(first, min(first + CATALOG_CHUNK_ROWS, self.num_slots))
+
     def load_chunk(self, chunk: int, table: NDArray[np.int64]) -> None:
         """Enter a whole chunk as it was read."""
         count = int(np.count_nonzero(table[:, _LIVE_COLUMN] != _DEAD))
@@ -203,26 +218,26 @@ class Catalog:
             self._len += count
 
     def _table(self, chunk: int) -> NDArray[np.int64] | None:
-        if not 0 <= chunk < len(self._table_of) or self._table_of[chunk] == _DEAD:
+        if chunk not in self._counts:
             return None
-        found: NDArray[np.int64] = self._tables[self._table_of[chunk]]
+        found: NDArray[np.int64] = self._tables[self._table_of[np.searchsorted(self._chunks, chunk)]]
         return found
 
     def _make(self, chunk: int) -> NDArray[np.int64]:
         table = self._table(chunk)
         if table is not None:
             return table
-        if chunk >= len(self._table_of):
-            more = np.full(int(chunk * _GROWTH) + 8 - len(self._table_of), _DEAD, np.int64)
-            self._table_of = np.concatenate([self._table_of, more])
         if not self._free:
             old = len(self._tables)
             grown = np.empty((int(old * _GROWTH) + 1, *self._tables.shape[1:]), np.int64)  # untouched pages cost no RAM
             grown[:old] = self._tables
             self._tables = grown
             self._free = list(range(len(grown) - 1, old - 1, -1))
-        self._table_of[chunk] = self._free.pop()
-        made: NDArray[np.int64] = self._tables[self._table_of[chunk]]
+        at, table_number = int(np.searchsorted(self._chunks, chunk)), self._free.pop()
+        self._chunks = np.insert(self._chunks, at, chunk)
+        self._table_of = np.insert(self._table_of, at, table_number)
+        self._counts[chunk] = 0
+        made: NDArray[np.int64] = self._tables[table_number]
         made[:] = _DEAD
         return made
 
@@ -230,8 +245,8 @@ class Catalog:
         return np.concatenate([none, *(part(*chunk) for chunk in self._live())])
 
     def _live(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        for chunk in sorted(self._counts):
-            table = self._tables[self._table_of[chunk]]
+        for chunk, number in zip(self._chunks.tolist(), self._table_of.tolist(), strict=True):
+            table = self._tables[number]
             yield chunk * CATALOG_CHUNK_ROWS, np.flatnonzero(table[:, _LIVE_COLUMN] != _DEAD), table
 
 
@@ -248,34 +263,41 @@ def load_catalog(objects: Objects, layout: Layout) -> Catalog:
     Returns
     -------
     Catalog
-        The committed state; rows beyond it (of an unfinished commit) are ignored.
+        The committed state; rows beyond it (of an unfinished commit) are ignored, chunks that are damaged are named in
+        `damaged`.
 
     Raises
     ------
     FormatError
-        If the catalog is missing or damaged.
+        If the metadata of the catalog is missing or damaged.
     """
     data = objects.get(CATALOG_KEY)
     if data is None:
         raise FormatError(f"{objects.location}: {CATALOG_KEY} is missing")
     try:
-        document: dict[str, Any] = json.loads(data)
+        document = unsealed(data)
         own = document["attributes"]["exmem"]
         num_slots, columns = int(document["shape"][0]), list(own["columns"])
         arrangement = {name: int(own[name]) for name in ("generation", "shard_slots", "capacity")}
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise FormatError(f"{objects.location}: {CATALOG_KEY} is broken ({type(error).__name__}: {error})") from error
-    if columns != layout.columns or min(num_slots, *arrangement.values()) < 0:
+    if columns != layout.columns or min(num_slots, *arrangement.values()) < 0 or arrangement["shard_slots"] > 2**20:
         raise FormatError(f"{objects.location}: {CATALOG_KEY} has columns {columns}, expected {layout.columns}")
     catalog = Catalog(columns, num_slots=num_slots, **arrangement)
-    for chunk in range(-(-num_slots // CATALOG_CHUNK_ROWS)):
-        found = objects.get(catalog_chunk_key(chunk))
-        if found is None:
+    most = layout.most_tokens
+    for key in objects.keys("catalog"):  # those that are there, however many slots the metadata claims
+        chunk = chunk_number(key, "catalog/c.")
+        if chunk is None or key != catalog_chunk_key(chunk) or chunk * CATALOG_CHUNK_ROWS >= num_slots:
             continue
         try:
-            table = decode_rows(found, (CATALOG_CHUNK_ROWS, len(columns)), "int64", transposed=True)
+            table = decode_rows(objects.get(key) or b"", (CATALOG_CHUNK_ROWS, len(columns)), "int64", transposed=True)
         except CodecError as error:
-            raise FormatError(f"{objects.location}: {catalog_chunk_key(chunk)} is damaged ({error})") from error
+            catalog.damaged[chunk] = str(error)
+            continue
         table[max(num_slots - chunk * CATALOG_CHUNK_ROWS, 0) :] = _DEAD
+        live = table[table[:, _LIVE_COLUMN] != _DEAD]
+        if (live[:, _LIVE_COLUMN:] < 0).any() or (live[:, _LIVE_COLUMN : _LIVE_COLUMN + len(most)] > most).any():
+            catalog.damaged[chunk] = "it claims sizes that the schema does not allow"
+            continue
         catalog.load_chunk(chunk, table)
     return catalog

@@ -160,11 +160,10 @@ class Forecast:
         """
         first = chunk * array.chunk_rows
         live, _ = self._catalog.within(first, first + array.chunk_rows)
-        stored = self._reader.chunk(array, chunk)
-        rows, held = np.zeros_like(stored), False
-        for slot in live.tolist():
-            if slot in without:
-                continue
+        left = [slot for slot in live.tolist() if slot not in without]
+        rows, held = np.zeros((array.chunk_rows, *array.shape), array.dtype), False
+        stored = self._reader.chunk(array, chunk) if left else rows
+        for slot in left:
             exemplar = self.waiting.get(slot)
             if exemplar is None or array.path not in exemplar.rows:
                 rows[slot - first] = stored[slot - first]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from exmem.codecs import CODECS, PayloadCodec, get_codec
@@ -21,9 +22,11 @@ __all__ = [
     "Layout",
     "RowArray",
     "ShardedArray",
+    "chunk_number",
     "parse_root",
     "root_document",
     "to_bytes",
+    "unsealed",
 ]
 
 FORMAT = 1
@@ -44,18 +47,62 @@ _ROW_CODECS: list[dict[str, Any]] = [
 
 
 def to_bytes(document: Mapping[str, Any]) -> bytes:
-    """Write a JSON document in the one form that format 1 uses.
+    """Write a metadata document in the one form that format 1 uses, with its checksum.
 
     Parameters
     ----------
     document : mapping
-        Plain JSON values.
+        Zarr v3 metadata: plain JSON values.
 
     Returns
     -------
     bytes
-        UTF-8 without spaces.
+        UTF-8 without spaces; `attributes.exmem.checksum` is the CRC-32C of what it would be without the checksum.
     """
+    attributes = dict(document["attributes"])
+    own = {key: value for key, value in attributes.get("exmem", {}).items() if key != "checksum"}
+    plain = dict(document) | {"attributes": attributes | {"exmem": own}}
+    checksum = google_crc32c.value(_dumped(plain))
+    return _dumped(plain | {"attributes": attributes | {"exmem": own | {"checksum": checksum}}})
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """Read what `to_bytes` wrote.
+
+    Parameters
+    ----------
+    data : bytes
+        A metadata object.
+
+    Returns
+    -------
+    dict
+        The document.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON or was changed since.
+    """
+    document: dict[str, Any] = json.loads(data)
+    try:
+        intact = to_bytes(document) == data
+    except (KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise ValueError("the checksum does not match: it is damaged or was edited")
+    return document
+
+
+def chunk_number(key: str, prefix: str) -> int | None:
+    """Return the first chunk coordinate of a key below `prefix`, None for other keys."""
+    if not key.startswith(prefix):
+        return None
+    number = key[len(prefix) :].split(".")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None
+
+
+def _dumped(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -210,6 +257,11 @@ class Layout:
         return [*self.keep.values(), *self.packed.values(), *self.extras.values()]
 
     @property
+    def most_tokens(self) -> list[int]:
+        """Most tokens of each modality, in the order of the catalog's columns."""
+        return [spec.positions for spec in self.schema.modalities.values()]
+
+    @property
     def columns(self) -> list[str]:
         """Columns of the catalog."""
         return [
@@ -320,7 +372,7 @@ def parse_root(data: bytes, location: str) -> tuple[Schema, int, dict[str, int]]
     try:
         own = json.loads(data)["attributes"]["exmem"]
         version = own["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{location}: {ROOT_KEY} is no exmem store ({type(error).__name__}: {error})") from error
     if version != FORMAT:
         raise FormatError(
@@ -328,7 +380,8 @@ def parse_root(data: bytes, location: str) -> tuple[Schema, int, dict[str, int]]
             "use the version of exmem that wrote it, or a newer one"
         )
     try:
+        own = unsealed(data)["attributes"]["exmem"]
         charges = {str(name): int(size) for name, size in own["charges"].items()}
         return Schema.from_json(own["schema"]), int(own["max_bytes"]), charges
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(f"{location}: {ROOT_KEY} is broken ({type(error).__name__}: {error})") from error

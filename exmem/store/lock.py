@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from exmem.errors import LockedError
-from exmem.store.layout import LOCK_KEY, to_bytes
+from exmem.store.layout import LOCK_KEY
 from exmem.store.objects import BudgetedObjects
 
 __all__ = ["acquire_lock", "release_lock"]
@@ -39,7 +39,7 @@ def acquire_lock(objects: BudgetedObjects) -> bool:
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     taken_over = False
-    while not objects.put_new(LOCK_KEY, to_bytes(mine)):
+    while not objects.put_new(LOCK_KEY, json.dumps(mine).encode()):
         held = objects.objects.get(LOCK_KEY)
         if held is None:  # released between the two calls
             continue

@@ -8,9 +8,9 @@ import mmap
 import os
 from collections.abc import Collection, Container
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from exmem.errors import BudgetError, ReadOnlyError, StoreIOError
+from exmem.errors import BudgetError, FormatError, ReadOnlyError, StoreIOError
 
 __all__ = ["TEMPORARY", "BudgetedObjects", "LocalObjects", "Objects"]
 
@@ -24,6 +24,9 @@ class Objects(Protocol):
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every object, temporary ones too."""
+
+    def keys(self, folder: str) -> list[str]:
+        """Return the keys of the objects directly in a folder, sorted."""
 
     def get(self, key: str) -> bytes | None:
         """Return an object, None when it is missing."""
@@ -63,19 +66,44 @@ class LocalObjects:
         self._unsynchronised: set[Path] = set()
 
     def sizes(self) -> dict[str, int]:
-        """Return the size in bytes of every file, temporary ones too."""
+        """Return the size in bytes of every file, temporary ones too.
+
+        Returns
+        -------
+        dict of str to int
+            Key -> bytes.
+
+        Raises
+        ------
+        FormatError
+            If a folder inside is a symbolic link, which could lead out of the store.
+        """
         found = {}
-        for folder, _, names in os.walk(self.root):
+        for folder, inner, names in os.walk(self.root):
+            for name in inner:
+                if Path(folder, name).is_symlink():
+                    raise FormatError(f"{Path(folder, name)} is a symbolic link; a store holds real folders only")
             for name in names:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # replaced by the writer while a reader looks
                     found[path.relative_to(self.root).as_posix()] = path.lstat().st_size
         return dict(sorted(found.items()))
 
+    def keys(self, folder: str) -> list[str]:
+        """Return the keys of the files directly in a folder, sorted."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(f"{folder}/{entry.name}" for entry in entries if not entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._failure(folder, "listed", error) from error
+
     def get(self, key: str) -> bytes | None:
         """Return a file's content, None when it is missing."""
         try:
-            return (self.root / key).read_bytes()
+            with self._open(key) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -84,7 +112,7 @@ class LocalObjects:
     def view(self, key: str) -> bytes | mmap.mmap | None:
         """Map a file, None when it is missing; a later put replaces the file, not the mapping."""
         try:
-            with (self.root / key).open("rb") as file:
+            with self._open(key) as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     return b""
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -92,6 +120,15 @@ class LocalObjects:
             return None
         except OSError as error:
             raise self._failure(key, "read", error) from error
+
+    def _open(self, key: str) -> BinaryIO:
+        # A link could lead out of the folder: neither the file nor a folder on the way may be one.
+        path = self.root
+        for part in key.split("/")[:-1]:
+            path = path / part
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "a folder of the store is a symbolic link", str(path))
+        return os.fdopen(os.open(self.root / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
     def put(self, key: str, data: bytes) -> None:
         """Write a temporary file beside the target, synchronise it, rename it over the target."""

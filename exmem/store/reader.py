@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import CodecError, CorruptExemplarError, StaleSnapshotError
 from exmem.store.catalog import Catalog
-from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, strip_crc
+from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, shard_bytes, strip_crc
 from exmem.store.layout import Layout, RowArray, ShardedArray
 from exmem.store.objects import Objects
 from exmem.store.threads import Threads
@@ -132,7 +132,12 @@ class Reader:
         """
         return bytes(self._take(self._locate(array, slot, shard_slots)))
 
-    def chunk(self, array: RowArray, chunk: int) -> NDArray[Any]:
+    def shard_bytes(self, array: ShardedArray, sizes: Sequence[int], shard_slots: int) -> int:
+        """Return the size that a shard of payloads of these sizes must have (0: no payload)."""
+        held = [size for size in sizes if size]
+        return shard_bytes(sum(held), len(held), shard_slots)
+
+    def chunk(self, array: RowArray, chunk: int, *, required: bool = False) -> NDArray[Any]:
         """Return one decoded chunk of a row array (not to be changed); zeros where there is none.
 
         Parameters
@@ -141,6 +146,8 @@ class Reader:
             The array.
         chunk : int
             Number of the chunk.
+        required : bool
+            Whether it must be there.
 
         Returns
         -------
@@ -151,12 +158,16 @@ class Reader:
         ------
         CorruptExemplarError
             If the chunk is damaged.
+        StaleSnapshotError
+            If it is required and not there.
         """
         key, shape = array.key(chunk), (array.chunk_rows, *array.shape)
         if key in self._chunks:
             self._chunks.move_to_end(key)
             return self._chunks[key]
         data = self._objects.get(key)
+        if data is None and required:
+            raise self._stale(chunk * array.chunk_rows, key)
         try:
             rows = np.zeros(shape, array.dtype) if data is None else decode_rows(data, shape, array.dtype)
         except CodecError as error:
@@ -165,6 +176,8 @@ class Reader:
                 f"{self._objects.location}: exemplars {first}..{first + array.chunk_rows - 1} are damaged in {key} "
                 f"({error})"
             ) from error
+        if data is None:
+            return rows
         self._chunks[key] = rows
         while len(self._chunks) > max(1, _MAX_CACHED_BYTES // rows.nbytes):
             self._chunks.popitem(last=False)
@@ -187,7 +200,10 @@ class Reader:
             places[keep[partly]] = np.nonzero(flags)[1]
             positions[partly] = places
         if name in self._layout.packed:
-            values = self._rows(self._layout.packed[name], slots)[:, :longest]
+            packed, there = self._layout.packed[name], counts > 0
+            values = np.zeros((len(slots), *packed.shape), packed.dtype)
+            values[there] = self._rows(packed, slots[there])
+            values = values[:, :longest]
         else:
             # What no payload fills is set to 0, so that padding is the same every time.
             whole = len(counts) > 0 and counts.min() == longest
@@ -246,7 +262,7 @@ class Reader:
         chunks, places = np.divmod(slots, array.chunk_rows)
         for chunk in np.unique(chunks).tolist():
             at = chunks == chunk
-            out[at] = self.chunk(array, chunk)[places[at]]
+            out[at] = self.chunk(array, chunk, required=True)[places[at]]
         return out
 
     def _shard(self, key: str, shard_slots: int, slot: int) -> _Shard:

@@ -1,9 +1,8 @@
 """One open store: objects, layout, committed state, reader and, when it may be changed, writer."""
 
 import dataclasses
-import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -11,11 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.codecs import get_codec
-from exmem.errors import BudgetTooSmallError, CodecError, FormatError, SchemaError, StoreExistsError, StoreNotFoundError
-from exmem.store.catalog import Catalog, load_catalog
-from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
+from exmem.errors import (
+    BudgetTooSmallError,
+    CodecError,
+    CorruptExemplarError,
+    FormatError,
+    SchemaError,
+    StaleSnapshotError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
+from exmem.store.catalog import Catalog, catalog_chunk_key, load_catalog
+from exmem.store.checking import Damage, find_damage, metadata_documents, rebuilt_rows
+from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES, encode_rows
 from exmem.store.encode import Encoded, encode_exemplars
-from exmem.store.layout import LOCK_KEY, ROOT_KEY, Layout, parse_root, root_document, to_bytes
+from exmem.store.layout import LOCK_KEY, ROOT_KEY, Layout, RowArray, parse_root, root_document, to_bytes, unsealed
 from exmem.store.lock import acquire_lock, release_lock
 from exmem.store.measure import Measure, reserve_bytes
 from exmem.store.objects import TEMPORARY, BudgetedObjects, LocalObjects, Objects
@@ -111,6 +120,47 @@ class Store:
     def bound_alone(self, exemplar: Encoded) -> int | None:
         """Return bytes that are certainly enough for one exemplar alone; see `Forecast.bound_alone`."""
         return None if self.writer is None else self.writer.forecast.bound_alone(exemplar)
+
+    def check(self) -> Iterator[Damage]:
+        """Read and decode everything; see `find_damage`."""
+        return find_damage(self._objects, self.layout, self.catalog, self.reader)
+
+    def repair(self) -> list[Damage]:
+        """Drop exactly what is damaged and write damaged metadata again; return what was found.
+
+        Returns
+        -------
+        list of Damage
+            What was damaged.
+        """
+        found = list(self.check())
+        writer, objects = self.writer, self._budgeted
+        if writer is None or objects is None:
+            return found
+        for chunk in list(self.catalog.damaged):
+            objects.delete(catalog_chunk_key(chunk))
+            del self.catalog.damaged[chunk]
+        for key, document in metadata_documents(self.layout, self.catalog).items():
+            if objects.objects.get(key) != document:
+                objects.put(key, document)
+        held = set(self.catalog.slots.tolist())
+        files = {damage.file for damage in found}
+        for array in self.layout.rows:
+            for chunk in {slot // array.chunk_rows for slot in held}:
+                if array.key(chunk) in files:
+                    self.reader.forget(array.key(chunk))
+                    objects.put(array.key(chunk), self._mended(array, chunk))
+                    self.reader.forget(array.key(chunk))
+        writer.evict(sorted({slot for damage in found for slot in damage.slots if slot in held}))
+        self.reader.clear()
+        writer.recover(unclean=True)
+        return found
+
+    def _mended(self, array: RowArray, chunk: int) -> bytes:
+        try:
+            return encode_rows(self.reader.chunk(array, chunk, required=True))
+        except (CorruptExemplarError, StaleSnapshotError):
+            return rebuilt_rows(array, chunk, self.layout, self.catalog)
 
     def put_root(self, *, max_bytes: int, charges: Mapping[str, int]) -> None:
         """Change the budget or the charges; it was decided before that everything fits."""
@@ -214,7 +264,7 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
     return _opened(objects, budgeted, threads=threads)
 
 
-def open_store(place: Place, *, writable: bool, durable: bool, threads: int | None) -> Store:
+def open_store(place: Place, *, writable: bool, durable: bool, threads: int | None, repairing: bool = False) -> Store:
     """Open a store.
 
     Parameters
@@ -227,6 +277,8 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int | No
         Whether puts are synchronised with the disk.
     threads : int, optional
         Threads that encode and decode; the processors of this machine, at most 8, when left out.
+    repairing : bool
+        Whether it is opened in spite of damage that no other writer may touch, and of broken metadata of arrays.
 
     Returns
     -------
@@ -247,13 +299,18 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int | No
     if root is None:
         raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
     if not writable:
-        return _opened(objects, None, threads=threads)
+        return _opened(objects, None, threads=threads, tolerant=repairing)
     _, max_bytes, _ = parse_root(root, objects.location)
     budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
     unclean = acquire_lock(budgeted)
     try:
-        store = _opened(objects, budgeted, threads=threads)
-        if store.writer is not None:
+        store = _opened(objects, budgeted, threads=threads, tolerant=repairing)
+        if store.catalog.damaged and not repairing:
+            raise FormatError(
+                f"{objects.location}: {len(store.catalog.damaged)} chunks of the catalog are damaged, and writing "
+                "would drop what they describe; look with `exmem check`, then run `exmem repair`"
+            )
+        if store.writer is not None and not repairing:
             store.writer.recover(unclean=unclean)
     except BaseException:
         release_lock(budgeted)
@@ -261,9 +318,11 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int | No
     return store
 
 
-def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int | None) -> Store:
+def _opened(
+    objects: Objects, budgeted: BudgetedObjects | None, *, threads: int | None, tolerant: bool = False
+) -> Store:
     schema, max_bytes, charges = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
-    layout = _recorded(objects, schema)
+    layout = _recorded(objects, schema, tolerant=tolerant)
     store = Store(objects, layout, max_bytes=max_bytes, charges=charges, threads=threads)
     if budgeted is None:
         store.refresh()
@@ -272,20 +331,22 @@ def _opened(objects: Objects, budgeted: BudgetedObjects | None, *, threads: int 
     return store
 
 
-def _recorded(objects: Objects, schema: Schema) -> Layout:
+def _recorded(objects: Objects, schema: Schema, *, tolerant: bool) -> Layout:
     # The metadata of the arrays is the truth about codecs: it holds JPEG headers and codebooks, the schema does not.
     codecs, modalities = {}, dict(schema.modalities)
     for name, spec in schema.modalities.items():
         key = f"{name}/values/zarr.json"
         data = objects.get(key)
-        if data is None:
-            raise FormatError(f"{objects.location}: {key} is missing")
         try:
-            outer = json.loads(data)["codecs"][0]
+            if data is None:
+                raise ValueError("it is missing")
+            outer = unsealed(data)["codecs"][0]
             if outer["name"] != "sharding_indexed":
                 continue
             codec = get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
-        except (ValueError, KeyError, TypeError, IndexError, CodecError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
+            if tolerant:
+                continue  # the codec is made from the schema, where that says everything
             raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
         config = dict(spec.codec) if isinstance(spec.codec, Mapping) else {"id": spec.codec}
         named = str(config["id"])

@@ -8,7 +8,7 @@ from exmem.store.catalog import Catalog, catalog_chunk_key
 from exmem.store.chunks import append_crc, build_shard, index_bytes
 from exmem.store.encode import Encoded
 from exmem.store.forecast import Forecast
-from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, to_bytes
+from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, chunk_number, to_bytes
 from exmem.store.measure import Measure
 from exmem.store.objects import TEMPORARY, BudgetedObjects
 from exmem.store.reader import Reader
@@ -186,17 +186,17 @@ class Writer:
             if key.rpartition("/")[2].startswith(TEMPORARY):
                 self._delete(key)
             for array in self._layout.sharded.values():
-                shard = _chunk_number(key, f"{array.path}/c.")
+                shard = chunk_number(key, f"{array.path}/c.")
                 if shard is not None and (
                     not catalog.shard_slots or size != self.forecast.shard_bytes(array, shard, catalog.shard_slots)
                 ):
                     with contextlib.suppress(CorruptExemplarError, StaleSnapshotError):
                         self._reclaim_shard(array, shard, catalog.shard_slots)
-            chunk = _chunk_number(key, "catalog/c.")
+            chunk = chunk_number(key, "catalog/c.")
             if chunk is not None and (chunk >= last or not catalog.holds(chunk)):
                 self._delete(key)
             for rows in self._layout.rows if unclean else []:
-                chunk = _chunk_number(key, f"{rows.path}/c.")
+                chunk = chunk_number(key, f"{rows.path}/c.")
                 if chunk is not None:
                     with contextlib.suppress(CorruptExemplarError):
                         self._reclaim_rows(rows, chunk)
@@ -302,11 +302,3 @@ class Writer:
             self._put(key, data)
         elif key in self._objects.sizes:
             self._delete(key)
-
-
-def _chunk_number(key: str, prefix: str) -> int | None:
-    """Return the first chunk coordinate of a key below `prefix`, None for other keys."""
-    if not key.startswith(prefix):
-        return None
-    number = key[len(prefix) :].split(".")[0]
-    return int(number) if number.isdigit() else None

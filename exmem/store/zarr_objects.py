@@ -46,6 +46,10 @@ class ZarrObjects:
         """Return the size in bytes of every object."""
         return dict(sorted(self._run(self._sizes()).items()))
 
+    def keys(self, folder: str) -> list[str]:
+        """Return the keys of the objects directly in a folder, sorted."""
+        return sorted(key for key in self._run(self._listed(folder)) if "/" not in key.removeprefix(f"{folder}/"))
+
     def get(self, key: str) -> bytes | None:
         """Return an object, None when it is missing."""
         found = self._run(self._store.get(key, self._prototype))
@@ -87,6 +91,9 @@ class ZarrObjects:
 
     def flush(self) -> None:
         """Do nothing: each put is as durable as the store makes it."""
+
+    async def _listed(self, folder: str) -> list[str]:
+        return [key async for key in self._store.list_prefix(f"{folder}/")]
 
     async def _sizes(self) -> dict[str, int]:
         keys = [key async for key in self._store.list()]

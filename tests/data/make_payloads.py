@@ -1,4 +1,7 @@
-"""Writes golden payloads of this release: `python -m tests.data.make_payloads`. Never overwrite those of an old release."""
+"""Writes golden payloads of this release; those of an old release are never overwritten.
+
+Run `python -m tests.data.make_payloads`.
+"""
 
 import base64
 import json

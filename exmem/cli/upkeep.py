@@ -1,0 +1,137 @@
+"""`exmem check`, `repair`, `compact`, `export`, `import`."""
+
+import dataclasses
+from json import dumps
+from pathlib import Path
+
+from rich.console import Console
+
+from exmem.budget import format_bytes
+from exmem.memory import ExemplarMemory
+from exmem.portable import export_folder, import_folder
+from exmem.upkeep import Damage, describe
+from exmem.upkeep import check as check_store
+from exmem.upkeep import compact as compact_store
+from exmem.upkeep import repair as repair_store
+
+__all__ = ["check", "compact", "export", "import_", "repair"]
+
+_DAMAGED = 3  # exit code
+
+
+def check(path: Path, /, *, json: bool = False) -> None:
+    """Read and decode every byte of a memory; list what is damaged with file and exemplars.
+
+    Exit code 0: all is well. 3: there is damage. 1: it cannot be opened.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the memory.
+    json : bool
+        Print JSON.
+
+    Raises
+    ------
+    SystemExit
+        With code 3 when there is damage.
+    """
+    damage = check_store(path)
+    _tell({"damage": _plain(damage)}, [*describe(damage), _summary(damage)], json=json)
+    if damage:
+        raise SystemExit(_DAMAGED)
+
+
+def repair(path: Path, /, *, json: bool = False) -> None:
+    """Drop exactly the exemplars that are damaged, and write damaged metadata again.
+
+    Exit code 0: the memory is whole now. 3: damage is left. 1: it cannot be opened.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the memory.
+    json : bool
+        Print JSON.
+
+    Raises
+    ------
+    SystemExit
+        With code 3 when damage is left.
+    """
+    report = repair_store(path)
+    found = {"damage": _plain(report.damage), "dropped": list(report.dropped), "left": _plain(report.left)}
+    lines = [*describe(report.damage), f"dropped {len(report.dropped)} exemplars: {list(report.dropped)}"]
+    _tell(found, [*lines, _summary(report.left)], json=json)
+    if report.left:
+        raise SystemExit(_DAMAGED)
+
+
+def compact(path: Path, /, *, json: bool = False) -> None:
+    """Pack the exemplars of a memory into as few files as they need; they get new slots.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the memory.
+    json : bool
+        Print JSON.
+    """
+    report = compact_store(path)
+    found = {"before_bytes": report.before_bytes, "after_bytes": report.after_bytes}
+    line = f"{len(report.slots)} exemplars, {format_bytes(report.before_bytes)} -> {format_bytes(report.after_bytes)}"
+    _tell(found | {"slots": {str(old): new for old, new in report.slots.items()}}, [line], json=json)
+
+
+def export(path: Path, folder: Path, /, *, json: bool = False) -> None:
+    """Write a memory as a plain folder: pictures as PNG, positions, labels and the rest as JSON and .npy.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the memory.
+    folder : Path
+        Where to; missing or empty.
+    json : bool
+        Print JSON.
+    """
+    with ExemplarMemory.open(path) as memory:
+        number = export_folder(memory, folder)
+    _tell({"exemplars": number, "folder": str(folder)}, [f"{number} exemplars in {folder}"], json=json)
+
+
+def import_(folder: Path, path: Path, /, *, max_bytes: str | None = None, json: bool = False) -> None:
+    """Make a memory out of an exported folder; lossy codecs encode once more.
+
+    Parameters
+    ----------
+    folder : Path
+        What `exmem export` wrote.
+    path : Path
+        Folder of the new memory; missing or empty.
+    max_bytes : str, optional
+        Budget; that of the exported memory when left out.
+    json : bool
+        Print JSON.
+    """
+    with import_folder(folder, path, max_bytes=max_bytes) as memory:
+        found = {"exemplars": len(memory), "used_bytes": memory.used_bytes, "max_bytes": memory.max_bytes}
+    line = f"{found['exemplars']} exemplars, {format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}"
+    _tell(found, [line], json=json)
+
+
+def _summary(damage: "list[Damage] | tuple[Damage, ...]") -> str:
+    return f"{len(damage)} places are damaged" if damage else "no damage"
+
+
+def _plain(damage: "list[Damage] | tuple[Damage, ...]") -> list[dict[str, object]]:
+    return [dataclasses.asdict(found) for found in damage]
+
+
+def _tell(found: object, lines: list[str], *, json: bool) -> None:
+    console = Console()
+    if json:
+        console.print_json(dumps(found))
+        return
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,202 @@
+"""Looking after a store: find damage, drop what is damaged, pack what is left."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from exmem.errors import BudgetTooSmallError, StoreExistsError
+from exmem.store import Damage, Place, create_store, encoded_batches, open_store
+
+__all__ = ["CompactReport", "Damage", "RepairReport", "check", "compact", "describe", "repair"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RepairReport:
+    """What a repair did.
+
+    Parameters
+    ----------
+    damage : tuple of Damage
+        What was found.
+    dropped : tuple of int
+        Slots that were dropped, because they could not be read.
+    left : tuple of Damage
+        What is still damaged; empty when the store is whole again.
+    """
+
+    damage: tuple[Damage, ...]
+    dropped: tuple[int, ...]
+    left: tuple[Damage, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactReport:
+    """What compacting did.
+
+    Parameters
+    ----------
+    before_bytes : int
+        Bytes of all objects before.
+    after_bytes : int
+        Bytes of all objects now.
+    slots : dict of int to int
+        Old slot -> new slot.
+    """
+
+    before_bytes: int
+    after_bytes: int
+    slots: dict[int, int]
+
+
+def check(place: Place, *, threads: int | None = None) -> list[Damage]:
+    """Read and decode every byte of a store.
+
+    Parameters
+    ----------
+    place : path or zarr store
+        Where it lies.
+    threads : int, optional
+        Threads that decode.
+
+    Returns
+    -------
+    list of Damage
+        What is not as it was written: file, exemplars concerned, reason. Empty when all is well.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    FormatError
+        If the metadata of the root or of the catalog is damaged: then nothing can be told of the rest.
+    """
+    store = open_store(place, writable=False, durable=False, threads=threads, repairing=True)
+    try:
+        return list(store.check())
+    finally:
+        store.close()
+
+
+def repair(place: Place, *, threads: int | None = None) -> RepairReport:
+    """Drop exactly the exemplars that are damaged, and write damaged metadata of arrays again.
+
+    Parameters
+    ----------
+    place : path or zarr store
+        Where the store lies; no other process may have it open for writing.
+    threads : int, optional
+        Threads that decode.
+
+    Returns
+    -------
+    RepairReport
+        What was found, dropped and left.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    FormatError
+        If the metadata of the root or of the catalog is damaged: this cannot be repaired.
+    LockedError
+        If another process has it open for writing.
+    """
+    store = open_store(place, writable=True, durable=True, threads=threads, repairing=True)
+    try:
+        held = set(store.catalog.slots.tolist())
+        described = {slot for chunk in store.catalog.damaged for slot in store.catalog.slots_of(chunk)}
+        damage = store.repair()
+        dropped = (held | described) - set(store.catalog.slots.tolist())
+        return RepairReport(tuple(damage), tuple(sorted(dropped)), tuple(store.check()))
+    finally:
+        store.close()
+
+
+def compact(path: str | os.PathLike[str], *, threads: int | None = None) -> CompactReport:
+    """Pack the exemplars of a local store into as few shards and chunks as they need; they get new slots.
+
+    Payloads are copied bit for bit into a new folder beside the old one, which then takes its place; the disk needs
+    room for both meanwhile. An interrupted call leaves the store as it was, or packed.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store; no other process may have it open.
+    threads : int, optional
+        Threads that encode.
+
+    Returns
+    -------
+    CompactReport
+        Bytes before and after, and the new slots.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    LockedError
+        If another process has it open for writing.
+    BudgetTooSmallError
+        If the packed store would not fit the budget.
+    StoreExistsError
+        If something else lies where the new folder has to be.
+    """
+    folder = Path(path).expanduser().absolute()
+    packed, old = (folder.with_name(f".{folder.name}.{name}") for name in ("compacting", "before-compacting"))
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # an earlier call was cut off between the two renames
+    for left in (packed, old):
+        if left.exists() and not (left / "zarr.json").exists() and any(left.iterdir()):
+            raise StoreExistsError(f"{left} is in the way and no store; move it")
+        shutil.rmtree(left, ignore_errors=True)
+    store = open_store(folder, writable=True, durable=True, threads=threads)
+    before = sum(store.measure())
+    new = create_store(packed, store.layout.schema, max_bytes=store.max_bytes, durable=True, threads=threads)
+    slots: list[int] = []
+    try:
+        new.put_root(max_bytes=store.max_bytes, charges=store.charges)
+        for batch in encoded_batches(store):
+            if new.writer is not None:
+                slots += new.writer.stage(batch)
+        needed = sum(new.measure()) + sum(store.charges.values())
+        if needed > store.max_bytes:
+            raise BudgetTooSmallError(f"{folder}: packed it would need {needed:,} bytes of {store.max_bytes:,}")
+        held = store.catalog.slots.tolist()
+        new.close()
+        store.close()
+    except BaseException:
+        shutil.rmtree(packed, ignore_errors=True)
+        store.close()
+        raise
+    folder.rename(old)
+    packed.rename(folder)
+    shutil.rmtree(old)
+    return CompactReport(before, _bytes_of(folder), dict(zip(held, slots, strict=True)))
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def describe(damage: Sequence[Damage]) -> list[str]:
+    """Write damage for people.
+
+    Parameters
+    ----------
+    damage : sequence of Damage
+        What was found.
+
+    Returns
+    -------
+    list of str
+        One line each.
+    """
+    lines = []
+    for found in damage:
+        number = len(found.slots)
+        slots = ", ".join(map(str, found.slots[:8])) + (", ..." if number > 8 else "")
+        what = f"exemplar{'s' if number > 1 else ''} {slots}" if number else "metadata"
+        lines.append(f"{found.file}: {what}: {found.why}")
+    return lines
