@@ -88,7 +88,13 @@ class ExemplarMemory:
 
     @classmethod
     def open(
-        cls, place: Place, mode: Literal["r", "r+"] = "r", *, durable: bool = True, threads: int | None = None
+        cls,
+        place: Place,
+        mode: Literal["r", "r+"] = "r",
+        *,
+        durable: bool = True,
+        threads: int | None = None,
+        take_lock: bool = False,
     ) -> "ExemplarMemory":
         """Open a memory that exists.
 
@@ -102,6 +108,8 @@ class ExemplarMemory:
             Whether a commit is synchronised with the disk before it is reported.
         threads : int, optional
             Threads that encode and decode; the processors of this machine, at most 8, when left out.
+        take_lock : bool
+            Whether the lock of a process on another host is taken over; be sure that it is gone.
 
         Returns
         -------
@@ -121,7 +129,8 @@ class ExemplarMemory:
         """
         if mode not in {"r", "r+"}:
             raise SchemaError(f"unknown mode {mode!r}; choose one of ['r', 'r+']")
-        return cls(open_store(place, writable=mode == "r+", durable=durable, threads=threads))
+        writable = mode == "r+"
+        return cls(open_store(place, writable=writable, durable=durable, threads=threads, take_lock=take_lock))
 
     def __enter__(self) -> "Self":
         return self
@@ -130,8 +139,6 @@ class ExemplarMemory:
         if kind is not None and self._store.writer is not None:
             self.discard()
         self.close()
-
-    # Questions ------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._store.catalog)
@@ -253,8 +260,6 @@ class ExemplarMemory:
         """
         return self._policy.plan(self._store.encode([*exemplars]), self._capacity)
 
-    # Changes --------------------------------------------------------------------------------------------------
-
     def add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddReport:
         """Add exemplars, evicting by policy what the budget does not hold; visible to readers after `commit()`.
 
@@ -371,8 +376,6 @@ class ExemplarMemory:
     def close(self) -> None:
         """Commit what is staged and give the lock back; closing twice is no error."""
         self._store.close()
-
-    # Inside ---------------------------------------------------------------------------------------------------
 
     @property
     def _capacity(self) -> int:

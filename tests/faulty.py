@@ -20,7 +20,7 @@ class Crashing:
     def __init__(self, monkeypatch, folder: Path, grave: Path, *, at: int, when: str, max_bytes: int) -> None:
         self.count, self.dead = 0, False
         self._folder, self._grave, self._at, self._when, self._max_bytes = folder, grave, at, when, max_bytes
-        for name in ("put", "put_new", "delete"):
+        for name in ("put", "hold", "delete"):
             monkeypatch.setattr(LocalObjects, name, self._wrap(getattr(LocalObjects, name)))
         real_write = LocalObjects._write
 
@@ -37,12 +37,12 @@ class Crashing:
         assert folder_bytes(self._folder) <= self._max_bytes, "over the budget"
 
     def _wrap(self, operation):
-        def wrapped(objects, key, *data):
+        def wrapped(objects, key, *data, **options):
             if self.dead:
-                return True  # handlers run on, but the copy is already taken
+                return True, None  # handlers run on, but the copy is already taken
             if self._here("before"):
                 self._die()
-            result = operation(objects, key, *data)
+            result = operation(objects, key, *data, **options)
             self.check()
             if self._here("after"):
                 self._die()

@@ -98,7 +98,7 @@ def check_recovered(grave, held, allowed):
     reader = ExemplarMemory.open(grave)
     state = frozenset(reader.slots.tolist())
     assert state in allowed
-    lock = grave / "catalog" / ".lock"
+    lock = grave / "lock" / "zarr.json"
     if lock.exists():  # the crash was made up: this process still lives, the one that held the lock must not
         lock.write_text(json.dumps(json.loads(lock.read_text()) | {"process_start": "0"}))
     with ExemplarMemory.open(grave, mode="r+") as memory:
@@ -125,7 +125,7 @@ def test_a_crash_while_creating_leaves_no_store_or_a_whole_one(tmp_path, monkeyp
             if crashing.count < at:
                 break
             continue
-        lock = grave / "catalog" / ".lock"
+        lock = grave / "lock" / "zarr.json"
         if lock.exists():
             lock.write_text(json.dumps(json.loads(lock.read_text()) | {"process_start": "0"}))
         try:

@@ -116,7 +116,7 @@ def test_evicting_everything_leaves_only_metadata(made):
     assert len(memory) == 0
     assert memory.used_bytes < full / 5
     names = {name for _, _, names in os.walk(memory.location) for name in names}
-    assert names == {"zarr.json", ".lock"}
+    assert names == {"zarr.json"}
 
 
 def test_staged_exemplars_are_not_visible_before_commit_and_can_be_discarded(made):

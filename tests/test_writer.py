@@ -89,7 +89,7 @@ def test_rows_that_a_crashed_commit_left_in_a_chunk_never_come_to_life(tmp_path)
         patch.setattr(LocalObjects, "put", put)
         with pytest.raises(StoreIOError):
             memory.commit()
-    (folder / "catalog" / ".lock").unlink()
+    (folder / "lock" / "zarr.json").unlink()
     with ExemplarMemory.open(folder, mode="r+", durable=False) as memory:
         memory._store.writer.forecast.next_slot = 1030  # as if the rest of a shard were passed over
         memory.add([feature(99)])

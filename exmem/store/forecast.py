@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.store.budgeted import BudgetedObjects
 from exmem.store.catalog import Catalog, catalog_chunk_key
 from exmem.store.chunks import CRC_BYTES, encode_rows, shard_bytes
 from exmem.store.encode import Encoded
@@ -19,7 +20,6 @@ from exmem.store.layout import (
     to_bytes,
 )
 from exmem.store.measure import METADATA_SLACK_BYTES, Measure
-from exmem.store.objects import BudgetedObjects
 from exmem.store.reader import Reader
 
 __all__ = ["Forecast"]

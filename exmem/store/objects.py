@@ -2,17 +2,17 @@
 
 import contextlib
 import errno
-import heapq
+import fcntl
 import itertools
 import mmap
 import os
-from collections.abc import Collection, Container
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from exmem.errors import BudgetError, FormatError, ReadOnlyError, StoreIOError
+from exmem.errors import FormatError, ReadOnlyError, StoreIOError
 
-__all__ = ["TEMPORARY", "BudgetedObjects", "LocalObjects", "Objects"]
+__all__ = ["TEMPORARY", "LocalObjects", "Objects"]
 
 TEMPORARY = ".tmp-"
 
@@ -34,14 +34,23 @@ class Objects(Protocol):
     def view(self, key: str) -> "bytes | mmap.mmap | None":
         """Return an object for random access, None when it is missing; later puts do not change it."""
 
+    def views(self, keys: Sequence[str]) -> "list[bytes | mmap.mmap | None]":
+        """Return several objects for random access; at once where that is faster."""
+
     def put(self, key: str, data: bytes) -> None:
         """Create or replace an object; afterwards, also after a crash, it is the old or the new one."""
 
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is no error."""
 
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Create an object; return False, and change nothing, when it is already there."""
+    def hold(self, key: str, data: bytes, *, take: bool) -> tuple[bool, bytes | None]:
+        """Hold a lock object; return whether it is held now, and what it contained before (None: it was not there).
+
+        It is put only when it was not there, or with `take`.
+        """
+
+    def let_go(self, key: str) -> None:
+        """Hold a lock object no longer; the object stays."""
 
     def flush(self) -> None:
         """Make everything put and deleted so far durable; before this a loss of power may undo it."""
@@ -64,6 +73,7 @@ class LocalObjects:
         self._durable = durable
         self._temporary = itertools.count()
         self._unsynchronised: set[Path] = set()
+        self._locks: dict[str, int] = {}  # key -> descriptor
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file, temporary ones too.
@@ -121,6 +131,10 @@ class LocalObjects:
         except OSError as error:
             raise self._failure(key, "read", error) from error
 
+    def views(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
+        """Map several files, None for those that are missing."""
+        return [self.view(key) for key in keys]
+
     def _open(self, key: str) -> BinaryIO:
         # A link could lead out of the folder: neither the file nor a folder on the way may be one.
         path = self.root
@@ -146,23 +160,57 @@ class LocalObjects:
         except OSError as error:
             raise self._failure(key, "written", error) from error
 
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Create a file with its content in one step (by a hard link); return False when it is already there."""
+    def hold(self, key: str, data: bytes, *, take: bool) -> tuple[bool, bytes | None]:
+        """Hold a lock file by flock; the operating system gives it back when the process dies.
+
+        Parameters
+        ----------
+        key : str
+            Name of the file.
+        data : bytes
+            Who holds it.
+        take : bool
+            Whether it is written although it says something else.
+
+        Returns
+        -------
+        held : bool
+            Whether this object holds it now.
+        before : bytes or None
+            What it contained; None when it was not there.
+        """
         path = self.root / key
-        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(self._temporary)}")
         try:
-            self._make_folder(path.parent)
-            try:
-                self._write(temporary, data)
-                os.link(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            self._unsynchronised.add(path.parent)
-        except FileExistsError:
-            return False
+            if key not in self._locks:
+                self._make_folder(path.parent)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    gone = not path.exists() or os.fstat(descriptor).st_ino != path.stat().st_ino
+                except BlockingIOError:
+                    os.close(descriptor)
+                    return False, self.get(key) or b""
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                if gone:  # the holder deleted it while it was being opened here
+                    os.close(descriptor)
+                    return False, None
+                self._locks[key] = descriptor
+            descriptor = self._locks[key]
+            before = os.pread(descriptor, 2**16, 0)
+            if take or not before:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, data, 0)
+            return True, before or None
         except OSError as error:
-            raise self._failure(key, "written", error) from error
-        return True
+            raise self._failure(key, "locked", error) from error
+
+    def let_go(self, key: str) -> None:
+        """Hold a lock file no longer."""
+        descriptor = self._locks.pop(key, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def delete(self, key: str) -> None:
         """Delete a file; a missing one is no error."""
@@ -184,7 +232,9 @@ class LocalObjects:
             self._unsynchronised.discard(folder)
 
     def _write(self, path: Path, data: bytes) -> None:
-        with path.open("xb") as file:
+        # A file of this name is what a dead process of the same pid left.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             if self._durable:
@@ -211,130 +261,3 @@ class LocalObjects:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return StoreIOError(f"{where} cannot be {done}: the disk is full; free some space and try again")
         return StoreIOError(f"{where} cannot be {done} ({error}); the store holds its last committed state")
-
-
-class BudgetedObjects:
-    """Objects under a strict budget: the one place where bytes are put, so that none is put beyond the budget.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where the objects lie.
-    max_bytes : int
-        Bytes that all objects together may take at any instant, the one being replaced included.
-    """
-
-    def __init__(self, objects: Objects, *, max_bytes: int) -> None:
-        self.objects = objects
-        self.location = objects.location
-        self.max_bytes = max_bytes
-        self.sizes: dict[str, int] = {}
-        self.total_bytes = 0
-        self._largest: dict[str, list[tuple[int, str]]] = {}  # heaps; an entry whose size is another now is stale
-        for key, size in objects.sizes().items():
-            self._record(key, size)
-
-    def put(self, key: str, data: bytes) -> None:
-        """Put an object if the old and the new one together stay within the budget.
-
-        Parameters
-        ----------
-        key : str
-            Name of the object.
-        data : bytes
-            Its content.
-
-        Raises
-        ------
-        BudgetError
-            If it would not fit; nothing was put.
-        """
-        self._admit(key, data)
-        self.objects.put(key, data)
-        self._record(key, len(data))
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Put an object that is not there yet, within the budget.
-
-        Parameters
-        ----------
-        key : str
-            Name of the object.
-        data : bytes
-            Its content.
-
-        Returns
-        -------
-        bool
-            False when it was already there; nothing was put then.
-
-        Raises
-        ------
-        BudgetError
-            If it would not fit; nothing was put.
-        """
-        self._admit(key, data)
-        made = self.objects.put_new(key, data)
-        if made:
-            self._record(key, len(data))
-        return made
-
-    def flush(self) -> None:
-        """Make everything put and deleted so far durable."""
-        self.objects.flush()
-
-    def delete(self, key: str) -> None:
-        """Delete an object.
-
-        Parameters
-        ----------
-        key : str
-            Name of the object.
-        """
-        self.objects.delete(key)
-        self._record(key, 0)
-
-    def largest(self, *, without: Container[str] = (), groups: Collection[str] = ()) -> int:
-        """Return the size of the largest object.
-
-        Parameters
-        ----------
-        without : container of str
-            Keys that do not count.
-        groups : collection of str
-            Arrays whose chunks do not count, as paths.
-
-        Returns
-        -------
-        int
-            Bytes; 0 when there is none.
-        """
-        largest = 0
-        for group, heap in self._largest.items():
-            passed = []
-            while group not in groups and heap:
-                size, key = -heap[0][0], heap[0][1]
-                if self.sizes.get(key) == size and key not in without:
-                    largest = max(largest, size)
-                    break
-                if self.sizes.get(key) == size:
-                    passed.append(heap[0])
-                heapq.heappop(heap)
-            for entry in passed:
-                heapq.heappush(heap, entry)
-        return largest
-
-    def _record(self, key: str, size: int) -> None:
-        before = self.sizes.pop(key, 0)
-        self.total_bytes += size - before
-        if size:
-            self.sizes[key] = size
-        if size and size != before:
-            heapq.heappush(self._largest.setdefault(key.rpartition("/c.")[0], []), (-size, key))
-
-    def _admit(self, key: str, data: bytes) -> None:
-        if self.total_bytes + len(data) > self.max_bytes:
-            raise BudgetError(
-                f"{self.location}/{key} needs {len(data):,} bytes beside {self.total_bytes:,}, "
-                f"the budget is {self.max_bytes:,}; nothing was put"
-            )

@@ -1,6 +1,7 @@
 """Reading exemplars: map the shards, decode straight into the rows of the batch, in a thread pool."""
 
 import collections
+import contextlib
 import mmap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -220,6 +221,13 @@ class Reader:
         shard_slots: int,
     ) -> None:
         # Found in this thread, so that the threads below share no cache and need no lock.
+        wanted = np.unique(slots[counts > 0] // max(shard_slots, 1)).tolist()
+        absent = [key for key in map(array.key, wanted) if key not in self._shards]
+        if len(absent) > 1:
+            for key, view in zip(absent, self._objects.views(absent), strict=True):
+                if view is not None:  # if it is missing, or its index damaged, the exemplar says so below
+                    with contextlib.suppress(CorruptExemplarError):
+                        self._hold(key, view, shard_slots, slot=-1)
         places = [
             self._locate(array, slot, shard_slots) if count else None
             for slot, count in zip(slots.tolist(), counts.tolist(), strict=True)
@@ -272,17 +280,20 @@ class Reader:
         view = self._objects.view(key)
         if view is None:
             raise self._stale(slot, key)
+        return self._hold(key, view, shard_slots, slot=slot)
+
+    def _hold(self, key: str, view: bytes | mmap.mmap, shard_slots: int, *, slot: int) -> _Shard:
         size = index_bytes(shard_slots)
         try:
             index = np.frombuffer(strip_crc(view[-size:] if len(view) >= size else b""), "<u8").reshape(shard_slots, 2)
         except CodecError as error:
             raise self._corrupt(slot, key, f"the index of the shard: {error}") from error
-        self._shards[key] = view, index
+        self._shards[key] = found = view, index
         held = sum(len(view) for view, _ in self._shards.values() if isinstance(view, bytes))
         while len(self._shards) > _MAX_SHARDS or (held > _MAX_CACHED_BYTES and len(self._shards) > 1):
             _, (dropped, _) = self._shards.popitem(last=False)
             held -= len(dropped) if isinstance(dropped, bytes) else 0
-        return self._shards[key]
+        return found
 
     def _stale(self, slot: int, key: str) -> StaleSnapshotError:
         return StaleSnapshotError(

@@ -13,22 +13,22 @@ from exmem.codecs import get_codec
 from exmem.errors import (
     BudgetTooSmallError,
     CodecError,
-    CorruptExemplarError,
     FormatError,
     SchemaError,
-    StaleSnapshotError,
     StoreExistsError,
     StoreNotFoundError,
 )
-from exmem.store.catalog import Catalog, catalog_chunk_key, load_catalog
-from exmem.store.checking import Damage, find_damage, metadata_documents, rebuilt_rows
-from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES, encode_rows
+from exmem.store.budgeted import BudgetedObjects
+from exmem.store.catalog import Catalog, load_catalog
+from exmem.store.checking import Damage, find_damage
+from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
 from exmem.store.encode import Encoded, encode_exemplars
-from exmem.store.layout import LOCK_KEY, ROOT_KEY, Layout, RowArray, parse_root, root_document, to_bytes, unsealed
+from exmem.store.layout import LOCK_KEY, ROOT_KEY, Layout, parse_root, root_document, to_bytes, unsealed
 from exmem.store.lock import acquire_lock, release_lock
 from exmem.store.measure import Measure, reserve_bytes
-from exmem.store.objects import TEMPORARY, BudgetedObjects, LocalObjects, Objects
+from exmem.store.objects import TEMPORARY, LocalObjects, Objects
 from exmem.store.reader import Reader
+from exmem.store.repairing import drop_damage
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Exemplar, Schema
@@ -126,41 +126,10 @@ class Store:
         return find_damage(self._objects, self.layout, self.catalog, self.reader)
 
     def repair(self) -> list[Damage]:
-        """Drop exactly what is damaged and write damaged metadata again; return what was found.
-
-        Returns
-        -------
-        list of Damage
-            What was damaged.
-        """
-        found = list(self.check())
-        writer, objects = self.writer, self._budgeted
-        if writer is None or objects is None:
-            return found
-        for chunk in list(self.catalog.damaged):
-            objects.delete(catalog_chunk_key(chunk))
-            del self.catalog.damaged[chunk]
-        for key, document in metadata_documents(self.layout, self.catalog).items():
-            if objects.objects.get(key) != document:
-                objects.put(key, document)
-        held = set(self.catalog.slots.tolist())
-        files = {damage.file for damage in found}
-        for array in self.layout.rows:
-            for chunk in {slot // array.chunk_rows for slot in held}:
-                if array.key(chunk) in files:
-                    self.reader.forget(array.key(chunk))
-                    objects.put(array.key(chunk), self._mended(array, chunk))
-                    self.reader.forget(array.key(chunk))
-        writer.evict(sorted({slot for damage in found for slot in damage.slots if slot in held}))
-        self.reader.clear()
-        writer.recover(unclean=True)
-        return found
-
-    def _mended(self, array: RowArray, chunk: int) -> bytes:
-        try:
-            return encode_rows(self.reader.chunk(array, chunk, required=True))
-        except (CorruptExemplarError, StaleSnapshotError):
-            return rebuilt_rows(array, chunk, self.layout, self.catalog)
+        """Drop exactly what is damaged; see `drop_damage`."""
+        if self.writer is None or self._budgeted is None:
+            return list(self.check())
+        return drop_damage(self._budgeted, self.layout, self.reader, self.writer)
 
     def put_root(self, *, max_bytes: int, charges: Mapping[str, int]) -> None:
         """Change the budget or the charges; it was decided before that everything fits."""
@@ -264,7 +233,15 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
     return _opened(objects, budgeted, threads=threads)
 
 
-def open_store(place: Place, *, writable: bool, durable: bool, threads: int | None, repairing: bool = False) -> Store:
+def open_store(
+    place: Place,
+    *,
+    writable: bool,
+    durable: bool,
+    threads: int | None,
+    take_lock: bool = False,
+    repairing: bool = False,
+) -> Store:
     """Open a store.
 
     Parameters
@@ -277,6 +254,8 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int | No
         Whether puts are synchronised with the disk.
     threads : int, optional
         Threads that encode and decode; the processors of this machine, at most 8, when left out.
+    take_lock : bool
+        Whether the lock is taken from whoever holds it, unless that is a living process of this host.
     repairing : bool
         Whether it is opened in spite of damage that no other writer may touch, and of broken metadata of arrays.
 
@@ -302,7 +281,7 @@ def open_store(place: Place, *, writable: bool, durable: bool, threads: int | No
         return _opened(objects, None, threads=threads, tolerant=repairing)
     _, max_bytes, _ = parse_root(root, objects.location)
     budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
-    unclean = acquire_lock(budgeted)
+    unclean = acquire_lock(budgeted, take_lock=take_lock)
     try:
         store = _opened(objects, budgeted, threads=threads, tolerant=repairing)
         if store.catalog.damaged and not repairing:
@@ -375,11 +354,11 @@ def _objects_at(place: Place, *, durable: bool) -> Objects:
         return LocalObjects(Path(place).expanduser().absolute(), durable=durable)
     from zarr.storage import LocalStore  # here: a path needs no Zarr, whose import takes long
 
-    from exmem.store.zarr_objects import ZarrObjects
+    from exmem.store.zarr_objects import zarr_objects
 
     if isinstance(place, LocalStore):
         return LocalObjects(Path(place.root), durable=durable)
-    return ZarrObjects(place)
+    return zarr_objects(place)
 
 
 def _num_threads(threads: int | None) -> int:

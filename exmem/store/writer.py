@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Collection, Iterable, Sequence
 
 from exmem.errors import CorruptExemplarError, StaleSnapshotError, StoreError
+from exmem.store.budgeted import BudgetedObjects
 from exmem.store.catalog import Catalog, catalog_chunk_key
 from exmem.store.chunks import append_crc, build_shard, index_bytes
 from exmem.store.encode import Encoded
 from exmem.store.forecast import Forecast
 from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, chunk_number, to_bytes
 from exmem.store.measure import Measure
-from exmem.store.objects import TEMPORARY, BudgetedObjects
+from exmem.store.objects import TEMPORARY
 from exmem.store.reader import Reader
 
 __all__ = ["Writer"]

@@ -2,8 +2,9 @@
 
 import asyncio
 import functools
+import mmap
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from zarr.abc.store import Store as ZarrStore
@@ -11,7 +12,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from exmem.errors import ReadOnlyError, StoreIOError
 
-__all__ = ["ZarrObjects"]
+__all__ = ["ZarrObjects", "zarr_objects"]
 
 T = TypeVar("T")
 
@@ -28,8 +29,9 @@ def _loop() -> asyncio.AbstractEventLoop:
 class ZarrObjects:
     """The objects of a Zarr store.
 
-    A put is as atomic and as durable as the store makes it; `put_new` asks first and puts then, so two writers that
-    start in the same instant are told apart only by stores with conditional puts.
+    A put is as atomic and as durable as the store makes it. The lock is looked for first and put then, so two writers
+    that start in the same instant are not told apart. The budget holds for the objects that the store lists: versions
+    or snapshots that it keeps besides (S3 versioning, icechunk before garbage collection) are not counted.
 
     Parameters
     ----------
@@ -59,6 +61,10 @@ class ZarrObjects:
         """Return a whole object, None when it is missing."""
         return self.get(key)
 
+    def views(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
+        """Return several whole objects, fetched at once."""
+        return self._run(self._fetched(keys))
+
     def put(self, key: str, data: bytes) -> None:
         """Create or replace an object.
 
@@ -78,12 +84,15 @@ class ZarrObjects:
             raise ReadOnlyError(f"{self.location} is a read-only Zarr store; pass one that can be written")
         self._run(self._store.set(key, self._prototype.buffer.from_bytes(data)))
 
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Create an object; return False, and change nothing, when it is already there."""
-        if self.get(key) is not None:
-            return False
-        self.put(key, data)
-        return True
+    def hold(self, key: str, data: bytes, *, take: bool) -> tuple[bool, bytes | None]:
+        """Put a lock object, if it is not there or is to be taken."""
+        before = self.get(key)
+        if before is None or take:
+            self.put(key, data)
+        return before is None or take, before
+
+    def let_go(self, key: str) -> None:
+        """Do nothing: the object was the lock."""
 
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is no error."""
@@ -91,6 +100,16 @@ class ZarrObjects:
 
     def flush(self) -> None:
         """Do nothing: each put is as durable as the store makes it."""
+
+    async def _fetched(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch(key: str) -> bytes | None:
+            async with limit:
+                found = await self._store.get(key, self._prototype)
+                return None if found is None else found.to_bytes()
+
+        return [*await asyncio.gather(*map(fetch, keys))]
 
     async def _listed(self, folder: str) -> list[str]:
         return [key async for key in self._store.list_prefix(f"{folder}/")]
@@ -110,3 +129,70 @@ class ZarrObjects:
             return asyncio.run_coroutine_threadsafe(work, _loop()).result()
         except OSError as error:
             raise StoreIOError(f"{self.location}: {error}; the store holds its last committed state") from error
+
+
+class SlashedObjects(ZarrObjects):
+    """The objects of a store that takes chunk keys with slashes only (icechunk).
+
+    `c.0.1` is put as `c/0/1`, and the metadata says so to other readers.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        The store.
+    """
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every object."""
+        return {_dotted(key): size for key, size in super().sizes().items()}
+
+    def keys(self, folder: str) -> list[str]:
+        """Return the keys of the objects directly in a folder, sorted."""
+        found = (_dotted(key) for key in self._run(self._listed(folder)))
+        return sorted(key for key in found if "/" not in key.removeprefix(f"{folder}/"))
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object, None when it is missing."""
+        data = super().get(_slashed(key))
+        return data if data is None or not key.endswith("zarr.json") else data.replace(_SLASH, _DOT)
+
+    def views(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
+        """Return several whole objects, fetched at once."""
+        return super().views([_slashed(key) for key in keys])
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace an object; see `ZarrObjects.put`."""
+        super().put(_slashed(key), data.replace(_DOT, _SLASH) if key.endswith("zarr.json") else data)
+
+    def delete(self, key: str) -> None:
+        """Delete an object; a missing one is no error."""
+        super().delete(_slashed(key))
+
+
+_DOT, _SLASH = b'{"separator":"."}', b'{"separator":"/"}'
+
+
+def _slashed(key: str) -> str:
+    folder, mark, chunk = key.rpartition("/c.")
+    return f"{folder}/c/{chunk.replace('.', '/')}" if mark else key
+
+
+def _dotted(key: str) -> str:
+    folder, mark, chunk = key.partition("/c/")
+    return f"{folder}/c.{chunk.replace('/', '.')}" if mark else key
+
+
+def zarr_objects(store: ZarrStore) -> ZarrObjects:
+    """Return the objects of a Zarr store.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        The store.
+
+    Returns
+    -------
+    ZarrObjects
+        Its objects.
+    """
+    return SlashedObjects(store) if type(store).__module__.startswith("icechunk") else ZarrObjects(store)
