@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,18 @@ from tests.exemplars import assert_same, exemplar, folder_bytes, schema
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk():
     """A file system of 256 KiB; skipped where it cannot be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp())
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False
     )
     if mounted.returncode:
+        place.rmdir()
         pytest.skip("no right to mount a file system")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
+    place.rmdir()
 
 
 def test_a_full_disk_is_a_clear_error_loses_nothing_and_is_used_again_when_there_is_room(small_disk):

@@ -1,7 +1,7 @@
 """A memory as a torch data set: worker processes open it by path and read whole batches."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from exmem.replay.samplers import UniformSampler, get_sampler
 from exmem.tensors import TensorBatch
 from exmem.tokens import TokenBatch
 
-__all__ = ["ReplayDataset", "replay_loader"]
+__all__ = ["ReplayDataset", "ReplayLoader", "replay_loader"]
 
 
 class ReplayDataset(Dataset[TensorBatch]):
@@ -81,6 +81,51 @@ class ReplayDataset(Dataset[TensorBatch]):
         return TensorBatch(filled, batch.labels, batch.extras)
 
 
+class ReplayLoader(DataLoader[TensorBatch]):
+    """A `DataLoader` of exemplars that can be saved and continued in the middle of a pass; made by `replay_loader`."""
+
+    _yielded = 0
+    _start = 0
+
+    def __iter__(self) -> "Iterator[TensorBatch]":  # type: ignore[override]  # the batches themselves
+        self._yielded = 0
+        for batch in super().__iter__():
+            self._yielded += 1
+            yield batch
+        self._start = self._yielded = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the pass.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the pass.
+        """
+        self._order.set_epoch(epoch)
+        self._start = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where in the pass the batches that were taken end, whatever workers have read ahead."""
+        return {"epoch": self._order.epoch, "done": self._start + self._yielded * (self.batch_size or 1)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was called; the next iteration yields the batch after it.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+        """
+        self._order.load_state_dict(state)
+        self._start = int(state["done"])
+
+    @property
+    def _order(self) -> UniformSampler:
+        order: UniformSampler = self.sampler  # type: ignore[assignment]  # replay_loader gives it such a sampler
+        return order
+
+
 def replay_loader(
     path: str | os.PathLike[str],
     *,
@@ -90,7 +135,9 @@ def replay_loader(
     fill: str = "drop",
     num_workers: int = 0,
     seed: int = 0,
-) -> "DataLoader[TensorBatch]":
+    share: tuple[int, int] = (0, 1),
+    **options: Any,
+) -> ReplayLoader:
     """Load batches of exemplars at random.
 
     Parameters
@@ -102,29 +149,36 @@ def replay_loader(
     sampler : str
         `uniform` or `balanced` over the classes.
     length : int, optional
-        Exemplars of one pass; as many as the memory holds when left out.
+        Exemplars of one pass over all ranks; as many as the memory holds when left out.
     fill : str
         What becomes of dropped image tokens: a key of `FILLS`.
     num_workers : int
         Worker processes; batches are the same whatever their number.
     seed : int
-        Seed; `loader.sampler.set_epoch` chooses the pass.
+        Seed; `loader.set_epoch` chooses the pass.
+    share : tuple of int
+        (rank, world size) of processes that train together: they draw disjoint shares of the same pass.
+    **options : object
+        More options of `DataLoader`: pin_memory, multiprocessing_context, prefetch_factor.
 
     Returns
     -------
-    DataLoader
+    ReplayLoader
         Yields a `TensorBatch` at a time.
     """
     dataset = ReplayDataset(path, fill=fill)
     memory = dataset.memory
-    order: UniformSampler = get_sampler(sampler)(memory.slots, memory.labels, length=length, seed=seed)
-    return DataLoader(
+    order: UniformSampler = get_sampler(sampler)(
+        memory.slots, memory.labels, length=length, seed=seed, rank=share[0], num_replicas=share[1]
+    )
+    return ReplayLoader(
         dataset,
         batch_size=batch,
         sampler=order,
         num_workers=num_workers,
         collate_fn=_as_it_is,
         persistent_workers=num_workers > 0,
+        **options,
     )
 
 

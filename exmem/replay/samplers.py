@@ -22,28 +22,43 @@ class UniformSampler(Sampler[int]):
     labels : ndarray, shape (N,), int64
         Their classes.
     length : int
-        Slots of one pass, which may be more or fewer than N.
+        Slots of one pass over all ranks together, which may be more or fewer than N.
     seed : int
         Seed; passes of the same seed and epoch are alike, whatever the number of workers.
+    rank : int
+        This process of `num_replicas`; each draws its share of the same pass: disjoint, and of the same length (what
+        does not divide is left out).
+    num_replicas : int
+        Processes that train together.
 
     Raises
     ------
     SchemaError
-        If there is no slot to draw from.
+        If there is no slot to draw from, or no such rank.
     """
 
     def __init__(
-        self, slots: NDArray[np.int64], labels: NDArray[np.int64], *, length: int | None = None, seed: int = 0
+        self,
+        slots: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        *,
+        length: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
     ) -> None:
+        if not 0 <= rank < num_replicas:
+            raise SchemaError(f"rank must be in 0..{num_replicas - 1} (num_replicas - 1), got {rank}")
         if len(slots) == 0:
             raise SchemaError("the memory holds no exemplar to draw; add and commit some first")
         self.slots, self.labels, self.seed = np.asarray(slots), np.asarray(labels), seed
         self.length = len(slots) if length is None else length
+        self.rank, self.num_replicas = rank, num_replicas
         self.epoch = 0
         self._done = 0
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.num_replicas
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass.
@@ -71,7 +86,7 @@ class UniformSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = self._order(rng)
+        order = self._order(rng)[: len(self) * self.num_replicas][self.rank :: self.num_replicas]
         for slot in order[self._done :].tolist():
             self._done += 1
             yield slot

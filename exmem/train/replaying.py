@@ -167,7 +167,7 @@ class Exemplars:
                 num_workers=config.num_workers,
                 seed=seed,
             )
-            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # replay_loader gives it such a sampler
+            loader.set_epoch(epoch)
             for batch in loader:
                 tokens = exchange_text(self._recipe.restore(batch), probability=chance, generator=generator)
                 yield self._backbone.embed(tokens), tokens.labels
