@@ -76,7 +76,7 @@ def test_readers_read_right_or_are_told_to_refresh_while_a_writer_adds_and_evict
     folder = tmp_path / "m"
     with ExemplarMemory.create(folder, schema=schema("lossless"), max_bytes="150kB", durable=False) as memory:
         memory.add([exemplar(seed, label=seed % 4) for seed in range(20)])
-    writer = opened(start(request, WRITER, folder=str(folder), seconds=seconds + 2))
+    writer = opened(start(request, WRITER, folder=str(folder), seconds=seconds + 2 + readers / 2))
     crowd = [start(request, READER, folder=str(folder), seed=seed, seconds=seconds) for seed in range(readers)]
     right = stale = 0
     for reader in crowd:

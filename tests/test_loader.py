@@ -64,9 +64,7 @@ def test_a_pass_is_continued_behind_the_batches_that_were_taken(folder, workers)
 
 
 def test_ranks_draw_disjoint_shares_of_the_same_length(folder):
-    shares = [
-        flat(tasks(replay_loader(folder, batch=4, length=39, seed=1, share=(rank, 2))) for rank in (0, 1)
-    ]
+    shares = [flat(tasks(replay_loader(folder, batch=4, length=39, seed=1, share=(rank, 2)))) for rank in (0, 1)]
     assert [len(share) for share in shares] == [19, 19]
     assert not set(shares[0]) & set(shares[1])
     with pytest.raises(SchemaError, match="rank"):
