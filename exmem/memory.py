@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from exmem.budget import parse_bytes
 from exmem.errors import (
-    BudgetTooSmallError,
     ReadOnlyError,
     SchemaError,
     UnknownSlotError,
@@ -49,6 +48,7 @@ class ExemplarMemory:
         *,
         schema: Schema,
         max_bytes: int | str,
+        eviction: Literal["by_class", "by_priority"] = "by_class",
         durable: bool = True,
         threads: int | None = None,
     ) -> "ExemplarMemory":
@@ -62,6 +62,9 @@ class ExemplarMemory:
             What every exemplar holds.
         max_bytes : int or str
             The budget: bytes or text such as `"64MB"`. All objects of the store together never exceed it.
+        eviction : {"by_class", "by_priority"}
+            Who goes first when bytes are needed: the lowest priority of the class that uses most bytes, or the lowest
+            priority of all whatever its class (for a stream: see `exmem.stream`).
         durable : bool
             Whether a commit is synchronised with the disk before it is reported.
         threads : int, optional
@@ -84,7 +87,8 @@ class ExemplarMemory:
             If the place cannot be written.
         """
         budget = parse_bytes(max_bytes)
-        return cls(create_store(place, schema, max_bytes=budget, durable=durable, threads=threads))
+        store = create_store(place, schema, max_bytes=budget, eviction=eviction, durable=durable, threads=threads)
+        return cls(store)
 
     @classmethod
     def open(
@@ -172,6 +176,11 @@ class ExemplarMemory:
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each slot of `slots`, shape (N,), int64: payloads, checksums, index entries, rows uncompressed."""
         return self._store.sizes()
+
+    @property
+    def eviction(self) -> str:
+        """Who goes first when bytes are needed: `by_class` or `by_priority`."""
+        return self._store.eviction
 
     @property
     def max_bytes(self) -> int:
@@ -285,10 +294,10 @@ class ExemplarMemory:
         plan = self._policy.plan(encoded, self._capacity)
         admitted = [encoded[index] for index in plan.admitted]
         added_bytes = sum(sum(exemplar.payload_bytes.values()) for exemplar in admitted)
-        self._policy.evict(plan.victims.tolist())
+        gone = self._policy.evict(plan.victims.tolist())
         slots = np.full(len(encoded), -1, np.int64)
         slots[plan.admitted] = self._policy.stage(admitted)
-        return AddReport(slots, plan.victims, added_bytes)
+        return AddReport(slots, plan.victims, gone, added_bytes)
 
     def evict(self, slots: ArrayLike) -> None:
         """Evict exemplars at once.
@@ -335,7 +344,7 @@ class ExemplarMemory:
         """
         self._writer()
         budget = parse_bytes(max_bytes)
-        victims = self._make_room(budget - sum(self._store.charges.values()), "budget", budget)
+        victims = self._policy.make_room(budget - sum(self._store.charges.values()), "budget", budget)
         self._store.put_root(max_bytes=budget, charges=self._store.charges)
         return victims
 
@@ -365,7 +374,7 @@ class ExemplarMemory:
         charges = {key: size for key, size in self._store.charges.items() if key != name}
         if parse_bytes(nbytes):
             charges[name] = parse_bytes(nbytes)
-        victims = self._make_room(self.max_bytes - sum(charges.values()), f"charge {name!r}", nbytes)
+        victims = self._policy.make_room(self.max_bytes - sum(charges.values()), f"charge {name!r}", nbytes)
         self._store.put_root(max_bytes=self.max_bytes, charges=charges)
         return victims
 
@@ -385,14 +394,3 @@ class ExemplarMemory:
         if self._store.writer is None:
             raise ReadOnlyError(f"{self.location} is closed or open for reading; open it with mode 'r+'")
         return self._store.writer
-
-    def _make_room(self, capacity: int, what: str, wanted: int) -> NDArray[np.int64]:
-        minimum = sum(self._store.measure(self.slots.tolist(), []))
-        if minimum > capacity:
-            raise BudgetTooSmallError(
-                f"{what} of {wanted:,} bytes: {capacity:,} bytes are left for the store, which needs {minimum:,} even "
-                "without exemplars; nothing was changed"
-            )
-        victims = self._policy.plan([], capacity).victims
-        self._policy.evict(victims.tolist())
-        return victims

@@ -43,12 +43,15 @@ class AddReport:
         Slot of each exemplar given; -1 where it was not stored because it ranks below what the memory keeps.
     evicted : ndarray, shape (V,), int64
         Slots evicted to make room.
+    evicted_priorities : ndarray, shape (V,), float64
+        Their priorities.
     added_bytes : int
         Encoded payload bytes of what was stored.
     """
 
     slots: NDArray[np.int64]
     evicted: NDArray[np.int64]
+    evicted_priorities: NDArray[np.float64]
     added_bytes: int
 
 
@@ -153,13 +156,18 @@ class Policy:
             self._ledger.add(slots, self._candidates(encoded))
         return slots
 
-    def evict(self, slots: list[int]) -> None:
+    def evict(self, slots: list[int]) -> NDArray[np.float64]:
         """Evict exemplars.
 
         Parameters
         ----------
         slots : list of int
             Slots, increasing.
+
+        Returns
+        -------
+        ndarray, shape (V,), float64
+            Their priorities.
 
         Raises
         ------
@@ -168,14 +176,48 @@ class Policy:
         """
         rows = self._store.catalog.rows(slots)
         if not slots:
-            return
+            return np.zeros(0)
         priorities, sizes = self._store.catalog.priorities_of(slots), self._store.sizes_of(slots)
-        gone = list(map(Candidate, rows[:, 0].tolist(), priorities.tolist(), sizes.tolist()))  # column 0: the class
+        labels = self._groups(rows[:, 0]).tolist()  # column 0: the class
+        gone = list(map(Candidate, labels, priorities.tolist(), sizes.tolist()))
         ledger, self._ledger = self._ledger, None  # it is made again should evicting fail half way
         self._writer().evict(slots)
         if ledger is not None:
             ledger.remove(slots, gone)
             self._ledger = ledger
+        return priorities
+
+    def make_room(self, capacity: int, what: str, wanted: int) -> NDArray[np.int64]:
+        """Evict until everything fits a smaller capacity.
+
+        Parameters
+        ----------
+        capacity : int
+            Bytes for the objects of the store and their reserve.
+        what : str
+            What takes the room, for messages.
+        wanted : int
+            Its bytes.
+
+        Returns
+        -------
+        ndarray, shape (V,), int64
+            Slots that were evicted.
+
+        Raises
+        ------
+        BudgetTooSmallError
+            If it would not fit even without exemplars; nothing was changed.
+        """
+        minimum = sum(self._store.measure(self._store.catalog.slots.tolist(), []))
+        if minimum > capacity:
+            raise BudgetTooSmallError(
+                f"{what} of {wanted:,} bytes: {capacity:,} bytes are left for the store, which needs {minimum:,} even "
+                "without exemplars; nothing was changed"
+            )
+        victims = self.plan([], capacity).victims
+        self.evict(victims.tolist())
+        return victims
 
     def forget(self) -> None:
         """Make the order again when it is needed next: the store was changed otherwise."""
@@ -184,11 +226,20 @@ class Policy:
     def _order(self) -> Ledger:
         if self._ledger is None:
             catalog = self._store.catalog
-            self._ledger = Ledger(catalog.slots, catalog.column("label"), catalog.priorities, self._store.sizes())
+            labels = self._groups(catalog.column("label"))
+            self._ledger = Ledger(catalog.slots, labels, catalog.priorities, self._store.sizes())
         return self._ledger
 
+    def _groups(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what competes among itself: classes, or everything as one."""
+        return labels if self._store.eviction == "by_class" else np.zeros_like(labels)
+
     def _candidates(self, encoded: Sequence[Encoded]) -> list[Candidate]:
-        return [Candidate(new.label, new.priority, self._store.exemplar_bytes(new)) for new in encoded]
+        labels = self._groups(np.array([new.label for new in encoded], np.int64)).tolist()
+        return [
+            Candidate(label, new.priority, self._store.exemplar_bytes(new))
+            for label, new in zip(labels, encoded, strict=True)
+        ]
 
     def _writer(self) -> Writer:
         if self._store.writer is None:

@@ -153,7 +153,8 @@ def compact(path: str | os.PathLike[str], *, threads: int | None = None) -> Comp
         shutil.rmtree(left, ignore_errors=True)
     store = open_store(folder, writable=True, durable=True, threads=threads)
     before = sum(store.measure())
-    new = create_store(packed, store.layout.schema, max_bytes=store.max_bytes, durable=True, threads=threads)
+    schema, budget = store.layout.schema, store.max_bytes
+    new = create_store(packed, schema, max_bytes=budget, eviction=store.eviction, durable=True, threads=threads)
     slots: list[int] = []
     try:
         new.put_root(max_bytes=store.max_bytes, charges=store.charges)

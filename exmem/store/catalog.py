@@ -1,5 +1,6 @@
 """The catalog: which slots hold an exemplar, and what is known of each without reading it."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from exmem.store.chunks import decode_rows, encode_rows
 from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, chunk_number, unsealed
 from exmem.store.objects import Objects
 
-__all__ = ["Catalog", "catalog_chunk_key", "load_catalog"]
+__all__ = ["Catalog", "catalog_chunk_key", "live_slots", "load_catalog"]
 
 _DEAD = -1
 _LIVE_COLUMN = 2  # tokens of the first modality: never negative where a slot holds an exemplar
@@ -58,6 +59,7 @@ class Catalog:
         self._counts: dict[int, int] = {}  # chunk -> live slots
         self._len = 0
         self.damaged: dict[int, str] = {}  # chunk that could not be read -> why
+        self.document: bytes | None = None  # the metadata that a snapshot was read with; None for the writer's own
 
     def __len__(self) -> int:
         return self._len
@@ -250,6 +252,35 @@ class Catalog:
             yield chunk * CATALOG_CHUNK_ROWS, np.flatnonzero(table[:, _LIVE_COLUMN] != _DEAD), table
 
 
+def live_slots(objects: Objects, columns: int, first: int, stop: int) -> frozenset[int]:
+    """Return which slots of a range hold an exemplar now, in the newest committed state or one that is being made.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where the store lies.
+    columns : int
+        Columns of the catalog.
+    first, stop : int
+        The range.
+
+    Returns
+    -------
+    frozenset of int
+        Slots. An eviction takes them out before anything of them is reclaimed.
+    """
+    found: set[int] = set()
+    for chunk in range(first // CATALOG_CHUNK_ROWS, -(-stop // CATALOG_CHUNK_ROWS)):
+        data = objects.get(catalog_chunk_key(chunk))
+        if data is None:
+            continue
+        with contextlib.suppress(CodecError):  # a damaged chunk: nothing is known to be live
+            table = decode_rows(data, (CATALOG_CHUNK_ROWS, columns), "int64", transposed=True)
+            live = chunk * CATALOG_CHUNK_ROWS + np.flatnonzero(table[:, _LIVE_COLUMN] != _DEAD)
+            found.update(live[(live >= first) & (live < stop)].tolist())
+    return frozenset(found)
+
+
 def load_catalog(objects: Objects, layout: Layout) -> Catalog:
     """Read the committed state.
 
@@ -284,6 +315,7 @@ def load_catalog(objects: Objects, layout: Layout) -> Catalog:
     if columns != layout.columns or min(num_slots, *arrangement.values()) < 0 or arrangement["shard_slots"] > 2**20:
         raise FormatError(f"{objects.location}: {CATALOG_KEY} has columns {columns}, expected {layout.columns}")
     catalog = Catalog(columns, num_slots=num_slots, **arrangement)
+    catalog.document = data
     most = layout.most_tokens
     for key in objects.keys("catalog"):  # those that are there, however many slots the metadata claims
         chunk = chunk_number(key, "catalog/c.")

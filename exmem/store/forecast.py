@@ -13,7 +13,6 @@ from exmem.store.layout import (
     CATALOG_CHUNK_ROWS,
     CATALOG_KEY,
     LOCK_KEY,
-    ROOT_KEY,
     Layout,
     RowArray,
     ShardedArray,
@@ -21,6 +20,7 @@ from exmem.store.layout import (
 )
 from exmem.store.measure import METADATA_SLACK_BYTES, Measure
 from exmem.store.reader import Reader
+from exmem.store.root import ROOT_KEY
 
 __all__ = ["Forecast"]
 

@@ -9,28 +9,22 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from exmem.codecs import CODECS, PayloadCodec, get_codec
-from exmem.errors import CodecError, FormatError, SchemaError
+from exmem.codecs import PayloadCodec, get_codec
+from exmem.errors import CodecError, SchemaError
 from exmem.tokens import Schema, TokenSpec
 
 __all__ = [
     "CATALOG_CHUNK_ROWS",
     "CATALOG_KEY",
-    "FORMAT",
     "LOCK_KEY",
-    "ROOT_KEY",
     "Layout",
     "RowArray",
     "ShardedArray",
     "chunk_number",
-    "parse_root",
-    "root_document",
     "to_bytes",
     "unsealed",
 ]
 
-FORMAT = 1
-ROOT_KEY = "zarr.json"
 CATALOG_KEY = "catalog/zarr.json"
 LOCK_KEY = "lock/zarr.json"  # a group of its own: some Zarr stores take no other keys
 CATALOG_CHUNK_ROWS = 1024
@@ -317,71 +311,3 @@ def _codec_of(name: str, spec: TokenSpec) -> PayloadCodec:
             f"the schema has {spec.positions} positions; use smaller tokens or another codec"
         )
     return codec
-
-
-def root_document(schema: Schema, *, max_bytes: int, charges: Mapping[str, int]) -> dict[str, Any]:
-    """Return the metadata of the root group.
-
-    Parameters
-    ----------
-    schema : Schema
-        What exemplars hold.
-    max_bytes : int
-        The budget.
-    charges : mapping of str to int
-        Bytes that a learner accounts for elsewhere.
-
-    Returns
-    -------
-    dict
-        Zarr v3 group metadata.
-    """
-    described = schema.to_json()
-    for modality in described["modalities"].values():
-        found = CODECS.get(str(modality["codec"].get("id"))) or CODECS.get(f"exmem.{modality['codec'].get('id')}")
-        for option in found.stored_apart if found else ():
-            modality["codec"].pop(option, None)
-    own = {"format": FORMAT, "max_bytes": max_bytes, "charges": dict(charges), "schema": described}
-    return {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": own}}
-
-
-def parse_root(data: bytes, location: str) -> tuple[Schema, int, dict[str, int]]:
-    """Read the root metadata; the format version is looked at first.
-
-    Parameters
-    ----------
-    data : bytes
-        Content of the root object.
-    location : str
-        Where the store lies, for messages.
-
-    Returns
-    -------
-    schema : Schema
-        What exemplars hold.
-    max_bytes : int
-        The budget.
-    charges : dict of str to int
-        Bytes that a learner accounts for elsewhere.
-
-    Raises
-    ------
-    FormatError
-        If it is no store of exmem, or of an unknown format version, or broken.
-    """
-    try:
-        own = json.loads(data)["attributes"]["exmem"]
-        version = own["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"{location}: {ROOT_KEY} is no exmem store ({type(error).__name__}: {error})") from error
-    if version != FORMAT:
-        raise FormatError(
-            f"{location}: written in format {version!r}, this version of exmem reads format {FORMAT}; "
-            "use the version of exmem that wrote it, or a newer one"
-        )
-    try:
-        own = unsealed(data)["attributes"]["exmem"]
-        charges = {str(name): int(size) for name, size in own["charges"].items()}
-        return Schema.from_json(own["schema"]), int(own["max_bytes"]), charges
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{location}: {ROOT_KEY} is broken ({type(error).__name__}: {error})") from error

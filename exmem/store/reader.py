@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import CodecError, CorruptExemplarError, StaleSnapshotError
-from exmem.store.catalog import Catalog
+from exmem.store.catalog import Catalog, live_slots
 from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, shard_bytes, strip_crc
-from exmem.store.layout import Layout, RowArray, ShardedArray
+from exmem.store.layout import CATALOG_KEY, Layout, RowArray, ShardedArray
 from exmem.store.objects import Objects
 from exmem.store.threads import Threads
 from exmem.tokens import PaddedTokens, TokenBatch
@@ -54,16 +54,31 @@ class Reader:
         self._threads = threads
         self._shards: collections.OrderedDict[str, _Shard] = collections.OrderedDict()
         self._chunks: collections.OrderedDict[str, NDArray[Any]] = collections.OrderedDict()
+        self._live: dict[str, frozenset[int]] = {}  # chunk read after the snapshot -> slots it is right for
+        self._snapshot: bytes | None = None
 
     def forget(self, key: str) -> None:
         """Drop what is cached of an object that was put or deleted."""
         self._shards.pop(key, None)
         self._chunks.pop(key, None)
+        self._live.pop(key, None)
+
+    def show(self, document: bytes | None) -> None:
+        """Read for another snapshot.
+
+        Parameters
+        ----------
+        document : bytes or None
+            Metadata of the catalog that the snapshot was read with; None where this process is the writer.
+        """
+        self.clear()
+        self._snapshot = document
 
     def clear(self) -> None:
         """Drop everything cached."""
         self._shards.clear()
         self._chunks.clear()
+        self._live.clear()
 
     def close(self) -> None:
         """Stop the threads and drop everything cached."""
@@ -179,10 +194,24 @@ class Reader:
             ) from error
         if data is None:
             return rows
+        if required:
+            self._note_live(array, chunk)
         self._chunks[key] = rows
         while len(self._chunks) > max(1, _MAX_CACHED_BYTES // rows.nbytes):
-            self._chunks.popitem(last=False)
+            dropped, _ = self._chunks.popitem(last=False)
+            self._live.pop(dropped, None)
         return rows
+
+    def _note_live(self, array: RowArray, chunk: int) -> None:
+        """Note for which slots a chunk that was just read is right, if something was committed since the snapshot.
+
+        An eviction takes slots out of the catalog before it clears their rows: what is in the catalog after the chunk
+        was read was not yet cleared when it was read.
+        """
+        if self._snapshot is not None and self._objects.get(CATALOG_KEY) != self._snapshot:
+            first = chunk * array.chunk_rows
+            columns = len(self._layout.columns)
+            self._live[array.key(chunk)] = live_slots(self._objects, columns, first, first + array.chunk_rows)
 
     def _read_modality(
         self, name: str, slots: NDArray[np.int64], counts: NDArray[np.int64], shard_slots: int
@@ -271,6 +300,10 @@ class Reader:
         for chunk in np.unique(chunks).tolist():
             at = chunks == chunk
             out[at] = self.chunk(array, chunk, required=True)[places[at]]
+            live = self._live.get(array.key(chunk))
+            reclaimed = [] if live is None else [slot for slot in slots[at].tolist() if slot not in live]
+            if reclaimed:
+                raise self._stale(reclaimed[0], array.key(chunk))
         return out
 
     def _shard(self, key: str, shard_slots: int, slot: int) -> _Shard:

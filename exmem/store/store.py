@@ -23,12 +23,13 @@ from exmem.store.catalog import Catalog, load_catalog
 from exmem.store.checking import Damage, find_damage
 from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
 from exmem.store.encode import Encoded, encode_exemplars
-from exmem.store.layout import LOCK_KEY, ROOT_KEY, Layout, parse_root, root_document, to_bytes, unsealed
+from exmem.store.layout import LOCK_KEY, Layout, to_bytes, unsealed
 from exmem.store.lock import acquire_lock, release_lock
 from exmem.store.measure import Measure, reserve_bytes
 from exmem.store.objects import TEMPORARY, LocalObjects, Objects
 from exmem.store.reader import Reader
 from exmem.store.repairing import drop_damage
+from exmem.store.root import EVICTIONS, ROOT_KEY, Root, parse_root, root_document
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Exemplar, Schema
@@ -54,21 +55,16 @@ class Store:
         Where it lies.
     layout : Layout
         Its layout.
-    max_bytes : int
-        Its budget.
-    charges : mapping of str to int
-        Bytes that a learner accounts for elsewhere.
+    root : Root
+        What the metadata of the root says: budget, charges, eviction.
     threads : int, optional
         Threads that encode and decode; the processors of this machine, at most 8, when left out.
     """
 
-    def __init__(
-        self, objects: Objects, layout: Layout, *, max_bytes: int, charges: Mapping[str, int], threads: int | None
-    ) -> None:
+    def __init__(self, objects: Objects, layout: Layout, *, root: Root, threads: int | None) -> None:
         self.location = objects.location
         self.layout = layout
-        self.max_bytes = max_bytes
-        self.charges = dict(charges)
+        self.max_bytes, self.charges, self.eviction = root.max_bytes, dict(root.charges), root.eviction
         self._threads = Threads(_num_threads(threads))
         self.reader = Reader(objects, layout, threads=self._threads)
         self.writer: Writer | None = None
@@ -135,7 +131,7 @@ class Store:
         """Change the budget or the charges; it was decided before that everything fits."""
         if self._budgeted is None:
             return
-        document = to_bytes(root_document(self.layout.schema, max_bytes=max_bytes, charges=charges))
+        document = to_bytes(root_document(Root(self.layout.schema, max_bytes, charges, self.eviction)))
         self._budgeted.put(ROOT_KEY, document)
         self._budgeted.flush()
         self.max_bytes, self.charges = max_bytes, dict(charges)
@@ -144,9 +140,10 @@ class Store:
     def refresh(self) -> None:
         """Read the committed state, the budget and the charges again."""
         if self.writer is None:
-            _, self.max_bytes, self.charges = parse_root(self._objects.get(ROOT_KEY) or b"", self.location)
+            root = parse_root(self._objects.get(ROOT_KEY) or b"", self.location)
+            self.max_bytes, self.charges = root.max_bytes, dict(root.charges)
             self._snapshot = load_catalog(self._objects, self.layout)
-            self.reader.clear()
+            self.reader.show(self._snapshot.document)
 
     def start_writing(self, budgeted: BudgetedObjects, catalog: Catalog) -> Writer:
         """Make this store writable; the lock is held."""
@@ -170,7 +167,9 @@ class Store:
         return sizes
 
 
-def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int | None) -> Store:
+def create_store(
+    place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int | None, eviction: str = "by_class"
+) -> Store:
     """Make an empty store and hold its lock.
 
     Parameters
@@ -185,6 +184,8 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
         Whether puts are synchronised with the disk.
     threads : int, optional
         Threads that encode and decode; the processors of this machine, at most 8, when left out.
+    eviction : str
+        Who goes first: a value of `EVICTIONS`.
 
     Returns
     -------
@@ -197,9 +198,14 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
         If the budget cannot hold the metadata.
     StoreExistsError
         If something is already there.
+    SchemaError
+        If `eviction` is unknown.
     """
     objects, layout = _objects_at(place, durable=durable), Layout(schema)
-    root = to_bytes(root_document(schema, max_bytes=max_bytes, charges={}))
+    if eviction not in EVICTIONS:
+        raise SchemaError(f"unknown eviction {eviction!r}; choose one of {sorted(EVICTIONS)}")
+    described = Root(schema, max_bytes, {}, eviction)
+    root = to_bytes(root_document(described))
     documents = {key: to_bytes(document) for key, document in layout.group_documents().items()}
     every = [to_bytes(document) for document in layout.array_documents(2**40, 2**10).values()]
     every += [root, *documents.values(), to_bytes(_empty_catalog_document(layout))]
@@ -209,7 +215,7 @@ def create_store(place: Place, schema: Schema, *, max_bytes: int, durable: bool,
             f"max_bytes is {max_bytes:,}, an empty store of this schema needs {minimum:,} (metadata and the room to "
             f"rewrite it); give at least {minimum:,} and room for exemplars"
         )
-    store = Store(objects, layout, max_bytes=max_bytes, charges={}, threads=threads)
+    store = Store(objects, layout, root=described, threads=threads)
     found = {key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)}
     own = {LOCK_KEY, *documents, *layout.array_documents(0, 1), "catalog/zarr.json"}
     if ROOT_KEY in found or found - own:  # what an interrupted create left has no root and is written over
@@ -279,8 +285,7 @@ def open_store(
         raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
     if not writable:
         return _opened(objects, None, threads=threads, tolerant=repairing)
-    _, max_bytes, _ = parse_root(root, objects.location)
-    budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
+    budgeted = BudgetedObjects(objects, max_bytes=parse_root(root, objects.location).max_bytes)
     unclean = acquire_lock(budgeted, take_lock=take_lock)
     try:
         store = _opened(objects, budgeted, threads=threads, tolerant=repairing)
@@ -300,9 +305,9 @@ def open_store(
 def _opened(
     objects: Objects, budgeted: BudgetedObjects | None, *, threads: int | None, tolerant: bool = False
 ) -> Store:
-    schema, max_bytes, charges = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
-    layout = _recorded(objects, schema, tolerant=tolerant)
-    store = Store(objects, layout, max_bytes=max_bytes, charges=charges, threads=threads)
+    root = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
+    layout = _recorded(objects, root.schema, tolerant=tolerant)
+    store = Store(objects, layout, root=root, threads=threads)
     if budgeted is None:
         store.refresh()
     else:
