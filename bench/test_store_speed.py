@@ -1,9 +1,12 @@
-"""Reading and adding against the bare codec and against Zarr's own indexing; each asserts what it read.
+"""Sizes and speeds of a store against the bare codec, copying, and Zarr's own indexing; each asserts what it read.
 
 Run `make bench`. A ratio is measured in one process, the two sides in turn, and is reported, never asserted.
 """
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,32 +15,39 @@ import pytest
 import zarr
 
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
-from exmem.codecs import get_codec
-from tests.exemplars import folder_bytes, patches
+from exmem.codecs import PatchJpeg, get_codec
+from tests.exemplars import crop, folder_bytes, patches
 
 GRID, PATCH, BATCH, COUNT = 12, 32, 64, 256
+KEPT = 58  # 40 % of 144
+
+
+def masked(seed, *, grid=GRID, patch=PATCH, kept=KEPT):
+    keep = np.zeros(grid * grid, np.bool_)
+    keep[np.random.default_rng(seed).choice(grid * grid, kept, replace=False)] = True
+    return TokenSet.kept(patches(seed, grid=grid, patch=patch), keep)
+
+
+def fill(folder, codec, *, given=None, max_bytes="64MB"):
+    """256 exemplars: 384 px crops of photographs, 32 px patches, 40 % kept."""
+    spec = TokenSpec(positions=GRID * GRID, shape=(PATCH, PATCH, 3), codec=codec)
+    given = given or [Exemplar({"image": masked(seed)}, label=seed % 10) for seed in range(COUNT)]
+    with ExemplarMemory.create(
+        folder, schema=Schema({"image": spec}), max_bytes=max_bytes, threads=2, durable=False
+    ) as memory:
+        memory.add(given)
+        assert len(memory) == len(given)
+    bare = get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
+    return given, bare, [bare.encode(exemplar.tokens["image"].values) for exemplar in given]
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """256 exemplars: 384 px crops of photographs, 32 px patches, 40 % kept, JPEG quality 75."""
-    spec = TokenSpec(positions=GRID * GRID, shape=(PATCH, PATCH, 3), codec="patch_jpeg")
-    rng = np.random.default_rng(0)
-    given = []
-    for seed in range(COUNT):
-        keep = np.zeros(GRID * GRID, np.bool_)
-        keep[rng.choice(GRID * GRID, 58, replace=False)] = True
-        tokens = TokenSet.kept(patches(seed, grid=GRID, patch=PATCH), keep)
-        given.append(Exemplar({"image": tokens}, label=seed % 10))
     folder = tmp_path_factory.mktemp("bench") / "memory"
-    with ExemplarMemory.create(folder, schema=Schema({"image": spec}), max_bytes="64MB", threads=2) as memory:
-        memory.add(given)
-    codec = get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
-    payloads = [codec.encode(exemplar.tokens["image"].values) for exemplar in given]
-    return folder, given, codec, payloads
+    return (folder, *fill(folder, "patch_jpeg"))
 
 
-def interleaved(first, second, rounds=7):
+def interleaved(first, second, rounds=15):
     """Median seconds of two functions run in turn."""
     times = [], []
     for _ in range(rounds):
@@ -48,38 +58,85 @@ def interleaved(first, second, rounds=7):
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def test_bytes_over_payload(benchmark, filled):
-    folder, _, _, payloads = filled
-    total = benchmark.pedantic(folder_bytes, (folder,), rounds=1)
-    overhead = total / sum(map(len, payloads)) - 1
-    benchmark.extra_info["overhead_percent"] = round(100 * overhead, 3)
-    benchmark.extra_info["bytes_an_exemplar"] = round(total / COUNT)
-    assert 0 < overhead < 0.05
+@pytest.mark.parametrize(
+    ("max_bytes", "grid", "patch", "kept"), [("64MB", 12, 32, 66), ("1MB", 8, 14, 40)], ids=["64MB-12kB", "1MB-2kB"]
+)
+def test_bytes_over_payload(benchmark, tmp_path, max_bytes, grid, patch, kept):
+    """A full memory, image patches alone: everything on disk over the sum of encoded payloads."""
+    spec = TokenSpec(positions=grid * grid, shape=(patch, patch, 3), codec="patch_jpeg")
+    budget = 64_000_000 if max_bytes == "64MB" else 1_000_000
+    memory = ExemplarMemory.create(
+        tmp_path / "m", schema=Schema({"image": spec}), max_bytes=max_bytes, threads=2, durable=False
+    )
+    pool = [masked(seed, grid=grid, patch=patch, kept=kept) for seed in range(200)]
+    payload, number = 0, 0
+    while memory.used_bytes < 0.95 * budget:
+        report = memory.add([Exemplar({"image": tokens}, label=0) for tokens in pool])
+        assert not len(report.evicted)
+        number += int((report.slots >= 0).sum())
+        payload += report.added_bytes
+        memory.commit()
+        if (report.slots < 0).any():
+            break
+    memory.close()
+    total = benchmark.pedantic(folder_bytes, (tmp_path / "m",), rounds=1)
+    benchmark.extra_info["overhead_percent"] = round(100 * (total / payload - 1), 2)
+    benchmark.extra_info["bytes_an_exemplar"] = round(total / number)
+    benchmark.extra_info["exemplars"] = number
 
 
-def test_random_batches_against_the_bare_decoder(benchmark, filled):
-    folder, _, codec, payloads = filled
-    memory = ExemplarMemory.open(folder, threads=2)
-    slots = memory.slots
-    row_of = {slot: row for row, slot in enumerate(slots.tolist())}
-    rng = np.random.default_rng(1)
-    picks = rng.choice(slots, BATCH, replace=False)
-    pool = ThreadPoolExecutor(2)
-    out = np.zeros((BATCH, 58, PATCH, PATCH, 3), np.uint8)
+def test_size_of_a_masked_photograph(benchmark, filled):
+    """384 px, 32 px patches, 40 % kept, against the raw picture; and the header cost of a 64 px exemplar."""
+    _, given, codec, payloads = filled
+    raw = (GRID * PATCH) ** 2 * 3
+    found = [codec.decode(payload) for payload in payloads[:20]]
+    errors = [np.mean((a.astype(float) - e.tokens["image"].values) ** 2) for a, e in zip(found, given, strict=False)]
+    quality = benchmark.pedantic(lambda: float(np.mean([10 * np.log10(255**2 / error) for error in errors])), rounds=1)
+    benchmark.extra_info["raw_over_stored"] = round(raw / np.mean([len(payload) for payload in payloads]), 1)
+    benchmark.extra_info["psnr_db"] = round(quality, 1)
+    small = PatchJpeg(shape=(16, 16, 3))
+    tiles = crop(1, 64).reshape(4, 16, 4, 16, 3).transpose(0, 2, 1, 3, 4).reshape(16, 16, 16, 3)
+    whole = small._encode_picture(small._to_picture(np.ascontiguousarray(tiles)))
+    scan = len(whole) - len(small._header) - 2
+    benchmark.extra_info["header_bytes_of_a_64_px_exemplar"] = len(small.encode(np.ascontiguousarray(tiles))) - scan
 
-    def bare():
+
+@pytest.mark.parametrize("codec", ["patch_jpeg", "patch_webp", "lossless", "raw"])
+def test_random_batches_against_the_bare_decoder(benchmark, tmp_path, codec):
+    """Batches of 64 with two threads; the other side decodes bytes in memory into an array, checks nothing."""
+    given, bare, payloads = fill(tmp_path / "m", codec)
+    memory = ExemplarMemory.open(tmp_path / "m", threads=2)
+    slots, rng, pool = memory.slots, np.random.default_rng(1), ThreadPoolExecutor(2)
+    picks = rng.choice(len(slots), BATCH, replace=False)
+    shape = (BATCH, KEPT, PATCH, PATCH, 3)
+
+    def ours():
+        return memory.read(slots[picks]).tokens["image"].values
+
+    def theirs():
+        out = np.empty(shape, np.uint8)
+
         def decode(part):
             for at in part:
-                codec.decode_into(payloads[row_of[int(picks[at])]], out[at])
+                bare.decode_into(payloads[picks[at]], out[at])
 
         list(pool.map(decode, (range(0, BATCH, 2), range(1, BATCH, 2))))
+        return out
 
-    ours, theirs = interleaved(lambda: memory.read(picks), bare)
-    np.testing.assert_array_equal(memory.read(picks).tokens["image"].values, out)
-    assert out.any()
-    benchmark.extra_info["of_bare_decoder"] = round(theirs / ours, 3)
-    benchmark.extra_info["exemplars_a_second"] = round(BATCH / ours)
-    benchmark(memory.read, picks)
+    def copied():
+        out = np.empty(shape, np.uint8)
+        for at, pick in enumerate(picks.tolist()):
+            out[at] = given[pick].tokens["image"].values
+        return out
+
+    np.testing.assert_array_equal(ours(), theirs())
+    assert ours().any()
+    mine, decoder = interleaved(ours, theirs)
+    again, copying = interleaved(ours, copied)
+    benchmark.extra_info["of_bare_decoder"] = round(decoder / mine, 2)
+    benchmark.extra_info["of_copying_in_RAM"] = round(copying / again, 2)
+    benchmark.extra_info["exemplars_a_second"] = round(BATCH / mine)
+    benchmark(ours)
     pool.shutdown()
 
 
@@ -92,32 +149,48 @@ def test_random_reads_against_zarr(benchmark, filled):
     def by_zarr():
         found[:] = [array[int(slot)] for slot in picks]
 
-    ours, theirs = interleaved(lambda: memory.read(picks), by_zarr, rounds=3)
-    batch = memory.read(picks).tokens["image"].values
-    np.testing.assert_array_equal(np.stack(found)[:, :58], batch)
+    ours, theirs = interleaved(lambda: memory.read(picks), by_zarr, rounds=5)
+    np.testing.assert_array_equal(np.stack(found)[:, :KEPT], memory.read(picks).tokens["image"].values)
     benchmark.extra_info["times_zarr"] = round(theirs / ours, 1)
     benchmark.extra_info["zarr_exemplars_a_second"] = round(len(picks) / theirs)
     benchmark(memory.read, picks)
 
 
-def test_adding_against_the_bare_encoder(benchmark, filled, tmp_path):
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "not-durable"])
+@pytest.mark.parametrize("batch", [COUNT, 10])
+def test_adding_against_the_bare_encoder(benchmark, filled, tmp_path, batch, durable):
+    """256 exemplars in batches, one commit, opening included; the other side encodes into memory."""
     _, given, codec, payloads = filled
-    some, count = given[:BATCH], iter(range(10**6))
+    pool, count = ThreadPoolExecutor(2), iter(range(10**6))
+    spec = TokenSpec(positions=GRID * GRID, shape=(PATCH, PATCH, 3), codec="patch_jpeg")
 
-    def add():
+    def ours():
+        place = tmp_path / str(next(count))
         with ExemplarMemory.create(
-            tmp_path / str(next(count)),
-            schema=Schema({"image": TokenSpec(positions=GRID * GRID, shape=(PATCH, PATCH, 3), codec="patch_jpeg")}),
-            max_bytes="64MB",
-            threads=2,
+            place, schema=Schema({"image": spec}), max_bytes="64MB", threads=2, durable=durable
         ) as memory:
-            assert (memory.add(some).slots >= 0).all()
+            for start in range(0, COUNT, batch):
+                assert (memory.add(given[start : start + batch]).slots >= 0).all()
 
-    pool = ThreadPoolExecutor(2)
-    ours, theirs = interleaved(
-        add, lambda: list(pool.map(lambda e: codec.encode(e.tokens["image"].values), some)), rounds=5
-    )
-    assert [codec.encode(e.tokens["image"].values) for e in some] == payloads[:BATCH]
-    benchmark.extra_info["of_bare_encoder"] = round(theirs / ours, 3)
-    benchmark.pedantic(add, rounds=3)
+    def theirs():
+        return list(pool.map(lambda exemplar: codec.encode(exemplar.tokens["image"].values), given))
+
+    assert theirs() == payloads
+    mine, encoder = interleaved(ours, theirs, rounds=7)
+    benchmark.extra_info["of_bare_encoder"] = round(encoder / mine, 2)
+    benchmark.pedantic(ours, rounds=3)
     pool.shutdown()
+
+
+def test_importing(benchmark):
+    script = "import time; t = time.perf_counter(); import exmem; print(time.perf_counter() - t)"
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run():
+        told = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
+        )
+        return float(told.stdout)
+
+    benchmark.extra_info["seconds"] = round(statistics.median(run() for _ in range(5)), 3)
+    benchmark.pedantic(run, rounds=1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from exmem import ExemplarMemory
-from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError
+from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError, StaleSnapshotError
 from tests.exemplars import assert_same, exemplar, folder_bytes, schema
 
 POOL = [exemplar(seed, label=seed % 5, priority=(seed * 13) % 17, kept=1 + seed % 8) for seed in range(40)]
@@ -21,7 +21,7 @@ class MemoryMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.committed, self.staged = {}, {}
+        self.committed, self.staged, self.ever, self.reader = {}, {}, {}, None
 
     @initialize(max_bytes=st.integers(30_000, 90_000))
     def create(self, max_bytes):
@@ -48,8 +48,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule()
     def commit(self):
         self.memory.commit()
-        self.committed |= self.staged
-        self.staged = {}
+        self.keep()
 
     @rule()
     def discard(self):
@@ -84,9 +83,30 @@ class MemoryMachine(RuleBasedStateMachine):
             self.staged = {}
         else:
             self.memory.close()
-            self.committed |= self.staged
-            self.staged = {}
+            self.keep()
         self.memory = ExemplarMemory.open(self.folder / "m", mode="r+", durable=False, threads=1)
+
+    @rule()
+    def look(self):
+        """A reader of another process sees what is committed, and that only."""
+        if self.reader is None:
+            self.reader = ExemplarMemory.open(self.folder / "m", threads=1)
+        self.reader.refresh()
+        assert self.reader.slots.tolist() == sorted(self.committed)
+        for found, slot in zip(self.reader.read(self.reader.slots), sorted(self.committed), strict=True):
+            assert_same(found, self.committed[slot])
+
+    @precondition(lambda self: self.reader is not None and len(self.reader))
+    @rule(data=st.data())
+    def look_without_refreshing(self, data):
+        """An old snapshot is read right, or is told to be old."""
+        slot = data.draw(st.sampled_from(self.reader.slots.tolist()))
+        try:
+            found = self.reader.read([slot]).exemplar(0)
+        except StaleSnapshotError:
+            assert slot not in self.committed
+            return
+        assert_same(found, self.ever[slot])
 
     @precondition(lambda self: self.committed)
     @rule(data=st.data())
@@ -119,6 +139,11 @@ class MemoryMachine(RuleBasedStateMachine):
             for found, slot in zip(final.read(final.slots), sorted(held), strict=True):
                 assert_same(found, held[slot])
         shutil.rmtree(self.folder)
+
+    def keep(self):
+        self.committed |= self.staged
+        self.ever |= self.staged
+        self.staged = {}
 
     def forget(self, slots):
         for slot in np.asarray(slots).tolist():
