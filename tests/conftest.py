@@ -13,6 +13,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", default="12", help="how often a writing process is killed")
+    parser.addoption("--kills", default="200", help="how often a writing process is killed")
     parser.addoption("--readers", default="4", help="processes that read beside a writer")
     parser.addoption("--seconds", default="4", help="how long they read")

@@ -2,19 +2,19 @@
 
 import contextlib
 import json
-import os
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
+import shutil
 import time
 
 import pytest
 
 from exmem import ExemplarMemory
 from exmem.errors import StoreNotFoundError
+from exmem.upkeep import check, repair
 from tests.exemplars import assert_same, exemplar, folder_bytes, schema
 from tests.faulty import Crash, Crashing
+from tests.killed_writer import write_until_killed
 
 BUDGET = 60_000
 OLD = {seed: exemplar(seed, label=seed % 2, priority=-seed, kept=5) for seed in range(11)}
@@ -138,30 +138,39 @@ def test_a_crash_while_creating_leaves_no_store_or_a_whole_one(tmp_path, monkeyp
     assert found == ({"none"} if when == "middle" else {"none", "whole"})
 
 
-WRITER = """
-import random, sys
-sys.path.insert(0, {root!r})
-from tests.exemplars import exemplar, schema
-from exmem import ExemplarMemory
-rng = random.Random({seed})
-memory = ExemplarMemory.open({folder!r}, mode="r+")
-print("open", flush=True)
-while True:
-    kind = rng.random()
-    if kind < 0.6:
-        drawn = range(rng.randrange(1, 6))
-        memory.add([exemplar(rng.randrange(500), label=rng.randrange(4), priority=rng.random()) for _ in drawn])
-        if rng.random() < 0.8:
-            memory.commit()
-        else:
-            memory.discard()
-    elif kind < 0.8 and len(memory):
-        memory.commit()
-        memory.evict(rng.sample(memory.slots.tolist(), min(3, len(memory))))
-    else:
-        memory.commit()
-        memory.resize(rng.choice([40_000, 50_000, {budget}]))
-"""
+@pytest.mark.parametrize("when", ["before", "middle", "after"])
+def test_a_repair_that_crashes_is_finished_by_the_next(tmp_path, monkeypatch, when):
+    whole = tmp_path / "whole"
+    build(whole)
+    damaged = sorted((whole / "image" / "values").glob("c.*"))[0]
+    data = bytearray(damaged.read_bytes())
+    data[5] ^= 1
+    damaged.write_bytes(bytes(data))
+    (whole / "text" / "keep" / "zarr.json").write_text("{}")
+    bad = {slot for damage in check(whole) for slot in damage.slots}
+    assert len(bad) == 1
+    at, died = 0, 0
+    while True:
+        folder, grave = tmp_path / f"at{at}", tmp_path / f"grave{at}"
+        shutil.copytree(whole, folder)
+        with monkeypatch.context() as patch:
+            crashing = Crashing(patch, folder, grave, at=at, when=when, max_bytes=BUDGET)
+            with contextlib.suppress(Crash):
+                repair(folder)
+        if crashing.dead:
+            died += 1
+            lock = grave / "lock" / "zarr.json"
+            if lock.exists():
+                lock.unlink()
+            assert not repair(grave).left
+            assert check(grave) == []
+            with ExemplarMemory.open(grave) as memory:
+                assert len(memory) == len(OLD) - 1
+                assert not bad & set(memory.slots.tolist())
+        elif crashing.count <= at:
+            break
+        at += 1
+    assert died > 2
 
 
 def test_a_writer_killed_at_random_moments_never_breaks_the_store_or_the_budget(tmp_path, request):
@@ -169,24 +178,31 @@ def test_a_writer_killed_at_random_moments_never_breaks_the_store_or_the_budget(
     folder = tmp_path / "m"
     build(folder)
     rng = random.Random(0)
-    sizes = []
+    sizes, generations = [], set()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killed_writer"])
     for kill in range(kills):
-        script = WRITER.format(root=str(request.config.rootpath), seed=kill, folder=str(folder), budget=BUDGET)
-        writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"open\n"
-        end = time.monotonic() + rng.uniform(0.0, 0.25)
+        opened = context.Event()
+        writer = context.Process(target=write_until_killed, args=(str(folder), kill, BUDGET, opened))
+        writer.start()
+        assert opened.wait(60)
+        end = time.monotonic() + rng.uniform(0.0, 0.12)
         while time.monotonic() < end:
             sizes.append(watch(folder))
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
+        assert writer.is_alive(), "the writer failed by itself"
+        writer.kill()
+        writer.join()
         assert folder_bytes(folder) <= BUDGET
-        reader = ExemplarMemory.open(folder)
+        reader = ExemplarMemory.open(folder, threads=1)
         batch = reader.read(reader.slots)  # every byte is checked
         assert len(batch) == len(reader)
+        generations.add(reader.generation)
+        reader.close()
     assert max(sizes) <= BUDGET
-    assert len(set(sizes)) > kills, "the writers did nothing"
+    assert len(generations) > kills // 2, "the writers did nothing"
+    with ExemplarMemory.open(folder, mode="r+") as memory:
+        assert memory.used_bytes == folder_bytes(folder)
+    assert check(folder) == []
 
 
 def watch(folder):

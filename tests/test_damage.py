@@ -61,7 +61,7 @@ def test_damage_in_any_file_is_found_never_read_wrong_and_repaired_exactly(tmp_p
     rng = random.Random(kind)
     every = [path.relative_to(whole) for path in files(whole)]
     refused = dropped = 0
-    rounds = max(1, int(request.config.getoption("--kills")) // 4)
+    rounds = max(1, int(request.config.getoption("--kills")) // 60)
     for number, name in enumerate([name for name in every for _ in range(rounds)]):
         folder = tmp_path / str(number)
         shutil.copytree(whole, folder)

@@ -60,7 +60,7 @@ def test_a_run_killed_and_interrupted_at_random_moments_ends_with_the_same_numbe
     for name in ("metrics.jsonl", "accuracy.png", "exemplars.png"):
         assert str(tmp_path / "whole" / name) in told
     out, rng = tmp_path / "cut", random.Random(0)
-    kills = max(2, int(request.config.getoption("--kills")) // 4)
+    kills = max(2, int(request.config.getoption("--kills")) // 60)
     codes = []
     for kill in range(kills):
         process = command(out)
