@@ -31,6 +31,7 @@ def info(path: Path, /, *, json: bool = False) -> None:
             "used_bytes": memory.used_bytes,
             "max_bytes": memory.max_bytes,
             "charges": memory.charges,
+            "eviction": memory.eviction,
             "modalities": {
                 name: {"positions": spec.positions, "shape": list(spec.shape), "dtype": str(spec.dtype)}
                 for name, spec in memory.schema.modalities.items()
@@ -46,7 +47,7 @@ def info(path: Path, /, *, json: bool = False) -> None:
         return
     console.print(
         f"{found['location']}: {found['exemplars']} exemplars, "
-        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}",
+        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}, eviction {found['eviction']}",
         highlight=False,
     )
     for name, spec in found["modalities"].items():

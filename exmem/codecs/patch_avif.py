@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import Payload, read_count, write_count
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -72,37 +71,13 @@ class PatchAvif(MosaicCodec):
         return super().get_config() | own
 
     @override
-    def token_count(self, payload: Payload) -> int:
-        return read_count(payload)[0]
-
-    @override
-    def encode(self, buf: NDArray[Any]) -> bytes:
-        values = self.check_values(buf)
-        if len(values) == 0:
-            return write_count(0)
-        if len(values) > self.max_tokens:
-            raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {len(values)}")
-        picture = self._to_picture(values)
+    def pack(self, picture: NDArray[np.uint8]) -> bytes:
         formats = imagecodecs.AVIF.PIXEL_FORMAT
         wanted = formats.YUV400 if self._grey else formats[_PIXEL_FORMATS[self.subsampling]]
-        stream = imagecodecs.avif_encode(
-            picture, level=self.quality, speed=self.speed, pixelformat=wanted, numthreads=1
+        return bytes(
+            imagecodecs.avif_encode(picture, level=self.quality, speed=self.speed, pixelformat=wanted, numthreads=1)
         )
-        return write_count(len(values)) + bytes(stream)
 
     @override
-    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
-        self.check_count(payload, out)
-        count, used = read_count(payload)
-        if count == 0:
-            return
-        picture = None if self._grey else self._picture_for(out)
-        shape = self._picture_shape(count)
-        into = np.empty(shape, np.uint8) if picture is None else picture
-        try:
-            # Decoded into a picture of exactly this shape: another size in the stream is refused by the decoder.
-            imagecodecs.avif_decode(bytes(payload[used:]), numthreads=1, out=into)
-        except (RuntimeError, ValueError) as error:
-            raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
-        if picture is None:
-            self._from_picture(into, out)
+    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
+        imagecodecs.avif_decode(content, numthreads=1, out=picture)  # refuses a stream of another size

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import Payload, read_count, write_count
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -76,42 +75,18 @@ class PatchJpeg(MosaicCodec):
         }
 
     @override
-    def token_count(self, payload: Payload) -> int:
-        return read_count(payload)[0]
-
-    @override
-    def encode(self, buf: NDArray[Any]) -> bytes:
-        values = self.check_values(buf)
-        count = len(values)
-        if count == 0:
-            return write_count(0)
-        if count > self.max_tokens:
-            raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {count}")
-        stream = self._encode_picture(self._to_picture(values))
-        if stream[: len(self._header)] != self._header_for(count) or not stream.endswith(_EOI):
+    def pack(self, picture: NDArray[np.uint8]) -> bytes:
+        stream = self._encode_picture(picture)
+        if stream[: len(self._header)] != self._header_for(len(picture)) or not stream.endswith(_EOI):
             raise CodecError(
                 f"{self.codec_id}: this libjpeg writes other JPEG tables than the memory was made with; "
                 "add with the imagecodecs version that made it, or make a new memory"
             )
-        return write_count(count) + stream[len(self._header) : -len(_EOI)]
+        return stream[len(self._header) : -len(_EOI)]
 
     @override
-    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
-        self.check_count(payload, out)
-        count, used = read_count(payload)
-        if count == 0:
-            return
-        if count > self.max_tokens:
-            raise CodecError(f"{self.codec_id}: {count} patches cannot be in one JPEG")
-        stream = b"".join((self._header_for(count), bytes(payload[used:]), _EOI))
-        picture = self._picture_for(out)
-        into = np.empty(self._picture_shape(count), np.uint8) if picture is None else picture
-        try:
-            imagecodecs.jpeg8_decode(stream, out=into)
-        except (RuntimeError, ValueError) as error:
-            raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
-        if picture is None:
-            self._from_picture(into, out)
+    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
+        imagecodecs.jpeg8_decode(b"".join((self._header_for(len(picture)), content, _EOI)), out=picture)
 
     def _encode_picture(self, picture: NDArray[Any]) -> bytes:
         subsampling = None if self._grey else self.subsampling
@@ -133,9 +108,9 @@ class PatchJpeg(MosaicCodec):
             raise CodecError(f"{self.codec_id}: the shared header does not belong to patches of shape {self.shape}")
         self._header = header
 
-    def _header_for(self, count: int) -> bytes:
+    def _header_for(self, height: int) -> bytes:
         at = self._height_at
-        return b"".join((self._header[:at], (count * self._tile[0]).to_bytes(2, "big"), self._header[at + 2 :]))
+        return b"".join((self._header[:at], height.to_bytes(2, "big"), self._header[at + 2 :]))
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import Payload, read_count, write_count
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -57,33 +56,12 @@ class PatchJxl(MosaicCodec):
         return super().get_config() | {"distance": self.distance, "effort": self.effort}
 
     @override
-    def token_count(self, payload: Payload) -> int:
-        return read_count(payload)[0]
-
-    @override
-    def encode(self, buf: NDArray[Any]) -> bytes:
-        values = self.check_values(buf)
-        if len(values) == 0:
-            return write_count(0)
-        if len(values) > self.max_tokens:
-            raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {len(values)}")
+    def pack(self, picture: NDArray[np.uint8]) -> bytes:
         options = {"lossless": True} if self.distance == 0 else {"distance": self.distance}
-        picture = self._to_picture(values)
-        stream = imagecodecs.jpegxl_encode(picture, effort=self.effort, usecontainer=False, numthreads=1, **options)
-        return write_count(len(values)) + bytes(stream)
+        return bytes(
+            imagecodecs.jpegxl_encode(picture, effort=self.effort, usecontainer=False, numthreads=1, **options)
+        )
 
     @override
-    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
-        self.check_count(payload, out)
-        count, used = read_count(payload)
-        if count == 0:
-            return
-        picture = self._picture_for(out)
-        into = np.empty(self._picture_shape(count), np.uint8) if picture is None else picture
-        try:
-            # Decoded into a picture of exactly this shape: another size in the stream is refused by the decoder.
-            imagecodecs.jpegxl_decode(bytes(payload[used:]), numthreads=1, out=into)
-        except (RuntimeError, ValueError) as error:
-            raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
-        if picture is None:
-            self._from_picture(into, out)
+    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
+        imagecodecs.jpegxl_decode(content, numthreads=1, out=picture)  # refuses a stream of another size

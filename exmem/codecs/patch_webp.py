@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.codecs.base import Payload, read_count, write_count
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -41,6 +40,7 @@ class PatchWebp(MosaicCodec):
     """
 
     codec_id: ClassVar[str] = "exmem.patch_webp"
+    knows_grey: ClassVar[bool] = False
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8", effort: int = 4) -> None:
         super().__init__(shape=shape, dtype=dtype, block=1, most=_MOST)
@@ -53,51 +53,21 @@ class PatchWebp(MosaicCodec):
         return super().get_config() | {"effort": self.effort}
 
     @override
-    def token_count(self, payload: Payload) -> int:
-        return read_count(payload)[0]
-
-    @override
-    def encode(self, buf: NDArray[Any]) -> bytes:
-        values = self.check_values(buf)
-        count = len(values)
-        if count == 0:
-            return write_count(0)
-        if count > self.max_tokens:
-            raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {count}")
-        picture = self._to_picture(values)
-        colour = np.repeat(picture[..., None], 3, axis=-1) if self._grey else picture
-        stream = bytes(imagecodecs.webp_encode(colour, lossless=True, method=self.effort))
+    def pack(self, picture: NDArray[np.uint8]) -> bytes:
+        stream = bytes(imagecodecs.webp_encode(picture, lossless=True, method=self.effort))
         size = int.from_bytes(stream[16:_CONTAINER], "little")
         if stream[12:16] != b"VP8L" or _CONTAINER + size + size % 2 != len(stream):
             raise CodecError(f"{self.codec_id}: this libwebp writes another container; use another imagecodecs version")
-        return write_count(count) + stream[_CONTAINER : _CONTAINER + size]
+        return stream[_CONTAINER : _CONTAINER + size]
 
     @override
-    def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
-        self.check_count(payload, out)
-        count, used = read_count(payload)
-        if count == 0:
-            return
-        content = bytes(payload[used:])
-        self._check_size(content, count)
-        size = len(content).to_bytes(4, "little")
-        odd = b"\0" * (len(content) % 2)
-        riff = (12 + len(content) + len(odd)).to_bytes(4, "little")
-        stream = b"".join((b"RIFF", riff, b"WEBPVP8L", size, content, odd))
-        picture = None if self._grey else self._picture_for(out)
-        into = np.empty((*self._picture_shape(count)[:2], 3), np.uint8) if picture is None else picture
-        try:
-            imagecodecs.webp_decode(stream, hasalpha=False, out=into)
-        except (RuntimeError, ValueError) as error:
-            raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
-        if picture is None:
-            self._from_picture(into[..., 0] if self._grey else into, out)
-
-    def _check_size(self, content: bytes, count: int) -> None:
+    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
         # The VP8L header (RFC 9649, section 3.4): a signature byte, then 14 bits width - 1 and 14 bits height - 1.
         bits = int.from_bytes(content[1:5], "little")
         found = ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
-        if len(content) < 5 or content[0] != 0x2F or found != self._picture_shape(count)[:2]:
-            raise CodecError(
-                f"{self.codec_id}: the payload holds a picture of {found}, not {self._picture_shape(count)[:2]}"
-            )
+        if len(content) < 5 or content[0] != 0x2F or found != picture.shape[:2]:
+            raise CodecError(f"{self.codec_id}: the payload holds a picture of {found}, not {picture.shape[:2]}")
+        odd = b"\0" * (len(content) % 2)
+        riff = (12 + len(content) + len(odd)).to_bytes(4, "little")
+        stream = b"".join((b"RIFF", riff, b"WEBPVP8L", len(content).to_bytes(4, "little"), content, odd))
+        imagecodecs.webp_decode(stream, hasalpha=False, out=picture)

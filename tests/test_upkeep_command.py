@@ -1,0 +1,56 @@
+"""`exmem check`, `repair`, `compact`, `export` and `import`, as scripts use them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from exmem import ExemplarMemory
+from tests.exemplars import exemplar, folder_bytes, schema
+
+
+def run(*arguments):
+    script = "from exmem.cli.main import main; main()"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with ExemplarMemory.create(tmp_path / "m", schema=schema("lossless"), max_bytes="200kB", durable=False) as memory:
+        memory.add([exemplar(seed, label=seed % 2, kept=4) for seed in range(12)])
+    return tmp_path / "m"
+
+
+def test_damage_is_told_with_exit_codes_and_repaired(folder):
+    whole = run("check", folder, "--json")
+    assert (whole.returncode, json.loads(whole.stdout)) == (0, {"damage": []})
+    shard = sorted((folder / "image" / "values").glob("c.*"))[0]
+    data = bytearray(shard.read_bytes())
+    data[7] ^= 4
+    shard.write_bytes(bytes(data))
+    damaged = run("check", folder)
+    assert damaged.returncode == 3
+    assert "image/values/c.0.0.0.0.0: exemplar 0: " in damaged.stdout
+    repaired = run("repair", folder, "--json")
+    assert repaired.returncode == 0, repaired.stderr
+    assert json.loads(repaired.stdout)["dropped"] == [0]
+    assert run("check", folder).returncode == 0
+    (folder / "zarr.json").write_text("{}")
+    broken = run("check", folder)
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("exmem: ")
+
+
+def test_a_memory_is_exported_imported_and_compacted(tmp_path, folder):
+    told = json.loads(run("export", folder, tmp_path / "out", "--json").stdout)
+    assert told["exemplars"] == 12
+    told = json.loads(run("import", tmp_path / "out", tmp_path / "again", "--max-bytes", "150kB", "--json").stdout)
+    assert (told["exemplars"], told["max_bytes"]) == (12, 150_000)
+    told = json.loads(run("compact", tmp_path / "again", "--json").stdout)
+    assert told["after_bytes"] == folder_bytes(tmp_path / "again")
+    assert len(told["slots"]) == 12
+    again = run("export", folder, tmp_path / "out")
+    assert again.returncode == 1
+    assert "not empty" in again.stderr
