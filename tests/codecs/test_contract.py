@@ -5,7 +5,7 @@ import json
 import numcodecs
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exmem.codecs import CODECS, get_codec
@@ -84,7 +84,6 @@ def test_tokens_that_equal_the_fill_value_are_data(case):
         assert found[-1].mean() < 6
 
 
-@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 @every
 def test_damage_is_an_error_or_tokens_of_the_right_shape_never_a_crash(case, data):
