@@ -266,7 +266,10 @@ class ExemplarMemory:
             If an exemplar does not fit the schema.
         ExemplarTooLargeError
             If an exemplar could not be stored even in an empty memory.
+        ReadOnlyError
+            If the memory was opened for reading: what a writer has staged is not known here.
         """
+        self._writer()
         return self._policy.plan(self._store.encode([*exemplars]), self._capacity)
 
     def add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddReport:

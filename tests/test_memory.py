@@ -403,6 +403,7 @@ def test_a_memory_opened_for_reading_refuses_changes(made):
     reader = ExemplarMemory.open(memory.location)
     for change in (
         lambda: reader.add([exemplar(0)]),
+        lambda: reader.plan_add([exemplar(0)]),
         lambda: reader.evict([0]),
         reader.commit,
         reader.discard,
