@@ -11,7 +11,6 @@ from exmem.budget import parse_bytes
 from exmem.errors import (
     ReadOnlyError,
     SchemaError,
-    UnknownSlotError,
 )
 from exmem.planning import AddPlan, AddReport, ClassSummary, Policy, summarise
 from exmem.store import Place, Store, Writer, create_store, open_store
@@ -238,14 +237,7 @@ class ExemplarMemory:
         StaleSnapshotError
             If the writer has reclaimed an exemplar since this reader's snapshot.
         """
-        wanted = np.asarray(slots)
-        if wanted.size == 0:
-            wanted = np.zeros(0, np.int64)
-        self._store.catalog.rows(wanted)
-        staged = wanted[wanted >= self._store.catalog.num_slots].tolist()
-        if staged:
-            raise UnknownSlotError(f"slots {staged[:8]} are staged, not committed; call commit() before reading them")
-        return self._store.reader.read(self._store.catalog, wanted)
+        return self._store.reader.read(self._store.catalog, slots)
 
     def plan_add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddPlan:
         """Say what `add` would do, and do nothing.

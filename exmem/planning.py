@@ -114,15 +114,14 @@ class Policy:
         Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written. Only where
         an upper bound fits is measuring left out; the answer is the same.
         """
-        store, everything = self._store, np.arange(len(encoded))
-        bound = store.bound(encoded) if encoded else None
-        fits = bound is not None and bound <= capacity
-        missing = 0 if fits else sum(store.measure([], encoded)) - capacity
+        store, forecast, everything = self._store, self._writer().forecast, np.arange(len(encoded))
+        fits = bool(encoded) and forecast.bound(encoded) <= capacity
+        missing = 0 if fits else sum(forecast.measure([], encoded)) - capacity
         if missing <= 0:
             return AddPlan(np.zeros(0, np.int64), everything, store.next_slot)
         offered = self._candidates(encoded)
         if encoded:
-            _check_fits_alone(store, encoded, offered, capacity)
+            self._check_fits_alone(encoded, offered, capacity)
         going = self._order().victims(lambda slot: int(store.sizes_of([slot])[0]), offered)
         gone: list[int] = []
         while missing > 0:
@@ -134,7 +133,7 @@ class Policy:
             gone += more
             turned_down = {-1 - victim for victim in gone if victim < 0}
             left = [new for index, new in enumerate(encoded) if index not in turned_down]
-            missing = sum(store.measure([slot for slot in gone if slot >= 0], left)) - capacity
+            missing = sum(forecast.measure([slot for slot in gone if slot >= 0], left)) - capacity
         victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
         return AddPlan(victims, np.setdiff1d(everything, [*turned_down]).astype(np.int64), store.next_slot)
 
@@ -174,10 +173,10 @@ class Policy:
         UnknownSlotError
             If one holds no exemplar; nothing was evicted.
         """
-        rows = self._store.catalog.rows(slots)
+        rows, priorities = self._store.catalog.rows(slots), self._store.catalog.priorities_of(slots)
         if not slots:
-            return np.zeros(0)
-        priorities, sizes = self._store.catalog.priorities_of(slots), self._store.sizes_of(slots)
+            return priorities
+        sizes = self._store.sizes_of(slots)
         labels = self._groups(rows[:, 0]).tolist()  # column 0: the class
         gone = list(map(Candidate, labels, priorities.tolist(), sizes.tolist()))
         ledger, self._ledger = self._ledger, None  # it is made again should evicting fail half way
@@ -209,7 +208,7 @@ class Policy:
         BudgetTooSmallError
             If it would not fit even without exemplars; nothing was changed.
         """
-        minimum = sum(self._store.measure(self._store.catalog.slots.tolist(), []))
+        minimum = sum(self._writer().forecast.measure(self._store.catalog.slots.tolist(), []))
         if minimum > capacity:
             raise BudgetTooSmallError(
                 f"{what} of {wanted:,} bytes: {capacity:,} bytes are left for the store, which needs {minimum:,} even "
@@ -240,6 +239,19 @@ class Policy:
             Candidate(label, new.priority, self._store.exemplar_bytes(new))
             for label, new in zip(labels, encoded, strict=True)
         ]
+
+    def _check_fits_alone(self, encoded: Sequence[Encoded], offered: Sequence[Candidate], capacity: int) -> None:
+        largest = max(range(len(offered)), key=lambda index: (offered[index].size, -index))
+        forecast = self._writer().forecast
+        if forecast.bound_alone(encoded[largest]) <= capacity:
+            return
+        alone = sum(forecast.measure(self._store.catalog.slots.tolist(), [encoded[largest]]))
+        if alone > capacity:
+            raise ExemplarTooLargeError(
+                f"exemplar {largest} of {offered[largest].size:,} bytes needs a budget of {alone:,} bytes even in an "
+                f"empty memory, {capacity:,} are available; store fewer tokens of it, lower the quality, or raise "
+                "max_bytes"
+            )
 
     def _writer(self) -> Writer:
         if self._store.writer is None:
@@ -279,16 +291,3 @@ def summarise(store: Store, capacity: int) -> dict[int, ClassSummary]:
         label: ClassSummary(exemplars=int(count), payload_bytes=used[label], quota_bytes=quotas[label])
         for label, count in zip(used, counts, strict=True)
     }
-
-
-def _check_fits_alone(store: Store, encoded: Sequence[Encoded], offered: Sequence[Candidate], capacity: int) -> None:
-    largest = max(range(len(offered)), key=lambda index: (offered[index].size, -index))
-    bound = store.bound_alone(encoded[largest])
-    if bound is not None and bound <= capacity:
-        return
-    alone = sum(store.measure(store.catalog.slots.tolist(), [encoded[largest]]))
-    if alone > capacity:
-        raise ExemplarTooLargeError(
-            f"exemplar {largest} of {offered[largest].size:,} bytes needs a budget of {alone:,} bytes even in an empty "
-            f"memory, {capacity:,} are available; store fewer tokens of it, lower the quality, or raise max_bytes"
-        )

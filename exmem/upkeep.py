@@ -118,7 +118,8 @@ def compact(path: str | os.PathLike[str], *, threads: int | None = None) -> Comp
     """Pack the exemplars of a local store into as few shards and chunks as they need; they get new slots.
 
     Payloads are copied bit for bit into a new folder beside the old one, which then takes its place; the disk needs
-    room for both meanwhile. An interrupted call leaves the store as it was, or packed.
+    room for both meanwhile. An interrupted call leaves the store as it was, or packed; only if it is cut off between
+    the two renames the store lies in `.NAME.before-compacting`, and calling again puts it back first.
 
     Parameters
     ----------
@@ -152,11 +153,10 @@ def compact(path: str | os.PathLike[str], *, threads: int | None = None) -> Comp
             raise StoreExistsError(f"{left} is in the way and no store; move it")
         shutil.rmtree(left, ignore_errors=True)
     store = open_store(folder, writable=True, durable=True, threads=threads)
-    before = sum(store.measure())
+    before, slots = store.measure().objects_bytes, []
     schema, budget = store.layout.schema, store.max_bytes
-    new = create_store(packed, schema, max_bytes=budget, eviction=store.eviction, durable=True, threads=threads)
-    slots: list[int] = []
     try:
+        new = create_store(packed, schema, max_bytes=budget, eviction=store.eviction, durable=True, threads=threads)
         new.put_root(max_bytes=store.max_bytes, charges=store.charges)
         for batch in encoded_batches(store):
             if new.writer is not None:

@@ -121,6 +121,18 @@ def test_budgeted_objects_refuse_a_put_beyond_the_budget_and_count_the_old_objec
     assert (objects.total_bytes, objects.sizes) == (0, {})
 
 
+def test_the_largest_object_is_known_and_knowing_it_does_not_grow_with_the_number_of_puts(tmp_path):
+    objects = BudgetedObjects(LocalObjects(tmp_path, durable=False), max_bytes=10**6)
+    for turn in range(2000):
+        objects.put(f"a/c.{turn % 5}", bytes(1 + turn * 7 % 97))
+        assert objects.largest() == max(objects.sizes.values())
+        assert objects.largest(without={"a/c.0"}) == max(
+            [s for k, s in objects.sizes.items() if k != "a/c.0"], default=0
+        )
+    assert objects.largest(groups=["a"]) == 0
+    assert sum(map(len, objects._largest.values())) < 200
+
+
 @pytest.mark.parametrize(
     ("number", "kind"), [(5, StoreIOError), (28, StoreIOError), (13, ReadOnlyError), (30, ReadOnlyError)]
 )

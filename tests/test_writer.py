@@ -111,10 +111,10 @@ def test_the_quick_bound_is_never_below_what_is_measured(tmp_path_factory, held,
         memory.add([exemplar(seed) for seed in range(held)])
         memory.commit()
         memory.add([exemplar(seed) for seed in range(staged)])
-        store = memory._store
+        store, forecast = memory._store, memory._store.writer.forecast
         new = store.encode([exemplar(seed) for seed in range(100, 100 + added)])
-        assert store.bound(new) >= sum(store.measure([], new))
-        assert store.bound_alone(new[0]) >= sum(store.measure(memory.slots.tolist(), new[:1]))
+        assert forecast.bound(new) >= sum(forecast.measure([], new))
+        assert forecast.bound_alone(new[0]) >= sum(forecast.measure(memory.slots.tolist(), new[:1]))
 
 
 def test_evicting_what_is_staged_and_put_leaves_the_rest_readable(tmp_path):

@@ -8,6 +8,8 @@ from exmem.store.objects import Objects
 
 __all__ = ["BudgetedObjects"]
 
+_MOST_STALE = 64
+
 
 class BudgetedObjects:
     """Objects under a strict budget: the one place where bytes are put, so that none is put beyond the budget.
@@ -145,7 +147,12 @@ class BudgetedObjects:
         if size:
             self.sizes[key] = size
         if size and size != before:
-            heapq.heappush(self._largest.setdefault(key.rpartition("/c.")[0], []), (-size, key))
+            group = _group(key)
+            heap = self._largest.setdefault(group, [])
+            heapq.heappush(heap, (-size, key))
+            if len(heap) > _MOST_STALE + 2 * len(self.sizes):  # most entries are stale: start again
+                heap[:] = [(-held, name) for name, held in self.sizes.items() if _group(name) == group]
+                heapq.heapify(heap)
 
     def _admit(self, key: str, data: bytes) -> None:
         if self.total_bytes + len(data) > self.max_bytes:
@@ -153,3 +160,8 @@ class BudgetedObjects:
                 f"{self.location}/{key} needs {len(data):,} bytes beside {self.total_bytes:,}, "
                 f"the budget is {self.max_bytes:,}; nothing was put"
             )
+
+
+def _group(key: str) -> str:
+    """Return the array that a chunk belongs to; metadata is a group of its own."""
+    return key.rpartition("/c.")[0]

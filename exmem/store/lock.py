@@ -72,15 +72,17 @@ def acquire_lock(objects: BudgetedObjects, *, take_lock: bool = False) -> bool:
         )
 
 
-def release_lock(objects: BudgetedObjects) -> None:
+def release_lock(objects: BudgetedObjects, *, keep: bool = False) -> None:
     """Give the lock back.
 
     Parameters
     ----------
     objects : BudgetedObjects
         The store.
+    keep : bool
+        Whether the lock object stays, as if this writer had died.
     """
-    objects.let_go(LOCK_KEY, keep=False)
+    objects.let_go(LOCK_KEY, keep=keep)
 
 
 def _read(data: bytes | None) -> _Holder | None:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.errors import CodecError, CorruptExemplarError, StaleSnapshotError
+from exmem.errors import CodecError, CorruptExemplarError, StaleSnapshotError, UnknownSlotError
 from exmem.store.catalog import Catalog, live_slots
-from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, shard_bytes, strip_crc
+from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, strip_crc
 from exmem.store.layout import CATALOG_KEY, Layout, RowArray, ShardedArray
 from exmem.store.objects import Objects
 from exmem.store.threads import Threads
@@ -103,13 +103,16 @@ class Reader:
         Raises
         ------
         UnknownSlotError
-            If a slot holds no exemplar.
+            If a slot holds no exemplar, or one that is not committed.
         CorruptExemplarError
             If stored bytes are damaged.
         StaleSnapshotError
             If the writer has reclaimed what this state refers to.
         """
-        rows, wanted = catalog.rows(slots), np.asarray(slots, np.int64)
+        rows, wanted = catalog.rows(slots), np.asarray(slots, np.int64).reshape(-1)
+        staged = wanted[wanted >= catalog.num_slots].tolist()
+        if staged:
+            raise UnknownSlotError(f"slots {staged[:8]} are staged, not committed; call commit() before reading them")
         column = {name: rows[:, at] for at, name in enumerate(catalog.columns)}
         tokens = {
             name: self._read_modality(name, wanted, column[f"{name}.tokens"], catalog.shard_slots)
@@ -147,11 +150,6 @@ class Reader:
             If it is not there any more.
         """
         return bytes(self._take(self._locate(array, slot, shard_slots)))
-
-    def shard_bytes(self, array: ShardedArray, sizes: Sequence[int], shard_slots: int) -> int:
-        """Return the size that a shard of payloads of these sizes must have (0: no payload)."""
-        held = [size for size in sizes if size]
-        return shard_bytes(sum(held), len(held), shard_slots)
 
     def chunk(self, array: RowArray, chunk: int, *, required: bool = False) -> NDArray[Any]:
         """Return one decoded chunk of a row array (not to be changed); zeros where there is none.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -23,9 +23,10 @@ from exmem.store.catalog import Catalog, load_catalog
 from exmem.store.checking import Damage, find_damage
 from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
 from exmem.store.encode import Encoded, encode_exemplars
+from exmem.store.forecast import Forecast
 from exmem.store.layout import LOCK_KEY, Layout, to_bytes, unsealed
 from exmem.store.lock import acquire_lock, release_lock
-from exmem.store.measure import Measure, reserve_bytes
+from exmem.store.measure import Measure
 from exmem.store.objects import TEMPORARY, LocalObjects, Objects
 from exmem.store.reader import Reader
 from exmem.store.repairing import drop_damage
@@ -83,12 +84,12 @@ class Store:
         """The number the next exemplar gets, or a higher one."""
         return self.catalog.num_slots if self.writer is None else self.writer.next_slot
 
-    def measure(self, evicted: Collection[int] = (), added: Sequence[Encoded] = ()) -> Measure:
-        """Measure what the objects take after evicting and adding; see `Writer.measure`."""
+    def measure(self) -> Measure:
+        """Measure what the objects take, with what is staged."""
         if self.writer is not None:
-            return self.writer.measure(evicted, added)
-        sizes = self._objects.sizes()
-        return Measure(sum(sizes.values()), reserve_bytes(sizes, self.layout, self.catalog.shard_slots))
+            return self.writer.forecast.measure([], [])
+        held = BudgetedObjects(self._objects, max_bytes=self.max_bytes)
+        return Forecast(held, self.layout, self.catalog, self.reader, shard_target_bytes=0).measure([], [])
 
     def encode(self, exemplars: Sequence[Exemplar]) -> list[Encoded]:
         """Validate and encode exemplars; see `encode_exemplars`."""
@@ -108,14 +109,6 @@ class Store:
         """Return the bytes an exemplar is accounted with: payloads, checksums, index entries, rows uncompressed."""
         payloads = exemplar.payload_bytes.values()
         return sum(payloads) + CRC_BYTES * len(payloads) + ENTRY_BYTES * len(self.layout.sharded) + self._row_bytes
-
-    def bound(self, added: Sequence[Encoded]) -> int | None:
-        """Return bytes that are certainly enough after adding, None for a reader; see `Forecast.bound`."""
-        return None if self.writer is None else self.writer.forecast.bound(added)
-
-    def bound_alone(self, exemplar: Encoded) -> int | None:
-        """Return bytes that are certainly enough for one exemplar alone; see `Forecast.bound_alone`."""
-        return None if self.writer is None else self.writer.forecast.bound_alone(exemplar)
 
     def check(self) -> Iterator[Damage]:
         """Read and decode everything; see `find_damage`."""
@@ -297,7 +290,7 @@ def open_store(
         if store.writer is not None and not repairing:
             store.writer.recover(unclean=unclean)
     except BaseException:
-        release_lock(budgeted)
+        release_lock(budgeted, keep=unclean)  # the next writer has to know that the last one died
         raise
     return store
 

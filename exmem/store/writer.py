@@ -1,7 +1,7 @@
 """Changing a store: stage, commit, evict, discard, recover (format 1, the commit protocol)."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from exmem.errors import CorruptExemplarError, StaleSnapshotError, StoreError
 from exmem.store.budgeted import BudgetedObjects
@@ -9,8 +9,7 @@ from exmem.store.catalog import Catalog, catalog_chunk_key
 from exmem.store.chunks import append_crc, build_shard, index_bytes
 from exmem.store.encode import Encoded
 from exmem.store.forecast import Forecast
-from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, chunk_number, to_bytes
-from exmem.store.measure import Measure
+from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, chunk_number
 from exmem.store.objects import TEMPORARY
 from exmem.store.reader import Reader
 
@@ -52,10 +51,6 @@ class Writer:
     def next_slot(self) -> int:
         """The number the next exemplar gets, or a higher one where a shard is full."""
         return self.forecast.next_slot
-
-    def measure(self, evicted: Collection[int], added: Sequence[Encoded]) -> Measure:
-        """Measure what the objects will take; see `Forecast.measure`."""
-        return self.forecast.measure(evicted, added)
 
     def stage(self, exemplars: Sequence[Encoded]) -> list[int]:
         """Give slots to exemplars that were admitted; full shards and chunks are put at once, but are not committed.
@@ -155,13 +150,7 @@ class Writer:
                 data = catalog.encode_chunk(chunk, stop=catalog.num_slots, without=committed)
                 self._replace(catalog_chunk_key(chunk), data)
                 self._early.discard(chunk)
-            document = self._layout.catalog_document(
-                slots=catalog.num_slots,
-                generation=catalog.generation + 1,
-                shard_slots=catalog.shard_slots,
-                capacity=catalog.capacity,
-            )
-            self._commit(to_bytes(document))
+            self._commit(self.forecast.documents(catalog.num_slots, catalog.shard_slots)[CATALOG_KEY])
             catalog.generation += 1
         catalog.remove(gone)
         self.forecast.num_staged -= len(gone) - len(committed)
