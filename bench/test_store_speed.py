@@ -131,7 +131,15 @@ def test_random_batches_against_the_bare_decoder(benchmark, tmp_path, codec):
 
     np.testing.assert_array_equal(ours(), theirs())
     assert ours().any()
+
+    def unchecked():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("exmem.store.reader.strip_crc", lambda data: data[:-4])
+            return ours()
+
     mine, decoder = interleaved(ours, theirs)
+    checked, without = interleaved(ours, unchecked)
+    benchmark.extra_info["of_the_time_goes_to_checksums"] = round(1 - without / checked, 2)
     again, copying = interleaved(ours, copied)
     benchmark.extra_info["of_bare_decoder"] = round(decoder / mine, 2)
     benchmark.extra_info["of_copying_in_RAM"] = round(copying / again, 2)

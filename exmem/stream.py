@@ -22,7 +22,8 @@ class StreamReservoir:
     So at any moment the memory holds exactly the arrivals whose key is above a threshold that only rises: this is what
     uniform means here. Which ones these are depends neither on when they came nor on their class. Where exemplars are
     of unequal size, all of one size have the same chance, and larger ones a slightly smaller one, because a large
-    exemplar raises the threshold by more; the difference is of the order of its share of the budget.
+    exemplar raises the threshold by more; the difference is of the order of its share of the budget. All this holds
+    while the memory is changed through the reservoir alone: what is discarded or evicted otherwise is missing.
 
     Parameters
     ----------

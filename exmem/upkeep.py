@@ -51,7 +51,7 @@ class CompactReport:
 
 
 def check(place: Place, *, threads: int | None = None) -> list[Damage]:
-    """Read and decode every byte of a store.
+    """Read and decode every byte of a store; what a writer evicts meanwhile is reported as missing.
 
     Parameters
     ----------

@@ -317,12 +317,14 @@ def load_catalog(objects: Objects, layout: Layout) -> Catalog:
     catalog = Catalog(columns, num_slots=num_slots, **arrangement)
     catalog.document = data
     most = layout.most_tokens
-    for key in objects.keys("catalog"):  # those that are there, however many slots the metadata claims
+    chunks = {}  # those that are there, however many slots the metadata claims
+    for key in objects.keys("catalog"):
         chunk = chunk_number(key, "catalog/c.")
-        if chunk is None or key != catalog_chunk_key(chunk) or chunk * CATALOG_CHUNK_ROWS >= num_slots:
-            continue
+        if chunk is not None and key == catalog_chunk_key(chunk) and chunk * CATALOG_CHUNK_ROWS < num_slots:
+            chunks[key] = chunk
+    for chunk, found in zip(chunks.values(), objects.get_many([*chunks]), strict=True):
         try:
-            table = decode_rows(objects.get(key) or b"", (CATALOG_CHUNK_ROWS, len(columns)), "int64", transposed=True)
+            table = decode_rows(found or b"", (CATALOG_CHUNK_ROWS, len(columns)), "int64", transposed=True)
         except CodecError as error:
             catalog.damaged[chunk] = str(error)
             continue

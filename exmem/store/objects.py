@@ -31,6 +31,9 @@ class Objects(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return an object, None when it is missing."""
 
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return several objects; at once where that is faster."""
+
     def view(self, key: str) -> "bytes | mmap.mmap | None":
         """Return an object for random access, None when it is missing; later puts do not change it."""
 
@@ -118,6 +121,10 @@ class LocalObjects:
             return None
         except OSError as error:
             raise self._failure(key, "read", error) from error
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the content of several files, None for those that are missing."""
+        return [self.get(key) for key in keys]
 
     def view(self, key: str) -> bytes | mmap.mmap | None:
         """Map a file, None when it is missing; a later put replaces the file, not the mapping."""

@@ -175,41 +175,57 @@ class Reader:
         StaleSnapshotError
             If it is required and not there.
         """
-        key, shape = array.key(chunk), (array.chunk_rows, *array.shape)
-        if key in self._chunks:
-            self._chunks.move_to_end(key)
-            return self._chunks[key]
-        data = self._objects.get(key)
-        if data is None and required:
-            raise self._stale(chunk * array.chunk_rows, key)
+        key = array.key(chunk)
+        if key not in self._chunks:
+            data = self._objects.get(key)
+            if data is None:
+                if required:
+                    raise self._stale(chunk * array.chunk_rows, key)
+                return np.zeros((array.chunk_rows, *array.shape), array.dtype)
+            self._keep_chunk(array, chunk, data)
+        self._chunks.move_to_end(key)
+        return self._chunks[key]
+
+    def _keep_chunk(self, array: RowArray, chunk: int, data: bytes) -> None:
+        key, first = array.key(chunk), chunk * array.chunk_rows
         try:
-            rows = np.zeros(shape, array.dtype) if data is None else decode_rows(data, shape, array.dtype)
+            rows = decode_rows(data, (array.chunk_rows, *array.shape), array.dtype)
         except CodecError as error:
-            first = chunk * array.chunk_rows
             raise CorruptExemplarError(
                 f"{self._objects.location}: exemplars {first}..{first + array.chunk_rows - 1} are damaged in {key} "
                 f"({error})"
             ) from error
-        if data is None:
-            return rows
-        if required:
-            self._note_live(array, chunk)
         self._chunks[key] = rows
         while len(self._chunks) > max(1, _MAX_CACHED_BYTES // rows.nbytes):
             dropped, _ = self._chunks.popitem(last=False)
             self._live.pop(dropped, None)
-        return rows
 
-    def _note_live(self, array: RowArray, chunk: int) -> None:
-        """Note for which slots a chunk that was just read is right, if something was committed since the snapshot.
+    def _fetch_chunks(
+        self, array: RowArray, chunks: Sequence[int]
+    ) -> dict[int, tuple[NDArray[Any], frozenset[int] | None]]:
+        """Return chunks of a row array that must be there, and the slots they are right for (None: all).
 
-        An eviction takes slots out of the catalog before it clears their rows: what is in the catalog after the chunk
-        was read was not yet cleared when it was read.
+        Those that are not cached are fetched at once.
+
+        If something was committed since the snapshot, it is noted for which slots a fetched chunk is right. An eviction
+        takes slots out of the catalog before it clears their rows: what is in the catalog after a chunk was read was
+        not yet cleared when it was read.
         """
-        if self._snapshot is not None and self._objects.get(CATALOG_KEY) != self._snapshot:
-            first = chunk * array.chunk_rows
-            columns = len(self._layout.columns)
-            self._live[array.key(chunk)] = live_slots(self._objects, columns, first, first + array.chunk_rows)
+        absent = [chunk for chunk in chunks if array.key(chunk) not in self._chunks]
+        cached = {chunk: array.key(chunk) for chunk in chunks if chunk not in absent}
+        found = {chunk: (self._chunks[key], self._live.get(key)) for chunk, key in cached.items()}
+        fetched = self._objects.get_many([array.key(chunk) for chunk in absent])
+        outdated = bool(absent) and self._snapshot is not None and self._objects.get(CATALOG_KEY) != self._snapshot
+        for chunk, data in zip(absent, fetched, strict=True):
+            key, first = array.key(chunk), chunk * array.chunk_rows
+            if data is None:
+                raise self._stale(first, key)
+            self._keep_chunk(array, chunk, data)
+            if outdated:
+                columns = len(self._layout.columns)
+                self._live[key] = live_slots(self._objects, columns, first, first + array.chunk_rows)
+            found[chunk] = self._chunks[key], self._live.get(key)
+        return found
 
     def _read_modality(
         self, name: str, slots: NDArray[np.int64], counts: NDArray[np.int64], shard_slots: int
@@ -295,10 +311,10 @@ class Reader:
     def _rows(self, array: RowArray, slots: NDArray[np.int64]) -> NDArray[Any]:
         out = np.zeros((len(slots), *array.shape), array.dtype)
         chunks, places = np.divmod(slots, array.chunk_rows)
-        for chunk in np.unique(chunks).tolist():
+        found = self._fetch_chunks(array, np.unique(chunks).tolist())
+        for chunk, (rows, live) in found.items():
             at = chunks == chunk
-            out[at] = self.chunk(array, chunk, required=True)[places[at]]
-            live = self._live.get(array.key(chunk))
+            out[at] = rows[places[at]]
             reclaimed = [] if live is None else [slot for slot in slots[at].tolist() if slot not in live]
             if reclaimed:
                 raise self._stale(reclaimed[0], array.key(chunk))

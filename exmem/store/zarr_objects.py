@@ -61,9 +61,13 @@ class ZarrObjects:
         """Return a whole object, None when it is missing."""
         return self.get(key)
 
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return several objects, fetched at once."""
+        return self._run(self._fetched(keys))
+
     def views(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
         """Return several whole objects, fetched at once."""
-        return self._run(self._fetched(keys))
+        return [*self.get_many(keys)]
 
     def put(self, key: str, data: bytes) -> None:
         """Create or replace an object.
@@ -101,7 +105,7 @@ class ZarrObjects:
     def flush(self) -> None:
         """Do nothing: each put is as durable as the store makes it."""
 
-    async def _fetched(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
+    async def _fetched(self, keys: Sequence[str]) -> list[bytes | None]:
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def fetch(key: str) -> bytes | None:
@@ -156,9 +160,9 @@ class SlashedObjects(ZarrObjects):
         data = super().get(_slashed(key))
         return data if data is None or not key.endswith("zarr.json") else data.replace(_SLASH, _DOT)
 
-    def views(self, keys: Sequence[str]) -> list[bytes | mmap.mmap | None]:
-        """Return several whole objects, fetched at once."""
-        return super().views([_slashed(key) for key in keys])
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return several chunks, fetched at once."""
+        return super().get_many([_slashed(key) for key in keys])
 
     def put(self, key: str, data: bytes) -> None:
         """Create or replace an object; see `ZarrObjects.put`."""

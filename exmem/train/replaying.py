@@ -50,7 +50,7 @@ class Exemplars:
             )
         self._config, self._backbone, self._recipe = config, backbone, recipe
         self._path, self._features = memory, features
-        self._streams: list[Stream] = []
+        self._streams: dict[int, Stream] = {}  # phase -> streams of what it added
         self._place_of: dict[int, tuple[int, int]] = {}
         self._dataset = ReplayDataset(memory, fill=config.fill)
 
@@ -82,11 +82,14 @@ class Exemplars:
             return
         held = set(self.slots.tolist())
         self._place_of = {slot: place for slot, place in self._place_of.items() if slot in held}
+        used = {earlier for earlier, _ in self._place_of.values()}
+        self._streams = {earlier: stream for earlier, stream in self._streams.items() if earlier in used}
         if len(new):
-            file = self._features / f"exemplars-{phase}.safetensors"
-            self._streams.append(load_or_embed(file, lambda: embed_rows(self._backbone, self._tokens, new, advance)))
-            part = len(self._streams) - 1
-            self._place_of.update({slot: (part, row) for row, slot in enumerate(new.tolist())})
+            self._take(
+                phase,
+                new,
+                load_or_embed(self._file(phase), lambda: embed_rows(self._backbone, self._tokens, new, advance)),
+            )
 
     def restore(self, phase: int, slots: NDArray[np.int64]) -> None:
         """Take the streams of an earlier phase from where they were kept.
@@ -100,16 +103,12 @@ class Exemplars:
         """
         if not self._config.cache_features:
             return
-        file = self._features / f"exemplars-{phase}.safetensors"
-        held = set(self.slots.tolist())
+        held, file = self.slots, self._file(phase)
         if not file.exists():  # it was deleted: computed again, without what was evicted since
-            slots = slots[np.isin(slots, self.slots)]
-        if len(slots):
-            self._streams.append(
-                load_stream(file) if file.exists() else embed_rows(self._backbone, self._tokens, slots)
-            )
-            part = len(self._streams) - 1
-            self._place_of.update({slot: (part, row) for row, slot in enumerate(slots.tolist()) if slot in held})
+            slots = slots[np.isin(slots, held)]
+        if np.isin(slots, held).any():
+            stream = load_stream(file) if file.exists() else embed_rows(self._backbone, self._tokens, slots)
+            self._take(phase, slots, stream)
 
     def streams(self, slots: NDArray[np.int64]) -> Stream:
         """Return streams by slot.
@@ -181,6 +180,14 @@ class Exemplars:
             labels = torch.tensor([label_of[slot] for slot in chosen.tolist()])
             partners = text_partners(labels, probability=chance, generator=generator)
             yield self.streams(chosen).with_text_of(partners.to(self._backbone.pixel_mean.device)), labels
+
+    def _file(self, phase: int) -> Path:
+        return self._features / f"exemplars-{phase}.safetensors"
+
+    def _take(self, phase: int, slots: NDArray[np.int64], stream: Stream) -> None:
+        held = set(self.slots.tolist())
+        self._streams[phase] = stream
+        self._place_of.update({slot: (phase, row) for row, slot in enumerate(slots.tolist()) if slot in held})
 
     def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
         return self._recipe.restore(self._dataset.__getitems__(slots.tolist()))
