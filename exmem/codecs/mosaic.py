@@ -17,9 +17,9 @@ __all__ = ["MosaicCodec"]
 class MosaicCodec(PayloadCodec, abc.ABC):
     """The kept patches as a single column, each padded with its own edge to whole blocks of the image codec.
 
-    (Choice, measured by `bench/codecs.py` on photographs at 40 % kept, against a square mosaic without padding, headers
-    aside: JPEG is 13 % smaller for 32-pixel patches, 2 % smaller and 1.1 dB better for 14-pixel ones, lossless WebP 1-3 %
-    smaller, because no block mixes two patches and no filler tiles are needed.)
+    (Choice, measured by `bench/codecs.py` on photographs at 40 % kept, against a square mosaic without padding,
+    headers aside: JPEG is 13 % smaller for 32-pixel patches, 2 % smaller and 1.1 dB better for 14-pixel ones,
+    lossless WebP 1-3 % smaller, because no block mixes two patches and no filler tiles are needed.)
 
     Parameters
     ----------

@@ -20,9 +20,9 @@ _PIXEL_FORMATS = {"420": "YUV420", "444": "YUV444"}
 class PatchAvif(MosaicCodec):
     """The kept patches of an image as one AVIF mosaic.
 
-    (Measured by `bench/codecs.py`, 32-pixel patches: quality 60 takes 22 % fewer bytes than `patch_jpeg` at quality 75 and is
-    0.8 dB better, and encodes 60 times slower. Its container costs some 300 bytes an exemplar, so it does not pay below
-    about 1.5 kB.)
+    (Measured by `bench/codecs.py`, 32-pixel patches: quality 60 takes 22 % fewer bytes than `patch_jpeg` at quality
+    75 and is 0.8 dB better, and encodes 60 times slower. Its container costs some 300 bytes an exemplar, so it does
+    not pay below about 1.5 kB.)
 
     Parameters
     ----------

@@ -19,8 +19,8 @@ _MOST = 2**18  # the smallest limit of any profile
 class PatchJxl(MosaicCodec):
     """The kept patches of an image as one JPEG XL mosaic.
 
-    (Measured by `bench/codecs.py`, 32-pixel patches: distance 2.5 takes 9 % fewer bytes than `patch_jpeg` at quality 75
-    and is 0.9 dB better; it encodes some 20 and decodes some 4 times slower.)
+    (Measured by `bench/codecs.py`, 32-pixel patches: distance 2.5 takes 9 % fewer bytes than `patch_jpeg` at quality
+    75 and is 0.9 dB better; it encodes some 20 and decodes some 4 times slower.)
 
     Parameters
     ----------

@@ -21,8 +21,8 @@ class PatchWebp(MosaicCodec):
     """The kept patches of an image as one lossless WebP mosaic, bit for bit.
 
     (Choice, measured by `bench/codecs.py`: 0.44 of the raw bytes for 32-pixel patches, 0.51 for 14-pixel ones, 4-5 %
-    more than JPEG XL at effort 7, but decoded 7-10 times faster; PNG takes 0.57 and 0.63, JPEG-LS 0.52 and 0.59, zstd 0.73 and
-    0.76.) The container's 20 bytes are not stored.
+    more than JPEG XL at effort 7, but decoded 7-10 times faster; PNG takes 0.57 and 0.63, JPEG-LS 0.52 and 0.59, zstd
+    0.73 and 0.76.) The container's 20 bytes are not stored.
 
     Parameters
     ----------
