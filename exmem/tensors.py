@@ -1,7 +1,7 @@
 """Token batches as torch tensors: what scorers, fills and backbones work on."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -23,11 +23,14 @@ class TokenTensors:
         Positions in the dense sequence; 0 where `keep` is False.
     keep : Tensor, shape (B, K), bool
         True for a token, False for padding.
+    unknown : Tensor, shape (B, K), bool, optional
+        True for a token whose place is known and whose value is not: a backbone puts its mask token there.
     """
 
     values: Tensor
     positions: Tensor
     keep: Tensor
+    unknown: Tensor | None = None
 
     @classmethod
     def from_numpy(cls, tokens: PaddedTokens) -> "TokenTensors":
@@ -76,7 +79,7 @@ class TokenTensors:
         TokenTensors
             Those rows.
         """
-        return TokenTensors(self.values[rows], self.positions[rows], self.keep[rows])
+        return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TokenTensors":
         """Return the same tokens on another device.
@@ -93,15 +96,15 @@ class TokenTensors:
         TokenTensors
             The tokens there.
         """
-        return TokenTensors(
-            self.values.to(device, non_blocking=non_blocking),
-            self.positions.to(device, non_blocking=non_blocking),
-            self.keep.to(device, non_blocking=non_blocking),
-        )
+        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "TokenTensors":
         """Return the same tokens in page-locked memory."""
-        return TokenTensors(self.values.pin_memory(), self.positions.pin_memory(), self.keep.pin_memory())
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "TokenTensors":
+        unknown = None if self.unknown is None else change(self.unknown)
+        return TokenTensors(change(self.values), change(self.positions), change(self.keep), unknown)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from exmem.backbones.stream import Stream
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
+from exmem.masking.base import Similarity
 from exmem.tensors import TensorBatch, TokenTensors
 from exmem.tokens import PaddedTokens, TokenBatch, TokenSpec
 
@@ -172,13 +173,15 @@ class Backbone(nn.Module, abc.ABC):
         return frozenset(self.tokenizer.all_special_ids)
 
     @abc.abstractmethod
-    def embed(self, batch: TensorBatch) -> Stream:
-        """Run the frozen part, without gradient.
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Stream:
+        """Run the frozen part.
 
         Parameters
         ----------
         batch : TensorBatch
             Modalities `image` and `text`; one that is missing counts as empty.
+        gradient : bool
+            Whether gradients are recorded, for scorers that need them; its weights stay as they are either way.
 
         Returns
         -------
@@ -251,6 +254,23 @@ class Backbone(nn.Module, abc.ABC):
         SequenceLayout
             Places of image and text tokens.
         """
+
+    def similarity(self, batch: TensorBatch, stream: Stream) -> Similarity | None:
+        """Score texts by their similarity to images.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            What was embedded.
+        stream : Stream
+            What `embed` returned for it.
+
+        Returns
+        -------
+        Similarity or None
+            None where image and text share the last layer, whose attention says more.
+        """
+        return None
 
     def lora_targets(self) -> list[str]:
         """Return the names of the linear layers that LoRA adapts: query and value of the trainable blocks."""

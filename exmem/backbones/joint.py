@@ -141,9 +141,9 @@ class Joint(Backbone):
             std=std,
         )
 
-    def embed(self, batch: TensorBatch) -> Stream:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Stream:
         """Run the lower vision blocks and the text encoder; see `Backbone.embed`."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
             hidden = self._embed_image(image.values, image.positions, image.keep)
             prefix_keep = image.keep.new_ones(len(batch), self.num_prefix)

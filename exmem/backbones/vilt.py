@@ -117,9 +117,9 @@ class Vilt(Backbone):
             std=std,
         )
 
-    def embed(self, batch: TensorBatch) -> Stream:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Stream:
         """Embed both modalities and run the frozen blocks; see `Backbone.embed`."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
             embeddings = self.model.embeddings
             table = self._positions()
@@ -168,8 +168,11 @@ class Vilt(Backbone):
     def attention_taps(self) -> list[AttentionTap]:
         """Return the projections of all blocks."""
         heads = int(self.model.config.num_attention_heads)
-        layers = (layer.attention.attention for layer in self.model.encoder.layer)
-        return [AttentionTap(attention.query, attention.key, heads) for attention in layers]
+        parts = (layer.attention for layer in self.model.encoder.layer)
+        return [
+            AttentionTap(part.attention.query, part.attention.key, part.attention.value, part.output.dense, heads)
+            for part in parts
+        ]
 
     def layout(self, stream: Stream, layer: int) -> SequenceLayout:
         """Say where tokens stand, alike in all layers; see `Backbone.layout`."""

@@ -12,6 +12,12 @@ from exmem.masking.attention import AttentionTap
 
 __all__ = ["VisionParts"]
 
+_PROJECTIONS = {  # names of the linear layers in the families of transformers
+    "query": "query|q_proj",
+    "key": "key|k_proj",
+    "value": "value|v_proj",
+    "output": r"attention\.output\.dense|o_proj|out_proj",
+}
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
 
 
@@ -117,12 +123,15 @@ class VisionParts:
         return table
 
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the query and key projections of every block, as they are now (tuners wrap them)."""
-        return [AttentionTap(_find(block, "query"), _find(block, "key"), self.num_heads) for block in self.blocks]
+        """Return the attention projections of every block, as they are now (tuners wrap them)."""
+        return [
+            AttentionTap(num_heads=self.num_heads, **{kind: _find(block, kind) for kind in _PROJECTIONS})
+            for block in self.blocks
+        ]
 
 
 def _find(block: nn.Module, kind: str) -> nn.Module:
-    pattern = re.compile(rf"(^|\.)({kind}|{kind[0]}_proj)\Z")
+    pattern = re.compile(rf"(^|\.)({_PROJECTIONS[kind]})\Z")
     found = [module for name, module in block.named_modules() if pattern.search(name)]
     if len(found) != 1:
         raise SchemaError(f"{type(block).__name__}: expected one {kind} projection, found {len(found)}")

@@ -20,32 +20,46 @@ class AttentionTap(NamedTuple):
         The query projection, (B, T, D) -> (B, T, D).
     key : Module
         The key projection.
+    value : Module
+        The value projection.
+    output : Module
+        The output projection; its input is what the heads have read, (B, T, D), head after head.
     num_heads : int
         Heads H; D is a multiple of it.
     """
 
     query: nn.Module
     key: nn.Module
+    value: nn.Module
+    output: nn.Module
     num_heads: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SequenceLayout:
-    """Where tokens stand in the sequence of a layer; the class token is its first.
+    """Where tokens stand in the sequence of a layer.
 
     Parameters
     ----------
-    image : slice
-        Image tokens.
+    image : slice or None
+        Image tokens; None in a layer that has none.
     text : slice or None
         Text tokens; None in a layer that has none.
     keep : Tensor, shape (B, T), bool
         True for a token, False for padding.
+    query : slice or None
+        The query whose attention scores the tokens: the class token, or the probe of an attention pooling; None in a
+        layer that has neither, where the mean over all queries is taken (a choice).
+    residual : bool
+        Whether queries are tokens of the same sequence, which a residual connection carries on; False for an attention
+        pooling, whose probe is no token.
     """
 
-    image: slice
+    image: slice | None
     text: slice | None
     keep: Tensor
+    query: slice | None = dataclasses.field(default_factory=lambda: slice(0, 1))
+    residual: bool = True
 
 
 @dataclasses.dataclass(eq=False)

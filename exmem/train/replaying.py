@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from exmem.augment import exchange_text, text_partners
 from exmem.backbones import Backbone, Stream
 from exmem.errors import SchemaError
+from exmem.recipes import Recipe
 from exmem.replay import ReplayDataset, get_sampler, replay_loader
 from exmem.tensors import TensorBatch
 from exmem.train.config import TrainConfig
 from exmem.train.features import Advance, embed_rows, load_or_embed, load_stream
-from exmem.train.recipes import Recipe
 
 __all__ = ["Exemplars"]
 

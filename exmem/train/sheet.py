@@ -8,9 +8,9 @@ import numpy as np
 
 from exmem.backbones import Backbone, unpatchify
 from exmem.data import ImageText
+from exmem.recipes import Recipe
 from exmem.replay import ReplayDataset, fill_zero
 from exmem.train.plots import draw_accuracy
-from exmem.train.recipes import Recipe
 from exmem.train.storing import stored_rows
 from exmem.train.trainer import Trainer
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from exmem.data import ImageText
 from exmem.memory import ExemplarMemory
 from exmem.planning import AddPlan
+from exmem.recipes import Recipe
 from exmem.selection import herding, random_order
 from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
-from exmem.train.recipes import Recipe
 
 __all__ = ["Candidates", "rank_examples", "store_phase", "stored_rows"]
 

@@ -30,9 +30,9 @@ from exmem.train.features import (
 )
 from exmem.train.folder import RunFolder
 from exmem.train.learner import ClassMeans, Learner
+from exmem.train.making import make_recipe
 from exmem.train.metrics import accuracies
 from exmem.train.progress import RunProgress
-from exmem.train.recipes import make_recipe
 from exmem.train.replaying import Exemplars
 from exmem.train.scenario import Scenario
 from exmem.train.storing import Candidates, rank_examples, store_phase

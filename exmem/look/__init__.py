@@ -1,0 +1,3 @@
+"""Pictures and pages of exemplars and scores."""
+
+__all__: list[str] = []
