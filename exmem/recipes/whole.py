@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import interpolate
 
-from exmem.backbones import Backbone, patchify
+from exmem.backbones import Backbone
+from exmem.replay import patches_of, upsampled
 from exmem.tensors import TensorBatch, TokenTensors
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
 
@@ -87,14 +86,9 @@ class WholePicture:
         TensorBatch
             Tokens of the backbone; all patches are kept.
         """
-        pictures = batch.tokens["image"].values[:, 0]
         size = self.backbone.image_size
-        if self.side != size:
-            channels_first = pictures.permute(0, 3, 1, 2).float()
-            larger = interpolate(channels_first, size=(size, size), mode="bicubic", align_corners=False)
-            pictures = larger.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        patches = torch.from_numpy(patchify(pictures.contiguous().numpy(), self.backbone.patch))
-        tokens = {**batch.tokens, "image": TokenTensors.dense(patches)}
+        pictures = upsampled(batch.tokens["image"].values, (size, size))[:, 0]
+        tokens = {**batch.tokens, "image": TokenTensors.dense(patches_of(pictures, self.backbone.patch))}
         return TensorBatch(tokens, batch.labels, batch.extras)
 
 
