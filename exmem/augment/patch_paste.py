@@ -71,7 +71,9 @@ class PatchPaste:
         free = other.keep & ~_is_held(own, other.positions)
         if other.unknown is not None:
             free &= ~other.unknown
-        counts = (free.sum(1) * self.ratio).round().long().clamp(max=self.most)
+        counts = (free.sum(1) * self.ratio).round().long()
+        if self.most is not None:
+            counts = counts.clamp(max=self.most)
         pasted = random_subset(free, counts, generator=generator)
         unknown = None if own.unknown is None else torch.cat([own.unknown, torch.zeros_like(pasted)], 1)
         both = TokenTensors(
