@@ -38,9 +38,8 @@ class CentreScores:
         }
         if not {"image", "text"} <= valid.keys():
             return ScoreMaps(scores, valid)
-        image, text = (_uniform(valid[name]) for name in ("image", "text"))
         pairs = (valid["text"][:, :, None] & valid["image"][:, None, :]).astype(np.float32)
-        return ScoreMaps(scores, valid, pairs * image[:, None, :], pairs.transpose(0, 2, 1) * text[:, None, :])
+        return ScoreMaps(scores, valid, _uniform(pairs), _uniform(pairs.transpose(0, 2, 1)))
 
 
 def centre_distances(grid: tuple[int, int]) -> NDArray[np.float64]:
@@ -62,12 +61,14 @@ def centre_distances(grid: tuple[int, int]) -> NDArray[np.float64]:
     array([1.5, 0.5, 0.5, 1.5])
     """
     rows, columns = (np.arange(length) - (length - 1) / 2 for length in grid)
-    return np.hypot(rows[:, None], columns[None, :]).ravel()
+    distances: NDArray[np.float64] = np.hypot(rows[:, None], columns[None, :]).ravel()
+    return distances
 
 
 def _distances(model: ScorableModel, name: str, length: int) -> NDArray[np.float64]:
     return centre_distances(model.grid) if name == "image" else np.arange(length, dtype=np.float64)
 
 
-def _uniform(valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return (valid / np.maximum(valid.sum(1, keepdims=True), 1)).astype(np.float32)
+def _uniform(pairs: NDArray[np.float32]) -> NDArray[np.float32]:
+    shares: NDArray[np.float32] = pairs / np.maximum(pairs.sum(2, keepdims=True), 1)
+    return shares

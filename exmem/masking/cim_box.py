@@ -36,9 +36,9 @@ class CimBox:
 
     Notes
     -----
-    After CIM (Luo et al. 2023, "Class-Incremental Exemplar Compression for Class-Incremental Learning", CVPR), whose box
-    encloses the thresholded class activation map of a convolutional network and whose outside is down-sampled, not
-    dropped. Attention instead of the activation map is our choice.
+    After CIM (Luo et al. 2023, "Class-Incremental Exemplar Compression for Class-Incremental Learning", CVPR), whose
+    box encloses the thresholded class activation map of a convolutional network and whose outside is down-sampled,
+    not dropped. Attention instead of the activation map is our choice.
     """
 
     def __init__(self, *, threshold: float = 0.5, layers: Sequence[int] | None = (-1,)) -> None:

@@ -209,7 +209,8 @@ def fit_bytes(
 
     Examples
     --------
-    >>> fit_bytes(np.array([[3.0, 1.0, 2.0]], np.float32), max_bytes=25, encoded_bytes=lambda row, keep: 10 * keep.sum())
+    >>> scores = np.array([[3.0, 1.0, 2.0]], np.float32)
+    >>> fit_bytes(scores, max_bytes=25, encoded_bytes=lambda row, keep: 10 * keep.sum())
     array([[ True, False,  True]])
     """
     there = _checked(scores, valid)

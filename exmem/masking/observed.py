@@ -280,8 +280,8 @@ def carry_down(
     """Follow what the query reads, layer by layer, from the top of the chosen layers down to the tokens.
 
     The row of the class token in a product of maps M_top ... M_1 is the vector e M_top ... M_1, where e is 1 at the
-    class token and 0 elsewhere. Matrix products are associative, so the vector may be carried through one map at a time,
-    from the top, and the product of the matrices is never formed; each M is a mix of the identity (the residual
+    class token and 0 elsewhere. Matrix products are associative, so the vector may be carried through one map at a
+    time, from the top, and the product of the matrices is never formed; each M is a mix of the identity (the residual
     connection) and of the layer's attention A, so v M needs v and v A alone.
 
     Text that enters in the middle of a model stands in no layer below: its part of the vector is final there.

@@ -56,7 +56,8 @@ def allocate(values: NDArray[np.float64], sizes: NDArray[np.float64], max_bytes:
     def best(multiplier: float) -> NDArray[np.int64]:
         net = values - multiplier * sizes
         ties = net >= net.max(axis=1, keepdims=True)
-        return np.where(ties, sizes, np.inf).argmin(axis=1)
+        chosen: NDArray[np.int64] = np.where(ties, sizes, np.inf).argmin(axis=1)
+        return chosen
 
     def fits(choice: NDArray[np.int64]) -> bool:
         return bool(sizes[items, choice].sum() <= max_bytes)
