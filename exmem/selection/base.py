@@ -124,4 +124,5 @@ def unit_rows(features: NDArray[np.floating]) -> NDArray[np.float64]:
         raise InvalidExemplarError(f"expected finite features (N, D) without NaN, got shape {features.shape}")
     rows = features.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    rows /= np.where(norms > 0, norms, 1.0)
+    return rows
