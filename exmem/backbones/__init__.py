@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from exmem.backbones.base import Backbone, patchify, unpatchify
+from exmem.backbones.base import Backbone
 from exmem.backbones.joint import Joint
+from exmem.backbones.patches import patchify, unpatchify
 from exmem.backbones.stream import Stream
 from exmem.backbones.vilt import Vilt
 from exmem.errors import SchemaError
