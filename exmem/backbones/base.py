@@ -85,7 +85,13 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures; a backbone of other pictures than squares has only `picture_size`."""
+        """Side of the square pictures.
+
+        Raises
+        ------
+        SchemaError
+            If they are no squares: `picture_size` has height and width.
+        """
         height, width = self.picture_size
         if height != width:
             raise SchemaError(f"the pictures of this backbone are {height} x {width}, no squares; use picture_size")
@@ -247,7 +253,7 @@ class Backbone(nn.Module, abc.ABC):
         """
 
     def similarity(self, batch: TensorBatch, stream: Stream) -> Similarity | None:
-        """Score texts by their similarity to images.
+        """Score texts by their similarity to images; hooks on projections see this pass too.
 
         Parameters
         ----------

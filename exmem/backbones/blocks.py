@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap
 
-__all__ = ["attention_mask", "attention_tap", "blocks_of", "pooled", "projection", "run_blocks", "tuned_from"]
+__all__ = [
+    "attention_bias",
+    "attention_mask",
+    "attention_tap",
+    "blocks_of",
+    "pooled",
+    "projection",
+    "run_blocks",
+    "tuned_from",
+]
 
 _PROJECTIONS = {  # names of the linear layers in the families of transformers
     "query": "query|q_proj",
@@ -126,9 +135,7 @@ def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None)
     Tensor, shape (B, T, D)
         Hidden states after the last block.
     """
-    # Added to the logits, which every implementation of attention understands. The least number instead of -inf: a
-    # query that may attend to nothing (it is padding itself) must not become NaN.
-    bias = None if mask is None else hidden.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(hidden.dtype).min)
+    bias = attention_bias(mask, hidden.dtype)
     for block in blocks:
         takes_mask = "attention_mask" in inspect.signature(block.forward).parameters
         found: Any = block(hidden, attention_mask=bias) if takes_mask else block(hidden)
@@ -151,6 +158,27 @@ def attention_mask(*keeps: Tensor) -> Tensor | None:
     """
     keep = torch.cat(keeps, 1)
     return None if bool(keep.all()) else keep[:, None, None, :]
+
+
+def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Turn a mask into what is added to the logits of attention, which every implementation of it understands.
+
+    Parameters
+    ----------
+    mask : Tensor, bool, or None
+        True where a key may be attended to; None when that is everywhere.
+    dtype : torch.dtype
+        dtype of the hidden states.
+
+    Returns
+    -------
+    Tensor or None
+        0 where a key may be attended to, else the least number: with -inf a query that may attend to nothing, such as
+        padding, would become NaN.
+    """
+    if mask is None:
+        return None
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def pooled(hidden: Tensor, keep: Tensor) -> Tensor:

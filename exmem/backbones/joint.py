@@ -13,7 +13,6 @@ from exmem.backbones.checks import check_text_positions, position_offset
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
 from exmem.backbones.vision import VisionParts, VisionTower
-from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.tensors import TensorBatch
 
@@ -145,7 +144,7 @@ class Joint(Backbone):
                     attention_mask=text.keep[rows].long(),
                     position_ids=text.positions[rows] + self._text_offset,
                 ).last_hidden_state
-            if gradient and not states.requires_grad:
+            if gradient:
                 states.requires_grad_()
         first = self.vision.num_prefix
         return Stream(
