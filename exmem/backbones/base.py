@@ -70,13 +70,31 @@ class Backbone(nn.Module, abc.ABC):
         self.picture_size = sides
         self.patch, self.max_text, self.width = patch, max_text, width
         self.tokenizer = tokenizer
+        self._made = self.modalities
         self.register_buffer("pixel_mean", torch.tensor(mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std), persistent=False)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that this backbone sees; others in a batch are ignored."""
+        """Modalities that this family sees; others in a batch are ignored."""
         return "image", "text"
+
+    def restrict(self, *modalities: str) -> None:
+        """Make tokens of some modalities only from now on; features of the others are zeros.
+
+        Parameters
+        ----------
+        *modalities : str
+            One or more of `modalities`.
+
+        Raises
+        ------
+        SchemaError
+            If this family does not see one of them.
+        """
+        if not modalities or not {*modalities} <= {*self.modalities}:
+            raise SchemaError(f"{type(self).__name__} sees {list(self.modalities)}, got {list(modalities)}")
+        self._made = modalities
 
     @property
     def feature_dim(self) -> int:
@@ -116,7 +134,7 @@ class Backbone(nn.Module, abc.ABC):
             ),
             "text": TokenSpec(positions=self.max_text, dtype="int32"),
         }
-        return {name: specs[name] for name in self.modalities}
+        return {name: specs[name] for name in self._made}
 
     def tokens(self, images: NDArray[np.uint8], texts: Sequence[str]) -> TokenBatch:
         """Cut pictures into patches and texts into tokens; all are kept, special text tokens too.
@@ -134,11 +152,11 @@ class Backbone(nn.Module, abc.ABC):
             The modalities that this backbone sees; labels are 0.
         """
         tokens = {}
-        if "image" in self.modalities:
+        if "image" in self._made:
             patches = patchify(images, self.patch)
             positions = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2]).copy()
             tokens["image"] = PaddedTokens(patches, positions, np.ones(patches.shape[:2], np.bool_))
-        if "text" in self.modalities:
+        if "text" in self._made:
             tokens["text"] = self.tokenize(texts)
         return TokenBatch(tokens, np.zeros(len(images), np.int64))
 

@@ -107,13 +107,13 @@ class FoveatedTokens:
         list of Exemplar
             One each.
         """
-        backbone, masked, found = self.masking.backbone, self.masking(images, texts), []
+        backbone, masked, found = self.masking.backbone, self.masking(images, texts, labels), []
         for row, image in enumerate(images):
             level = self._levels(masked.maps.scores["image"][row], masked.keep["image"][row])
-            own = {
-                scale_name(scale, backbone.patch): TokenSet.kept(patches_at(image, backbone.grid, scale), level == index)
-                for index, scale in enumerate(self.scales)
-            }
+            own = {}
+            for index, scale in enumerate(self.scales):
+                patches = patches_at(image, backbone.grid, scale)
+                own[scale_name(scale, backbone.patch)] = TokenSet.kept(patches, level == index)
             found.append(own | ({"text": masked.words(row)} if self.masking.keeps_text else {}))
         return exemplars_of(found, labels, priorities)
 
@@ -212,7 +212,7 @@ class FoveatedPicture:
         list of Exemplar
             One each.
         """
-        masked, found = self.masking(images, texts), []
+        masked, found = self.masking(images, texts, labels), []
         for row, image in enumerate(images):
             picture = self._foveated(image, masked.keep["image"][row])
             own = {"image": TokenSet.dense(picture[None])}

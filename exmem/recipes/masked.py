@@ -66,7 +66,7 @@ class MaskedTokens:
         list of Exemplar
             One each.
         """
-        masked = self.masking(images, texts)
+        masked = self.masking(images, texts, labels)
         found = []
         for row, image in enumerate(images):
             own = {"image": TokenSet.kept(masked.tokens.tokens["image"].values[row], masked.keep["image"][row])}

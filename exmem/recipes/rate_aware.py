@@ -36,8 +36,8 @@ class RateAware:
     A patch that is stored keeps its share of the score times how well it is rendered: 1 minus its squared error over
     that of its mean colour. So smooth patches, whose mean colour says it all, are dropped first. A word keeps its share
     of the text's score. Both modalities compete for the same bytes, weighted; since a word costs two to four bytes and
-    a patch ten times that, text comes first. The budget is spent by a Lagrangian sweep for each quality (`allocate`), on
-    sizes that were measured by encoding, and the result is measured again. (A rule of ours.)
+    a patch ten times that, text comes first. The budget is spent by a Lagrangian sweep for each quality (`allocate`),
+    on sizes that were measured by encoding, and the result is measured again. (A rule of ours.)
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class RateAware:
         list of Exemplar
             One each.
         """
-        masked = self.masking(images, texts)
+        masked = self.masking(images, texts, labels)
         return exemplars_of([self._one(image, masked, row) for row, image in enumerate(images)], labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
@@ -180,8 +180,10 @@ class RateAware:
         sizes = np.stack(
             [
                 np.zeros(len(full)),
-                *([len(codec.encode(patch[None])) for patch in patches[scale]] for scale, codec in
-                  zip(self.scales, codecs, strict=True)),
+                *(
+                    [len(codec.encode(patch[None])) for patch in patches[scale]]
+                    for scale, codec in zip(self.scales, codecs, strict=True)
+                ),
             ],
             1,
         )
@@ -219,10 +221,12 @@ class RateAware:
 
 
 def _shares(scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return each valid token's share of the score above the lowest; equal shares where all are equal."""
-    above = np.where(valid, scores.astype(np.float64) - scores[valid].min(initial=np.inf), 0.0)
+    """Return each valid token's share of the score; equal shares where there is none."""
+    lowest = min(0.0, float(scores[valid].min(initial=0.0)))  # scores may be below 0, as those of `centre`
+    above = np.where(valid, scores.astype(np.float64) - lowest, 0.0)
     total = above.sum()
-    return above / total if total > 0 else valid / max(1, int(valid.sum()))
+    shares: NDArray[np.float64] = above / total if total > 0 else valid / max(1, int(valid.sum()))
+    return shares
 
 
 def _fidelity(codec: PayloadCodec, patches: NDArray[np.uint8], full: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -232,4 +236,5 @@ def _fidelity(codec: PayloadCodec, patches: NDArray[np.uint8], full: NDArray[np.
     error = ((np.stack(shown).astype(np.float64) - full) ** 2).sum((1, 2, 3))
     variation = ((full - full.mean((1, 2), keepdims=True)) ** 2).sum((1, 2, 3))
     left = 1 - np.divide(error, variation, out=np.ones_like(error), where=variation > 0)
-    return np.clip(left, 0, 1)
+    clipped: NDArray[np.float64] = np.clip(left, 0, 1)
+    return clipped

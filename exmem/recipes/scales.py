@@ -74,7 +74,8 @@ def patches_at(image: NDArray[np.uint8], grid: tuple[int, int], scale: int) -> N
     ndarray, shape (L, scale, scale, 3), uint8
         All patches.
     """
-    return patchify(resized(image, (grid[0] * scale, grid[1] * scale))[None], scale)[0]
+    patches: NDArray[np.uint8] = patchify(resized(image, (grid[0] * scale, grid[1] * scale))[None], scale)[0]
+    return patches
 
 
 def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, int], patch: int) -> TokenTensors:
@@ -135,8 +136,10 @@ def _averaged(values: Tensor, side: int) -> Tensor:
 
 def _assembled(tiles: Tensor, grid: tuple[int, int]) -> Tensor:
     rows, _, height, width, channels = tiles.shape
-    return tiles.reshape(rows, *grid, height, width, channels).transpose(2, 3).reshape(
-        rows, grid[0] * height, grid[1] * width, channels
+    return (
+        tiles.reshape(rows, *grid, height, width, channels)
+        .transpose(2, 3)
+        .reshape(rows, grid[0] * height, grid[1] * width, channels)
     )
 
 
