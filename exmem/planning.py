@@ -110,8 +110,9 @@ class Policy:
 
         Notes
         -----
-        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written. Only where
-        an upper bound fits is measuring left out; the answer is the same.
+        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written, and the
+        answer is the shortest front of the order that suffices: with one victim less it would not fit. Only where an
+        upper bound fits is measuring left out; the answer is the same.
         """
         return self._plan(encoded, self._store.root.capacity, self._store.root.quota)
 
@@ -216,17 +217,28 @@ class Policy:
         going = self._order().victims(lambda slot: int(store.sizes_of([slot])[0]), offered, quota=quota)
         gone: list[int] = []
         while missing > 0:
-            more = list(_enough(going, missing))
-            if not more:
+            too_few = len(gone)
+            gone += _enough(going, missing)
+            if len(gone) == too_few:
                 raise BudgetTooSmallError(
                     f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
                 )
-            gone += more
-            turned_down = {-1 - victim for victim in gone if victim < 0}
-            left = [new for index, new in enumerate(encoded) if index not in turned_down]
-            missing = sum(forecast.measure([slot for slot in gone if slot >= 0], left)) - capacity
+            missing = self._measured(gone, encoded) - capacity
+        while len(gone) - too_few > 1:  # what goes takes more with it than its own bytes: fewer may do
+            middle = (too_few + len(gone)) // 2
+            if self._measured(gone[:middle], encoded) > capacity:
+                too_few = middle
+            else:
+                del gone[middle:]
         victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
-        return AddPlan(victims, np.setdiff1d(everything, [*turned_down]).astype(np.int64), store.next_slot)
+        turned_down = [-1 - victim for victim in gone if victim < 0]
+        return AddPlan(victims, np.setdiff1d(everything, turned_down).astype(np.int64), store.next_slot)
+
+    def _measured(self, gone: Sequence[int], encoded: Sequence[Encoded]) -> int:
+        """Return bytes for objects and reserve when victims, held or new, are gone and the other new ones have come."""
+        turned_down = {-1 - victim for victim in gone if victim < 0}
+        left = [new for index, new in enumerate(encoded) if index not in turned_down]
+        return sum(self._writer().forecast.measure([slot for slot in gone if slot >= 0], left))
 
     def _order(self) -> Ledger:
         if self._ledger is None:

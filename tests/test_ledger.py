@@ -73,23 +73,64 @@ def kept(budget, held, coming, quota):
     return left + [one for index, one in enumerate(coming) if -1 - index not in gone]
 
 
-# Phases of new classes (3 p, 3 p + 1, 3 p + 2); each class comes in up to three batches, better ranks before worse.
-PHASE = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 50)), max_size=12)
+# Phases of new classes (3 p, 3 p + 1, 3 p + 2), each in some batches, better ranks before worse.
+def phases(sizes, *, batches):
+    phase = st.lists(st.tuples(st.integers(0, 2), sizes), max_size=12)
+    return st.lists(st.tuples(phase, st.integers(1, batches)), max_size=4)
 
 
-@given(st.lists(st.tuples(PHASE, st.integers(1, 3)), max_size=4), st.integers(0, 500), st.integers(0, 500), QUOTAS)
-def test_a_reduction_leaves_what_the_smaller_budget_would_have_left_from_the_start(phases, budget, more, quota):
-    small, large, between = [], [], []
-    for phase, (described, batches) in enumerate(phases):
-        ranks = [sum(label == before for before, _ in described[:at]) for at, (label, _) in enumerate(described)]
+def batches_of(described):
+    for phase, (exemplars, batches) in enumerate(described):
+        ranks = [sum(label == before for before, _ in exemplars[:at]) for at, (label, _) in enumerate(exemplars)]
         coming = [
             Candidate(3 * phase + label, -float(rank), size)
-            for (label, size), rank in zip(described, ranks, strict=True)
+            for (label, size), rank in zip(exemplars, ranks, strict=True)
         ]
         for batch in range(batches):
-            part = coming[batch * len(coming) // batches : (batch + 1) * len(coming) // batches]
-            small = kept(budget, small, part, quota)
-            large = kept(budget + more, large, part, quota)
-            between = kept(budget + more if phase < 2 else budget, between, part, quota)
-    assert kept(budget, large, [], quota) == small
-    assert kept(budget, between, [], quota) == small
+            yield coming[batch * len(coming) // batches : (batch + 1) * len(coming) // batches]
+
+
+def filled(described, budget, quota):
+    held = []
+    for batch in batches_of(described):
+        held = kept(budget, held, batch, quota)
+    return held
+
+
+BUDGETS = st.integers(0, 300)
+
+
+@given(phases(st.just(10), batches=3), BUDGETS, BUDGETS, BUDGETS, QUOTAS)
+def test_with_equal_sizes_a_reduction_leaves_exactly_what_the_smaller_budget_left(described, budget, more, most, quota):
+    fresh = filled(described, budget, quota)
+    large = filled(described, budget + more + most, quota)
+    assert kept(budget, large, [], quota) == fresh
+    assert kept(budget, kept(budget + more, large, [], quota), [], quota) == fresh
+
+
+@given(phases(st.integers(1, 50), batches=1), BUDGETS, BUDGETS)
+def test_with_equal_bytes_and_whole_classes_any_sizes_give_exactly_the_same_too(described, budget, more):
+    fresh = filled(described, budget, Quota())
+    assert kept(budget, filled(described, budget + more, Quota()), [], Quota()) == fresh
+
+
+@given(phases(st.integers(1, 50), batches=1), BUDGETS, BUDGETS, QUOTAS)
+def test_with_other_quotas_the_difference_fits_into_the_gap_of_one_exemplar(described, budget, more, quota):
+    everything = [one for batch in batches_of(described) for one in batch]
+    front = kept(budget, everything, [], quota)
+    gap = budget - sum(one.size for one in front)
+    for found in (
+        filled(described, budget, quota),
+        kept(budget, filled(described, budget + more, quota), [], quota),
+    ):
+        assert set(front) <= set(found)
+        assert sum(one.size for one in set(found) - set(front)) <= gap
+    assert front == everything or gap < max(one.size for one in set(everything) - set(front))
+
+
+def test_a_gap_that_a_large_exemplar_left_may_be_filled_later():
+    quota = Quota(unit="counts")
+    first = [Candidate(0, 0.0, 10), Candidate(0, -1.0, 25)]
+    second = [Candidate(5, 0.0, 5), Candidate(5, -1.0, 5), Candidate(5, -2.0, 5)]
+    assert kept(30, kept(30, [], first, quota), second, quota) == [first[0], *second]
+    assert kept(30, [*first, *second], [], quota) == [first[0], second[0]]  # 50 - 5 - 5 - 25 bytes

@@ -52,9 +52,13 @@ class Ledger:
     the classes above a common level shrink to it and classes below it lend what they do not use.
 
     The order does not depend on how much is needed: what remains after a small reduction contains what remains after a
-    large one. Nor does it matter when it is needed: reducing after each batch that comes leaves what one reduction at
-    the end leaves, while no new exemplar ranks before an older one of its class and the weights of classes that are
-    held do not change. (Else an exemplar may have gone for which a later change would make room again.)
+    large one. Nor does it matter when it is needed, after each batch that comes or once at the end, while the weights
+    of classes that are held do not change:
+
+    - With exemplars of equal size, none of which ranks before an older one of its class, exactly the same remains.
+    - With any sizes, where each class comes in one batch and has an equal share of the bytes, too.
+    - With other quotas, what remains of one reduction at the end is part of it; beside it there may be what came after
+      a large exemplar had gone and fits into the gap that it left, which is smaller than one exemplar.
 
     Parameters
     ----------
