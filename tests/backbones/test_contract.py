@@ -1,8 +1,8 @@
 """What every backbone of the registry promises."""
 
+import contextlib
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
@@ -147,19 +147,22 @@ def test_texts_of_streams_may_be_exchanged_where_they_are_separate(kind, written
 
 
 def listened(backbone, batch, **options):
-    """What goes into and out of the projections of every layer in one pass, and its stream and features."""
-    seen, handles = [], []
-    for tap in backbone.attention_taps():
-        found = {}
-        seen.append(found)
-        for name in ("query", "key", "value"):
-            handles.append(getattr(tap, name).register_forward_hook(lambda m, i, o, f=found, n=name: f.update({n: o})))
-        handles.append(tap.output.register_forward_pre_hook(lambda m, i, f=found: f.update(output=i[0])))
-    stream = backbone.embed(batch, **options)
-    features = backbone.encode(stream)
-    for handle in handles:
-        handle.remove()
-    return seen, stream, features
+    """What the projections of every layer return in one pass, what goes into the last one, the stream and features."""
+    seen = [{} for _ in backbone.attention_taps()]
+
+    def returned(found, name):
+        return lambda module, inputs, output: found.update({name: output})
+
+    def entered(found):
+        return lambda module, inputs: found.update(output=inputs[0])
+
+    with contextlib.ExitStack() as stack:
+        for found, tap in zip(seen, backbone.attention_taps(), strict=True):
+            for name in ("query", "key", "value"):
+                stack.callback(getattr(tap, name).register_forward_hook(returned(found, name)).remove)
+            stack.callback(tap.output.register_forward_pre_hook(entered(found)).remove)
+        stream = backbone.embed(batch, **options)
+        return seen, stream, backbone.encode(stream)
 
 
 def test_taps_are_the_attention_of_every_layer(backbone):
@@ -272,9 +275,3 @@ def test_an_unknown_family_lists_the_known_ones():
 
 def test_special_ids_are_those_of_the_tokenizer(backbone):
     assert backbone.special_ids == (frozenset(range(5)) if "text" in backbone.modalities else frozenset())
-
-
-def test_patches_of_a_wide_picture_go_row_by_row(backbone):
-    if "image" in backbone.modalities:
-        found = backbone.tokens(pictures(backbone), TEXTS).tokens["image"].values
-        np.testing.assert_array_equal(found[0, 7], pictures(backbone)[0, 8:16, 8:16])
