@@ -135,6 +135,8 @@ def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None)
     Tensor, shape (B, T, D)
         Hidden states after the last block.
     """
+    if not hidden.shape[1]:  # attention of transformers cannot shape what is empty
+        return hidden
     bias = attention_bias(mask, hidden.dtype)
     for block in blocks:
         takes_mask = "attention_mask" in inspect.signature(block.forward).parameters

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from exmem.errors import SchemaError
 
-__all__ = ["check_text_positions", "check_text_tower", "check_vision_blocks", "position_embedding", "position_offset"]
+__all__ = ["check_max_text", "check_text_positions", "check_text_tower", "check_vision_blocks", "position_offset"]
 
 _TOLERANCE = 1e-4  # of the largest value; float32 sums in another order differ by less than 1e-5
 
@@ -38,25 +38,6 @@ def check_vision_blocks(model: nn.Module, expected: Tensor, sparse: Callable[[],
         )
 
 
-def position_embedding(encoder: nn.Module) -> nn.Embedding | None:
-    """Return the table of learned positions of a text encoder.
-
-    Parameters
-    ----------
-    encoder : Module
-        A text encoder of transformers.
-
-    Returns
-    -------
-    Embedding or None
-        None where positions are not learned one by one.
-    """
-    for name, module in encoder.named_modules():
-        if name.endswith(("position_embeddings", "position_embedding")) and isinstance(module, nn.Embedding):
-            return module
-    return None
-
-
 def position_offset(encoder: nn.Module) -> int:
     """Return the position of the first token: 0 in BERT, behind the padding in the RoBERTa family.
 
@@ -70,8 +51,31 @@ def position_offset(encoder: nn.Module) -> int:
     int
         What is added to positions from 0.
     """
-    table = position_embedding(encoder)
+    table = _position_table(encoder)
     return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def check_max_text(encoder: nn.Module, max_text: int) -> None:
+    """Refuse more text tokens than an encoder has positions for.
+
+    Parameters
+    ----------
+    encoder : Module
+        A text encoder of transformers, or a model that holds one.
+    max_text : int
+        Most text tokens that it will be given.
+
+    Raises
+    ------
+    SchemaError
+        If it has fewer positions.
+    """
+    table = _position_table(encoder)
+    if table is not None and max_text > table.num_embeddings - position_offset(encoder):
+        raise SchemaError(
+            f"max_text must be at most {table.num_embeddings - position_offset(encoder)}, got {max_text}: "
+            f"{type(encoder).__name__} has no more positions"
+        )
 
 
 def check_text_positions(encoder: Any, *, offset: int) -> None:
@@ -125,6 +129,13 @@ def check_text_tower(encoder: Any, sparse: Callable[[Tensor, Tensor], Tensor]) -
             f"{type(encoder).__name__}: its blocks make something else of separate tokens than the encoder makes of "
             "the text (relative positions, further parts); use a BERT, RoBERTa, CLIP or SigLIP text model"
         )
+
+
+def _position_table(encoder: nn.Module) -> nn.Embedding | None:
+    for name, module in encoder.named_modules():
+        if name.endswith(("position_embeddings", "position_embedding")) and isinstance(module, nn.Embedding):
+            return module
+    return None
 
 
 def _trial_text(encoder: Any) -> tuple[Tensor, Tensor]:

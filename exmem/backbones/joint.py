@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from exmem.backbones.base import Backbone
 from exmem.backbones.blocks import attention_mask, pooled, run_blocks, tuned_from
-from exmem.backbones.checks import check_text_positions, position_offset
+from exmem.backbones.checks import check_max_text, check_text_positions, position_offset
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
 from exmem.backbones.vision import VisionParts, VisionTower
@@ -47,7 +47,8 @@ class Joint(Backbone):
     Raises
     ------
     SchemaError
-        If the vision model has fewer blocks or no class token, or one of the models cannot take sparse tokens.
+        If the vision model has fewer blocks or no class token, the text encoder fewer positions than `max_text`, or one
+        of them cannot take sparse tokens.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Joint(Backbone):
         self.text_encoder = text.requires_grad_(False).eval()
         self.first_trainable = first
         self.eval()
+        check_max_text(text, max_text)
         self._text_offset = position_offset(text)
         check_text_positions(text, offset=self._text_offset)
         self.text_in = _TextIn(int(text.config.hidden_size), parts.width, scale=self._image_scale())

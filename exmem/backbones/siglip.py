@@ -82,7 +82,10 @@ class Siglip(TwoTowers):
 
     def embed_picture(self, hidden: Tensor, keep: Tensor) -> Tensor:
         """Pool the patches; see `TwoTowers.embed_picture`."""
-        return self._pooling(self.vision.parts.norm(hidden), keep)
+        if not hidden.shape[1]:
+            return hidden.new_zeros(len(hidden), self.embedding_dim)
+        picture: Tensor = self._pooling(self.vision.parts.norm(hidden), keep)
+        return picture
 
     def embed_patches(self, hidden: Tensor) -> Tensor:
         """Pool each patch alone; see `TwoTowers.embed_patches`."""
@@ -110,7 +113,7 @@ class Siglip(TwoTowers):
         positions : Tensor, shape (B, T), int64
             0..T-1.
         """
-        shape = len(text.keep), self.text.num_positions
+        shape = len(text.keep), int(self.text.model.config.max_position_embeddings)
         ids = torch.full(shape, int(self.tokenizer.pad_token_id), device=text.keep.device)
         rows, places = text.keep.nonzero(as_tuple=True)
         ids[rows, text.positions[rows, places]] = text.values[rows, places].long()

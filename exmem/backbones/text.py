@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from exmem.backbones.blocks import attention_mask, blocks_of, run_blocks
-from exmem.backbones.checks import check_text_tower, position_embedding, position_offset
+from exmem.backbones.checks import check_max_text, check_text_tower, position_offset
 from exmem.errors import SchemaError
 
 __all__ = ["TextTower"]
@@ -39,11 +39,8 @@ class TextTower(nn.Module):
         self.model: Any = model.requires_grad_(False).eval()
         self.blocks = blocks_of(model)  # a plain list: the blocks belong to the model
         self.causal = causal
+        check_max_text(model, max_text)
         self._offset = position_offset(model)
-        table = position_embedding(model)
-        self.num_positions = max_text if table is None else table.num_embeddings - self._offset
-        if max_text > self.num_positions:
-            raise SchemaError(f"max_text must be at most {self.num_positions}, got {max_text}")
         check_text_tower(model, self._encode)
 
     @property
@@ -88,8 +85,6 @@ class TextTower(nn.Module):
         Tensor, shape (B, T, E)
             Hidden states.
         """
-        if not hidden.shape[1]:
-            return hidden
         mask = attention_mask(keep)
         if self.causal:
             earlier = positions[:, None, None, :] <= positions[:, None, :, None]

@@ -10,9 +10,9 @@ from torch.nn.functional import interpolate, linear
 
 from exmem.backbones.base import Backbone
 from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, pooled, run_blocks, tuned_from
+from exmem.backbones.checks import check_max_text
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
-from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.tensors import TensorBatch
 
@@ -60,8 +60,7 @@ class Vilt(Backbone):
     ) -> None:
         config: Any = model.config
         first = tuned_from(blocks_of(model), trainable_blocks)
-        if max_text > config.max_position_embeddings:
-            raise SchemaError(f"max_text must be at most {config.max_position_embeddings}, got {max_text}")
+        check_max_text(model, max_text)
         super().__init__(
             image_size=image_size,
             patch=int(config.patch_size),
