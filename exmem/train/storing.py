@@ -9,7 +9,7 @@ from exmem.data import ImageText
 from exmem.memory import ExemplarMemory
 from exmem.planning import AddPlan
 from exmem.recipes import Recipe
-from exmem.selection import herding, random_order
+from exmem.selection import get_selection
 from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
 
@@ -20,31 +20,41 @@ _FIRST_RANKS = 32
 
 
 def rank_examples(
-    features: NDArray[np.floating], labels: NDArray[np.int64], *, selection: str, seed: Sequence[int]
+    features: NDArray[np.floating] | None,
+    labels: NDArray[np.int64],
+    *,
+    selection: str,
+    seed: Sequence[int],
+    values: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64]:
     """Rank examples within their class.
 
     Parameters
     ----------
-    features : ndarray, shape (N, D), floating
-        Features.
+    features : ndarray, shape (N, D), floating, optional
+        Features; only for a selection that goes by them.
     labels : ndarray, shape (N,), int64
         Classes.
-    selection : {"herding", "random"}
-        How.
+    selection : str
+        How: a key of `exmem.selection.SELECTIONS`.
     seed : sequence of int
-        Seed of a random order.
+        Seed of a selection by chance.
+    values : ndarray, shape (N,), floating, optional
+        What was measured of each example, such as its loss; only for a selection that goes by it.
 
     Returns
     -------
     ndarray, shape (N,), int64
         Rank of each example in its class, 0 is best.
     """
+    rule = get_selection(selection)
     ranks = np.empty(len(labels), np.int64)
     rng = np.random.default_rng(list(seed))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        order = herding(features[rows]) if selection == "herding" else random_order(len(rows), rng)
+        own_features = None if features is None else features[rows]
+        own_values = None if values is None else values[rows]
+        order = rule(len(rows), features=own_features, values=own_values, rng=rng)
         ranks[rows[order]] = np.arange(len(rows))
     return ranks
 
