@@ -13,7 +13,7 @@ from exmem.selection import get_selection
 from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
 
-__all__ = ["Candidates", "rank_examples", "store_phase", "stored_rows"]
+__all__ = ["Candidates", "plan_best", "rank_examples", "store_phase", "stored_rows"]
 
 _BATCH = 64
 _FIRST_RANKS = 32
@@ -133,7 +133,7 @@ def store_phase(folder: RunFolder, phase: int, candidates: Candidates, memory: E
     """
     noted = folder.note(phase, "plan")
     if noted is None:
-        plan = _plan(candidates, memory)
+        plan = plan_best(candidates, memory)
         noted = {
             "first_slot": plan.first_slot,
             "victims": plan.victims.tolist(),
@@ -171,8 +171,21 @@ def stored_rows(folder: RunFolder, phases: int) -> dict[int, int]:
     return rows
 
 
-def _plan(candidates: Candidates, memory: ExemplarMemory) -> AddPlan:
-    """Offer more and more ranks until some are turned down: no more exemplars are made than about twice what fits."""
+def plan_best(candidates: Candidates, memory: ExemplarMemory) -> AddPlan:
+    """Offer more and more ranks until some are turned down: no more exemplars are made than about twice what fits.
+
+    Parameters
+    ----------
+    candidates : Candidates
+        Exemplars that may be made.
+    memory : ExemplarMemory
+        The memory, open for writing.
+
+    Returns
+    -------
+    AddPlan
+        What would come and go.
+    """
     count = _FIRST_RANKS * int(np.sum(candidates.ranks == 0))  # one example of each class has rank 0
     while True:
         offered = candidates.best(count)
