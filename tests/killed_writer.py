@@ -25,4 +25,5 @@ def write_until_killed(folder: str, seed: int, budget: int, opened) -> None:
             memory.evict(rng.sample(memory.slots.tolist(), min(3, len(memory))))
         else:
             memory.commit()
+            memory.weigh({rng.randrange(200): rng.choice([0.5, 1, 3])})
             memory.resize(rng.choice([40_000, 50_000, budget]))

@@ -50,12 +50,16 @@ def act_charge(memory):
     assert len(memory.charge("means", 25_000))
 
 
+def act_weigh(memory):
+    assert len(memory.weigh(dict.fromkeys(range(1000), 2.5)))
+
+
 def act_discard(memory):
     memory.add(NEW)
     memory.discard()
 
 
-ACTIONS = [act_add, act_add_evicting, act_evict, act_resize, act_charge, act_discard]
+ACTIONS = [act_add, act_add_evicting, act_evict, act_resize, act_charge, act_weigh, act_discard]
 
 
 def states(folder, action):
