@@ -1,48 +1,16 @@
 """Same-class text exchange."""
 
-import torch
-from torch import Tensor
+import dataclasses
 
-from exmem.errors import SchemaError
+import torch
+
+from exmem.augment.base import check_share, with_tokens
+from exmem.augment.partners import class_partners
 from exmem.tensors import TensorBatch
 
-__all__ = ["exchange_text", "text_partners"]
+__all__ = ["TextExchange", "exchange_text", "text_partners"]
 
-
-def text_partners(labels: Tensor, *, probability: float, generator: torch.Generator) -> Tensor:
-    """Choose for each row another row of the same class whose text it takes.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (B,), int64
-        Classes.
-    probability : float
-        Chance of each row to exchange, 0..1.
-    generator : torch.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Tensor, shape (B,), int64
-        Row whose text is taken; the row itself where nothing is exchanged or its class has no other row.
-
-    Raises
-    ------
-    SchemaError
-        If the probability is outside 0..1.
-    """
-    if not 0 <= probability <= 1:
-        raise SchemaError(f"probability must be in 0..1, got {probability}")
-    count = len(labels)
-    partners = torch.arange(count)
-    chosen = torch.rand(count, generator=generator) < probability
-    picks = torch.rand(count, generator=generator)
-    classes = labels.cpu()
-    for row in chosen.nonzero().flatten().tolist():
-        others = ((classes == classes[row]) & (torch.arange(count) != row)).nonzero().flatten()
-        if len(others):
-            partners[row] = others[int(picks[row] * len(others))]
-    return partners.to(labels.device)
+text_partners = class_partners  # for streams, whose rows exchange what was embedded of the text
 
 
 def exchange_text(batch: TensorBatch, *, probability: float, generator: torch.Generator) -> TensorBatch:
@@ -51,7 +19,7 @@ def exchange_text(batch: TensorBatch, *, probability: float, generator: torch.Ge
     Parameters
     ----------
     batch : TensorBatch
-        Exemplars with a modality `text`.
+        Exemplars; a batch without `text` is returned as it is.
     probability : float
         Chance of each row to exchange, 0..1; 0 turns it off.
     generator : torch.Generator
@@ -66,7 +34,45 @@ def exchange_text(batch: TensorBatch, *, probability: float, generator: torch.Ge
     -----
     Exemplar masking (Lee et al. 2024) diversifies multimodal exemplars by an unpublished recipe; this is our choice.
     """
-    rows = text_partners(batch.labels, probability=probability, generator=generator)
-    tokens = dict(batch.tokens)
-    tokens["text"] = tokens["text"].select(rows)
-    return TensorBatch(tokens, batch.labels, batch.extras)
+    if "text" not in batch.tokens:
+        return batch
+    rows = class_partners(batch.labels, probability=probability, generator=generator)
+    return with_tokens(batch, {"text": batch.tokens["text"].select(rows)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextExchange:
+    """An exemplar takes the text tokens of another of its class; see `exchange_text`.
+
+    Parameters
+    ----------
+    probability : float
+        Chance of each exemplar, 0..1.
+
+    Raises
+    ------
+    SchemaError
+        If the probability is outside 0..1.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share("probability", self.probability)
+
+    def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
+        """Exchange texts.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Exemplars.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        TensorBatch
+            The batch with exchanged texts.
+        """
+        return exchange_text(batch, probability=self.probability, generator=generator)

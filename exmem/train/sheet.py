@@ -9,7 +9,7 @@ import numpy as np
 from exmem.backbones import Backbone, unpatchify
 from exmem.data import ImageText
 from exmem.recipes import Recipe
-from exmem.replay import ReplayDataset, fill_zero
+from exmem.replay import FillContext, ReplayDataset, fill_zero
 from exmem.train.plots import draw_accuracy
 from exmem.train.storing import stored_rows
 from exmem.train.trainer import Trainer
@@ -67,7 +67,8 @@ def draw_exemplars(
     slots, sizes = held.slots[chosen].tolist(), held.sizes[chosen].tolist()
     batch = recipe.restore(dataset.__getitems__(slots))
     image, words = batch.tokens["image"], batch.tokens["text"]
-    stored = unpatchify(fill_zero(image, backbone.grid[0] * backbone.grid[1]).values.numpy(), backbone.grid)
+    black = fill_zero(batch, FillContext(length=backbone.grid[0] * backbone.grid[1])).tokens["image"]
+    stored = unpatchify(black.values.numpy(), backbone.grid)
     lines = -(-len(slots) // _ACROSS)
     height = 3.1 * lines + 0.4
     figure = Figure(figsize=(4.8 * _ACROSS, height))
