@@ -4,8 +4,6 @@ Run `make bench`. A ratio is measured in one process, the two sides in turn, and
 asserted is that the scores are those of the attention that the pass computes anyway.
 """
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -15,43 +13,40 @@ from bench.test_store_speed import interleaved
 from exmem.backbones import Joint, Vilt
 from exmem.masking import SCORERS, get_scorer
 from exmem.tensors import TensorBatch, TokenTensors
+from tests.backbones.models import tokenizer
 from tests.exemplars import crop
-from tests.masking.cases import tokenizer
 
 BATCH = 2
 
 
-def vilt_b32():
+def vilt_b32(words):
     """ViLT-B/32 at 384 px: 144 patches and 40 text tokens through 12 layers."""
     config = ViltConfig(image_size=384, max_position_embeddings=40)
-    return Vilt(ViltModel(config, add_pooling_layer=False).eval(), tokenizer(), max_text=40)
+    return Vilt(ViltModel(config, add_pooling_layer=False).eval(), words, max_text=40)
 
 
-def joint_s14():
+def joint_s14(words):
     """ViT-S/14 at 224 px and a small BERT: 256 patches through 12 layers, 32 text tokens in the last two."""
     sizes = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
     vision = ViTModel(ViTConfig(image_size=224, patch_size=14, **sizes), add_pooling_layer=False).eval()
     text = BertModel(BertConfig(num_hidden_layers=6, **sizes), add_pooling_layer=False).eval()
-    return Joint(vision, text, tokenizer(), image_size=224, max_text=32)
+    return Joint(vision, text, words, image_size=224, max_text=32)
 
 
-@functools.cache
-def case(name):
+@pytest.fixture(scope="module", params=[vilt_b32, joint_s14], ids=["vilt-b32", "joint-s14"])
+def case(request, tmp_path_factory):
     """A backbone and a batch that fills it."""
     torch.manual_seed(0)
-    model = {"vilt-b32": vilt_b32, "joint-s14": joint_s14}[name]()
-    pictures = np.stack([crop(seed, model.image_size) for seed in range(BATCH)])
+    model = request.param(tokenizer(tmp_path_factory.mktemp("words")))
+    pictures = np.stack([crop(seed, model.picture_size[0]) for seed in range(BATCH)])
     image = TensorBatch.from_numpy(model.tokens(pictures, ["red"] * BATCH)).tokens["image"]
-    words = torch.randint(5, 9, (BATCH, model.max_text), dtype=torch.int32)
-    return model, TensorBatch(
-        {"image": image, "text": TokenTensors.dense(words)}, torch.zeros(BATCH, dtype=torch.int64)
-    )
+    text = TokenTensors.dense(torch.randint(5, 9, (BATCH, model.max_text), dtype=torch.int32))
+    return model, TensorBatch({"image": image, "text": text}, torch.zeros(BATCH, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("backbone", ["vilt-b32", "joint-s14"])
 @pytest.mark.parametrize("name", [name for name in SCORERS if name not in {"random", "centre"}])
-def test_scoring_over_a_forward_pass(benchmark, name, backbone):
-    model, batch = case(backbone)
+def test_scoring_over_a_forward_pass(benchmark, case, name):
+    model, batch = case
     scorer = get_scorer(name)
 
     def forward():

@@ -113,7 +113,7 @@ class Observed:
         Tensor, shape (B, R)
             1 at the class token or probe; where there is neither, the same for every token. Rows sum to 1.
         """
-        layout, queries = self.layout(layer), self.captured[layer].states["query"]
+        layout, queries = self.layout(layer), self.captured[layer].state("query")
         if layout.query is None:
             weights = layout.keep.to(queries.dtype)
         else:
