@@ -10,7 +10,7 @@ from exmem.augment.flip import Flip
 from exmem.augment.image_exchange import ImageExchange
 from exmem.augment.partners import class_partners
 from exmem.augment.patch_paste import PatchPaste
-from exmem.augment.text_exchange import TextExchange, exchange_text, text_partners
+from exmem.augment.text_exchange import TextExchange
 from exmem.augment.token_dropout import TokenDropout
 from exmem.errors import SchemaError
 
@@ -25,9 +25,7 @@ __all__ = [
     "TextExchange",
     "TokenDropout",
     "class_partners",
-    "exchange_text",
     "get_augmentation",
-    "text_partners",
 ]
 
 AUGMENTATIONS: dict[str, Any] = {

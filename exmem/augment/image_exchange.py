@@ -15,8 +15,8 @@ __all__ = ["ImageExchange"]
 class ImageExchange:
     """An exemplar takes the image tokens of another of its class.
 
-    All modalities but `text` go together, so that the scales of one picture stay together. Extra fields stay: use
-    something else where they describe the picture.
+    All modalities but `text` go together, so that the scales of one picture stay together. Labels and extra fields stay
+    where they are.
 
     Parameters
     ----------

@@ -226,6 +226,11 @@ class TrainConfig:
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise SchemaError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if self.scorer == "grad_attention" and self.new_stored_form and self.new_masks == "scores":
+            raise SchemaError(
+                "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
+                "new_masks='random' or another scorer with new_stored_form"
+            )
         wrong = [quality for quality in (self.quality, *self.qualities) if not 1 <= quality <= 100]
         if wrong:
             raise SchemaError(f"quality and qualities must be in 1..100, got {wrong}")

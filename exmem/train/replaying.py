@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exmem.augment import text_partners
+from exmem.augment import class_partners
 from exmem.backbones import Backbone, Stream
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
@@ -197,7 +197,7 @@ class Exemplars:
         chance = self._config.augment_probability
         for name in self._config.augmentations:
             if name == "text_exchange":
-                partners = text_partners(labels, probability=chance, generator=generator)
+                partners = class_partners(labels, probability=chance, generator=generator)
                 stream = stream.with_text_of(partners.to(stream.prefix.device))
             else:
                 stream = stream.thinned(self._config.drop_ratio, probability=chance, generator=generator)

@@ -66,7 +66,9 @@ def learning_units(config: TrainConfig, backbone: Backbone, examples: int) -> fl
     steps = config.epochs * _step_units(config, backbone)
     if recipe is None:
         return examples * steps
-    return examples * (steps * (1 + config.replay_batch / config.batch) + recipe.passes + 1)  # 1: embedding it again
+    forms = bool(config.new_stored_form) + (config.selection_form == "stored") + config.test_stored_form
+    stored = (recipe.passes + 1) * (1 + forms)  # 1: embedding what is stored
+    return examples * (steps * (1 + config.replay_batch / config.batch) + stored)
 
 
 def _step_units(config: TrainConfig, backbone: Backbone) -> float:
@@ -273,7 +275,7 @@ class Trainer:
             labels,
             selection=self.config.selection,
             seed=[self.config.seed, phase],
-            values=self.learner.difficulty(features, torch.from_numpy(labels)),
+            values=self.learner.difficulty(features, torch.from_numpy(labels)).get(self.config.selection),
         )
         size = self.backbone.picture_size
         candidates = Candidates(self.recipe, self.train, rows, ranks, picture_size=size, advance=advance)

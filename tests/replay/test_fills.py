@@ -192,6 +192,16 @@ def test_the_thumbnail_needs_its_modality_and_the_grid(folder, tmp_path):
         replay_loader(folder, batch=2, fill="mean", grid=(4, 4))
 
 
+@pytest.mark.parametrize("name", ["mean", "class_mean", "thumbnail"])
+def test_features_have_no_colours(name):
+    features = TokenTensors.dense(torch.ones(1, 4, 8))
+    batch = TensorBatch({"image": features, "thumbnail": tokens_of([[[1, 1, 1]]], [[0]])}, torch.tensor([0]))
+    context = FillContext(length=4, class_means={0: torch.zeros(3)})
+    with pytest.raises(SchemaError, match=r"of shape \(h, w, 3\), got \(8,\); use 'drop', 'zero' or 'mask_token'"):
+        get_fill(name)(batch, context)
+    assert torch.equal(get_fill("zero")(batch, context).tokens["image"].values, features.values)
+
+
 def test_the_mask_token_stands_where_patches_were_dropped(folder):
     image = ReplayDataset(folder, fill="mask_token")[3].tokens["image"]
     known = (~image.unknown[0]).nonzero().flatten().tolist()

@@ -11,7 +11,7 @@ from torch import Tensor
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors
 
-__all__ = ["Fill", "FillContext", "colour_sums", "filled", "with_image"]
+__all__ = ["Fill", "FillContext", "check_patches", "colour_sums", "filled", "with_image"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,8 +113,28 @@ def with_image(batch: TensorBatch, image: TokenTensors) -> TensorBatch:
     return dataclasses.replace(batch, tokens={**batch.tokens, "image": image})
 
 
+def check_patches(tokens: TokenTensors) -> None:
+    """Refuse tokens that have no colours.
+
+    Parameters
+    ----------
+    tokens : TokenTensors
+        Tokens of `image`.
+
+    Raises
+    ------
+    SchemaError
+        If their shape is not (h, w, 3).
+    """
+    shape = tuple(tokens.values.shape[2:])
+    if len(shape) != 3 or shape[-1] != 3:
+        raise SchemaError(
+            f"this fill needs image tokens of shape (h, w, 3), got {shape}; use 'drop', 'zero' or 'mask_token'"
+        )
+
+
 def colour_sums(tokens: TokenTensors) -> tuple[Tensor, Tensor]:
-    """Add up the pixels of the kept tokens of each row.
+    """Add up the pixels of the kept tokens of each row, those of unknown value left out.
 
     Parameters
     ----------
@@ -128,6 +148,7 @@ def colour_sums(tokens: TokenTensors) -> tuple[Tensor, Tensor]:
     pixels : Tensor, shape (B, 1), int64
         Number of pixels.
     """
+    check_patches(tokens)
     known = tokens.keep if tokens.unknown is None else tokens.keep & ~tokens.unknown
     sums = (tokens.values.sum((2, 3)) * known[..., None]).sum(1)
     return sums, known.sum(1, keepdim=True) * math.prod(tokens.values.shape[2:4])

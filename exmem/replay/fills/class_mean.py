@@ -31,7 +31,7 @@ def fill_class_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
     Raises
     ------
     SchemaError
-        If the mean of a class is not known.
+        If the mean of a class is not known, or image tokens are no patches.
     """
     image = batch.tokens.get("image")
     if image is None:

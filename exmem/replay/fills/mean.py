@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from exmem.replay.fills.base import FillContext, colour_sums, filled, with_image
+from exmem.replay.fills.base import FillContext, check_patches, colour_sums, filled, with_image
 from exmem.tensors import TensorBatch, TokenTensors
 
 __all__ = ["fill_mean", "over_colour"]
@@ -22,6 +22,11 @@ def fill_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
     -------
     TensorBatch
         L image tokens per row, all of them kept.
+
+    Raises
+    ------
+    SchemaError
+        If image tokens are no patches.
     """
     image = batch.tokens.get("image")
     if image is None:
@@ -46,6 +51,12 @@ def over_colour(image: TokenTensors, colours: Tensor, length: int) -> TokenTenso
     -------
     TokenTensors
         L patches per row.
+
+    Raises
+    ------
+    SchemaError
+        If the tokens are no patches.
     """
+    check_patches(image)
     plain = colours.round().to(image.values.dtype)[:, None, None, None, :]
     return filled(image, plain.repeat(1, length, *image.values.shape[2:4], 1))

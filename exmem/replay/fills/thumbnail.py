@@ -3,7 +3,7 @@
 import dataclasses
 
 from exmem.errors import SchemaError
-from exmem.replay.fills.base import FillContext, filled
+from exmem.replay.fills.base import FillContext, check_patches, filled
 from exmem.replay.pictures import patches_of, upsampled
 from exmem.tensors import TensorBatch
 
@@ -31,7 +31,7 @@ def fill_thumbnail(batch: TensorBatch, context: FillContext) -> TensorBatch:
     Raises
     ------
     SchemaError
-        If there is no such modality, or the grid is not known.
+        If there is no such modality, the grid is not known, or image tokens are no patches.
     """
     image, thumbnail = batch.tokens.get("image"), batch.tokens.get("thumbnail")
     if image is None:
@@ -42,6 +42,7 @@ def fill_thumbnail(batch: TensorBatch, context: FillContext) -> TensorBatch:
             f"{sorted(batch.tokens)}; store one: TokenSpec(positions=1, shape=(t, t, 3), codec='patch_jpeg') in the "
             "schema, and the whole picture at t x t pixels as its only token in each exemplar"
         )
+    check_patches(image)
     rows, columns = context.rows_and_columns()
     patch = image.values.shape[2]
     picture = thumbnail.values.new_zeros(len(batch), 1, *thumbnail.values.shape[2:])
