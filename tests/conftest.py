@@ -1,4 +1,4 @@
-"""Options and profiles of the tests."""
+"""Options and profiles of the tests, and the tiny models that several of them load."""
 
 import os
 
@@ -16,3 +16,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default="200", help="how often a writing process is killed")
     parser.addoption("--readers", default="4", help="processes that read beside a writer")
     parser.addoption("--seconds", default="4", help="how long they read")
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """The tiny models of each family of backbones, written once."""
+    from exmem.backbones import BACKBONES  # most tests need no torch
+    from tests.backbones.models import write
+
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: write(kind, folder / kind) for kind in sorted(BACKBONES)}

@@ -7,7 +7,6 @@ import torch
 from exmem import ExemplarMemory
 from exmem.augment import TextExchange, class_partners
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import ScoreMaps, get_keep_rule, get_scorer, keep_text_of_lost_patches, mean_threshold, top_k
 from exmem.replay import BalancedSampler, ReplayDataset, UniformSampler, replay_loader
 from exmem.selection import Reservoir, herding, random_order
 from exmem.tensors import TensorBatch
@@ -45,28 +44,6 @@ def test_a_reservoir_holds_each_arrival_equally_often():
         held[list(places.values())] += 1
     # 3000 draws of probability 0.3: standard deviation 25, so five of them
     assert np.abs(held - 900).max() < 126
-
-
-def test_the_mean_threshold_keeps_what_is_above_the_mean_and_never_nothing():
-    keep = mean_threshold(np.array([[0.0, 0.4, 0.2], [0.5, 0.5, 0.5]], np.float32))
-    assert keep.tolist() == [[False, True, False], [True, False, False]]
-    assert top_k(np.array([[3.0, 3.0, 1.0]], np.float32), k=1).tolist() == [[True, False, False]]
-    with pytest.raises(InvalidExemplarError, match="NaN"):
-        mean_threshold(np.array([[np.nan]], np.float32))
-    with pytest.raises(SchemaError, match="choose one of"):
-        get_keep_rule("top")
-    with pytest.raises(SchemaError, match="choose one of"):
-        get_scorer("clss")
-
-
-def test_text_that_looks_at_lost_patches_is_kept():
-    valid = {"image": np.ones((1, 2), np.bool_), "text": np.ones((1, 5), np.bool_)}
-    scores = {"image": np.array([[1, 0]], np.float32), "text": np.array([[0, 0.9, 0, 0, 0]], np.float32)}
-    cross = np.array([[[0, 0], [0, 0], [0, 0.9], [0.9, 0], [0, 0]]], np.float32)
-    special = np.array([[True, False, False, False, True]])
-    maps = ScoreMaps(scores, valid, cross)
-    found = keep_text_of_lost_patches(maps, np.array([[True, False]]), special)
-    assert found.tolist() == [[True, True, True, False, True]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

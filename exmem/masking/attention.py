@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from exmem.errors import InvalidExemplarError
+
 __all__ = ["AttentionTap", "Captured", "SequenceLayout", "attention", "capture", "split_heads"]
 
 
@@ -78,8 +80,32 @@ class Captured:
     num_heads: int
     states: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
+    def state(self, part: str) -> Tensor:
+        """Return one of the states.
+
+        Parameters
+        ----------
+        part : str
+            Its name.
+
+        Returns
+        -------
+        Tensor, shape (B, T, D)
+            The state.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If the layer did not run.
+        """
+        if part not in self.states:
+            raise InvalidExemplarError(
+                f"no {part} was captured: the layer did not run; give the batch the modality that it reads"
+            )
+        return self.states[part]
+
     def heads(self, part: str) -> Tensor:
-        """Return one of the states, head by head.
+        """Return one of the states, head by head; see `state`.
 
         Parameters
         ----------
@@ -90,15 +116,8 @@ class Captured:
         -------
         Tensor, shape (B, H, T, D / H)
             The state of each head.
-
-        Raises
-        ------
-        ValueError
-            If it was not captured.
         """
-        if part not in self.states:
-            raise ValueError(f"no {part} was captured; run a forward pass inside a block that captures it")
-        return split_heads(self.states[part], self.num_heads)
+        return split_heads(self.state(part), self.num_heads)
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -116,7 +135,7 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
     Tensor, shape (B, H, T, D / H)
         The state of each head.
     """
-    return states.reshape(*states.shape[:2], num_heads, -1).transpose(1, 2)
+    return states.reshape(*states.shape[:2], num_heads, states.shape[2] // num_heads).transpose(1, 2)
 
 
 @contextlib.contextmanager

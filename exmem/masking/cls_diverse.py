@@ -64,7 +64,7 @@ class ClsDiverse:
         """
         seen = observe(model, batch, self.layers)
         maps = seen.maps(seen.class_scores())
-        keys, layout = seen.captured[seen.last].states["key"].float().cpu().numpy(), seen.layout(seen.last)
+        keys, layout = seen.captured[seen.last].state("key").float().cpu().numpy(), seen.layout(seen.last)
         scores = dict(maps.scores)
         for name, part in (("image", layout.image), ("text", layout.text)):
             if part is not None:

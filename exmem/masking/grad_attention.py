@@ -71,13 +71,13 @@ class GradAttention:
         """
         with torch.inference_mode(mode=False), torch.enable_grad():
             seen = observe(model, batch, self.layers, ("query", "key", "value", "context"), gradient=True)
+            contexts = [seen.captured[layer].state("context") for layer in seen.layers]
             target = self.objective(seen.features, batch.labels.to(seen.features.device))
             if target.ndim or not target.requires_grad:
                 raise SchemaError(
                     f"objective: expected a scalar that depends on the features, got shape {tuple(target.shape)}"
                     f"{'' if target.requires_grad else ' without gradient'}; return a sum over the rows"
                 )
-            contexts = [seen.captured[layer].states["context"] for layer in seen.layers]
             gradients = dict(zip(seen.layers, torch.autograd.grad(target, contexts), strict=True))
 
         def relevance(layer: int) -> Tensor:

@@ -113,7 +113,7 @@ class Observed:
         Tensor, shape (B, R)
             1 at the class token or probe; where there is neither, the same for every token. Rows sum to 1.
         """
-        layout, queries = self.layout(layer), self.captured[layer].states["query"]
+        layout, queries = self.layout(layer), self.captured[layer].state("query")
         if layout.query is None:
             weights = layout.keep.to(queries.dtype)
         else:
@@ -136,8 +136,8 @@ class Observed:
         """
         found = {}
         for name in ("image", "text"):
-            places = {layer: getattr(self.layout(layer), name) for layer in rows}
-            parts = [rows[layer][:, place] for layer, place in places.items() if place is not None]
+            found_at = {layer: getattr(self.layout(layer), name) for layer in rows}
+            parts = [rows[layer][:, where] for layer, where in found_at.items() if where is not None]
             if parts:
                 found[name] = torch.stack(parts).mean(0)
         return found

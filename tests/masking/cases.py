@@ -1,119 +1,54 @@
-"""Tiny models that scorers are tried on: every backbone there is, and toys of the forms that a backbone may have."""
+"""What scorers are tried on: every family of backbones, and toys of the forms that a backbone may have."""
 
-import functools
-import tempfile
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    Dinov2Config,
-    Dinov2Model,
-    ViltConfig,
-    ViltModel,
-    ViTConfig,
-    ViTModel,
-)
 
-from exmem.backbones import Joint, Vilt
+from exmem.backbones import BACKBONES
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.masking.base import Similarity
 from exmem.tensors import TensorBatch, TokenTensors
 from exmem.tokens import TokenSpec
-from tests.exemplars import crop
+from tests.backbones.models import load, whole
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "temple", "flower", "red", "roof"]
-TEXTS = ["temple roof red flower", "red"]
-# Weights that are large for their width: attention is far from uniform, so that an error shows.
-SIZES = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "initializer_range": 0.2}
-VIT = SIZES | {"intermediate_size": 64, "image_size": 32, "patch_size": 8}
-VISION = {
-    "vit": lambda: ViTModel(ViTConfig(**VIT), add_pooling_layer=False),
-    "dinov2": lambda: Dinov2Model(Dinov2Config(**SIZES, image_size=40, patch_size=8)),
-    "clip": lambda: CLIPVisionModel(CLIPVisionConfig(**VIT)),
+FORMS = {
+    **{kind: lambda written, kind=kind: load(kind, written[kind]) for kind in sorted(BACKBONES)},
+    "joint of dinov2": lambda written: load("joint", (*written["dinov2"], *written["bert"]), blocks=1),
+    "vilt without frozen blocks": lambda written: load("vilt", written["vilt"], blocks=3),
+    "toy of images": lambda written: Toy(("image",)),
+    "toy of texts": lambda written: Toy(("text",)),
+    "toy without class token": lambda written: Toy(("image", "text"), class_token=False),
+    "toy of two towers": lambda written: Toy(("image", "text"), class_token=False, pooling=True, similar=True),
 }
-
-
-@functools.cache
-def tokenizer():
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "vocab.txt").write_text("\n".join(WORDS))
-        return BertTokenizer(str(Path(folder) / "vocab.txt"))
-
-
-def joint(kind, blocks=2):
-    torch.manual_seed(0)
-    vision = VISION[kind]().eval()
-    text = BertModel(BertConfig(vocab_size=len(WORDS), intermediate_size=64, **SIZES), add_pooling_layer=False)
-    vision = getattr(vision, "vision_model", vision)
-    return Joint(vision, text, tokenizer(), image_size=32, trainable_blocks=blocks, max_text=8)
-
-
-def vilt(blocks=None):
-    torch.manual_seed(0)
-    config = ViltConfig(max_position_embeddings=8, vocab_size=len(WORDS), **VIT)
-    return Vilt(
-        ViltModel(config, add_pooling_layer=False).eval(),
-        tokenizer(),
-        image_size=32,
-        trainable_blocks=blocks,
-        max_text=8,
-    )
-
-
-BACKBONES = {
-    "joint-vit": lambda: joint("vit"),
-    "joint-dinov2": lambda: joint("dinov2", blocks=1),
-    "joint-clip": lambda: joint("clip"),
-    "vilt": vilt,
-    "vilt-2": lambda: vilt(blocks=2),
-    "toy-image": lambda: Toy(("image",)),
-    "toy-text": lambda: Toy(("text",)),
-    "toy-no-class": lambda: Toy(("image", "text"), class_token=False),
-    "toy-two-towers": lambda: Toy(("image", "text"), class_token=False, pooling=True, similar=True),
-}
-
-
-@functools.cache
-def backbone(name):
-    """A model for questions only; a test that changes one makes its own."""
-    return BACKBONES[name]()
 
 
 def whole_batch(model):
-    """Two pictures with texts of different length, every token kept."""
+    """Two rows with texts of five and three tokens, nothing dropped."""
     if isinstance(model, Toy):
         return model.batch()
-    pictures = np.stack([crop(seed, 32) for seed in range(2)])
-    return TensorBatch.from_numpy(model.tokens(pictures, TEXTS))
+    batch = whole(model)
+    return TensorBatch({name: batch.tokens[name] for name in model.token_specs()}, batch.labels)
 
 
 def sparse_batch(model):
-    """The same with 11 and 7 of the 16 patches, so that the second row is padded in both modalities."""
-    whole = whole_batch(model)
-    if "image" not in whole.tokens:
-        return whole
-    image = whole.tokens["image"]
+    """The same with 11 and 7 of the patches, so that the second row is padded in both modalities."""
+    batch = whole_batch(model)
+    if "image" not in batch.tokens:
+        return batch
+    image = batch.tokens["image"]
     rows = [[0, 1, 2, 4, 5, 7, 8, 10, 11, 13, 15], [3, 4, 6, 9, 10, 12, 15]]
     keep = torch.tensor([[place < len(row) for place in range(11)] for row in rows])
     picked = torch.tensor([row + [0] * (11 - len(row)) for row in rows])
     values = torch.stack([image.values[row, places] for row, places in enumerate(picked)])
-    return TensorBatch({**whole.tokens, "image": TokenTensors(values, picked, keep)}, whole.labels)
+    return TensorBatch({**batch.tokens, "image": TokenTensors(values, picked, keep)}, batch.labels)
 
 
 def alone(batch, row):
     """One row of a batch without its padding."""
-    tokens = {
-        name: TokenTensors(*(part[row : row + 1, found.keep[row]] for part in (found.values, found.positions)), keep)
-        for name, found in batch.tokens.items()
-        for keep in [found.keep[row : row + 1, found.keep[row]]]
-    }
+    tokens = {}
+    for name, found in batch.tokens.items():
+        keep = found.keep[row]
+        parts = (part[row : row + 1, keep] for part in (found.values, found.positions, found.keep))
+        tokens[name] = TokenTensors(*parts)
     return TensorBatch(tokens, batch.labels[row : row + 1])
 
 
@@ -148,7 +83,7 @@ class Toy(nn.Module):
 
     def batch(self):
         image, text = torch.randn(2, 21, 8, generator=torch.Generator().manual_seed(3)).split([16, 5], 1)
-        every = {"image": (image, [16, 16]), "text": (text, [5, 2])}
+        every = {"image": (image, [16, 16]), "text": (text, [5, 3])}
         tokens = {}
         for name in self.modalities:
             values, counts = every[name]
@@ -172,6 +107,8 @@ class Toy(nn.Module):
         hidden, keep, _ = stream
         for block in self.blocks[: len(self.blocks) - self.pooling]:
             hidden = hidden + block(hidden, hidden, keep)
+        if self.pooling and not hidden.shape[1]:
+            return torch.zeros(len(hidden), 8)
         if self.pooling:
             return self.blocks[-1](self.first.expand(len(hidden), 1, -1), hidden, keep)[:, 0]
         weights = keep.unsqueeze(-1).float()
@@ -213,7 +150,7 @@ class ToyBlock(nn.Module):
 
     def forward(self, asking, asked, keep):
         query, key, value = (
-            part(states).reshape(*states.shape[:2], self.heads, -1).transpose(1, 2)
+            part(states).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for part, states in ((self.query, asking), (self.key, asked), (self.value, asked))
         )
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5

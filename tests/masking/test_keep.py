@@ -8,7 +8,16 @@ from hypothesis.extra import numpy as hnp
 
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import KEEP_RULES, cumulative, fit_bytes, get_keep_rule, keep_ratio, mean_threshold, top_k
+from exmem.masking import (
+    KEEP_RULES,
+    cumulative,
+    fit_bytes,
+    get_keep_rule,
+    get_scorer,
+    keep_ratio,
+    mean_threshold,
+    top_k,
+)
 from tests.exemplars import patches
 
 
@@ -165,6 +174,8 @@ def test_an_option_out_of_range_is_refused(name, options, message):
         get_keep_rule(name, **options)(row(0, 1))
 
 
-def test_an_unknown_rule_lists_the_choices():
+def test_an_unknown_name_lists_the_choices():
     with pytest.raises(SchemaError, match=r"unknown keep rule 'top'; choose one of .*'cumulative'"):
         get_keep_rule("top")
+    with pytest.raises(SchemaError, match=r"unknown scorer 'clss'; choose one of .*'cls_attention'"):
+        get_scorer("clss")

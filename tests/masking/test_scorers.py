@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from transformers import ViltModel, ViTConfig, ViTModel
+from transformers import ViTModel
 
-from exmem.backbones import Joint
 from exmem.errors import SchemaError
 from exmem.masking import (
     AttentionRollout,
@@ -25,27 +24,22 @@ from exmem.masking.cim_box import box_scores
 from exmem.masking.cls_diverse import diverse_gains
 from exmem.masking.observed import observe
 from exmem.tensors import TensorBatch
-from tests.exemplars import crop
-from tests.masking.cases import TEXTS, VIT, Toy, backbone, joint, sparse_batch, tokenizer, vilt, whole_batch
+from tests.backbones.models import TEXTS, load, original, pixels
+from tests.masking.cases import Toy, sparse_batch, whole_batch
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # float32, sums in another order
 EYE = torch.eye
 
 
-def pixels(model):
-    pictures = torch.from_numpy(np.stack([crop(seed, 32) for seed in range(2)]))
-    return ((pictures / 255 - model.pixel_mean) / model.pixel_std).permute(0, 3, 1, 2)
-
-
-def original_vilt(model):
-    """Attention of the original model, (B, H, T, T) a layer, with its gradient; text first, then class and patches."""
-    words = tokenizer()(TEXTS, padding=True, return_tensors="pt")
-    original = ViltModel(model.model.config, add_pooling_layer=False).eval()
-    original.load_state_dict(model.model.state_dict())
+@pytest.fixture
+def vilt(written):
+    """A ViLT of square pictures, and the attention (B, H, T, T) of each layer of the original model."""
+    model = load("vilt", written["vilt"], size=(32, 32), blocks=3)
+    words = model.tokenizer(TEXTS, padding=True, return_tensors="pt")
     with pytest.MonkeyPatch.context() as patch:
         # The original draws the order of its patches.
         patch.setattr(torch, "multinomial", lambda weights, count: torch.arange(count))
-        found = original(
+        found = original("vilt", written["vilt"])(
             input_ids=words["input_ids"],
             attention_mask=words["attention_mask"],
             token_type_ids=torch.zeros_like(words["input_ids"]),
@@ -53,18 +47,20 @@ def original_vilt(model):
             pixel_mask=torch.ones(2, 32, 32, dtype=torch.int64),
             output_attentions=True,
         )
-    length = words["input_ids"].shape[1]
-    return found, slice(0, length), slice(length + 1, length + 17)
+    return model, found
 
 
-def image_only_joint():
-    """A joint backbone whose batch has no text, and its vision model with every map."""
-    model = joint("vit")
-    whole = whole_batch(model)
-    batch = TensorBatch({"image": whole.tokens["image"]}, whole.labels)
-    original = ViTModel(ViTConfig(**VIT, attn_implementation="eager"), add_pooling_layer=False).eval()
-    original.load_state_dict(model.vision.state_dict())
-    return model, batch, original(pixels(model), output_attentions=True)
+TEXT, IMAGE = slice(0, 5), slice(6, 22)  # places in the original ViLT: text, image class token, patches
+
+
+@pytest.fixture
+def vision(written):
+    """A joint backbone with a batch that has no text, and the attention of its vision model."""
+    model = load("joint", written["joint"], size=(32, 32))
+    eager = ViTModel.from_pretrained(written["joint"][0], add_pooling_layer=False, attn_implementation="eager").eval()
+    found = eager(pixels(model), output_attentions=True, output_hidden_states=True)
+    batch = whole_batch(model)
+    return model, TensorBatch({"image": batch.tokens["image"]}, batch.labels), eager, found
 
 
 def product(maps):
@@ -75,26 +71,25 @@ def product(maps):
     return total
 
 
-def assert_text(found, expected, places):
-    """The class token of a text is a token of the prefix: its own row is 0."""
-    for row, length in enumerate([6, 3]):
-        np.testing.assert_allclose(found[row, 1:length], expected[row, places][1:length].detach(), **CLOSE)
+def assert_text(found, expected):
+    """Compare the words; the class token of the text stands in the prefix of the backbone."""
+    for row, length in enumerate([5, 3]):
+        np.testing.assert_allclose(found[row, 1:length], expected[row, 1:length].detach(), **CLOSE)
 
 
-def test_class_attention_is_that_of_the_original_model():
-    model = vilt()
-    found, text, image = original_vilt(model)
+def test_class_attention_is_that_of_the_original_model(vilt):
+    model, found = vilt
     maps = ClsAttention(layers=(0, -1))(model, whole_batch(model))
     rows = torch.stack([found.attentions[layer].mean(1)[:, 0] for layer in (0, 2)]).mean(0)
-    np.testing.assert_allclose(maps.scores["image"], rows[:, image].detach(), **CLOSE)
-    assert_text(maps.scores["text"], rows, text)
+    np.testing.assert_allclose(maps.scores["image"], rows[:, IMAGE].detach(), **CLOSE)
+    assert_text(maps.scores["text"], rows)
     last = found.attentions[-1].mean(1).detach()
-    np.testing.assert_allclose(maps.text_to_image[0, :6], last[0, text, image][:6], **CLOSE)
-    np.testing.assert_allclose(maps.image_to_text[0, :, 1:6], last[0, image, text][:, 1:6], **CLOSE)
+    np.testing.assert_allclose(maps.text_to_image[0, 1:5], last[0, TEXT, IMAGE][1:], **CLOSE)
+    np.testing.assert_allclose(maps.image_to_text[0, :, 1:5], last[0, IMAGE, TEXT][:, 1:], **CLOSE)
 
 
-def test_class_attention_scores_a_modality_by_the_layers_that_hold_it():
-    model = joint("vit", blocks=1)
+def test_class_attention_scores_a_modality_by_the_layers_that_hold_it(backbone):
+    model = backbone("joint of dinov2")
     both, last, first = (ClsAttention(layers=layers)(model, whole_batch(model)) for layers in (None, (-1,), (0,)))
     np.testing.assert_array_equal(both.scores["text"], last.scores["text"])
     np.testing.assert_array_equal(first.scores["text"], last.scores["text"])
@@ -102,45 +97,43 @@ def test_class_attention_scores_a_modality_by_the_layers_that_hold_it():
 
 
 @pytest.mark.parametrize("layers", [None, (-2, -1)])
-def test_rollout_is_the_class_row_of_the_product_of_all_maps(layers):
-    model = vilt()
-    found, text, image = original_vilt(model)
+def test_rollout_is_the_class_row_of_the_product_of_all_maps(layers, vilt):
+    model, found = vilt
     maps = [(part.mean(1) + EYE(part.shape[-1])) / 2 for part in found.attentions[0 if layers is None else 1 :]]
     expected = product(maps)[:, 0].detach()
     scores = AttentionRollout(layers=layers)(model, whole_batch(model)).scores
-    np.testing.assert_allclose(scores["image"], expected[:, image], **CLOSE)
-    # The class token stands in the text of the original and in the prefix of the backbone; the words are the same.
-    assert_text(scores["text"], expected, text)
+    np.testing.assert_allclose(scores["image"], expected[:, IMAGE], **CLOSE)
+    assert_text(scores["text"], expected)
 
 
-def test_rollout_of_a_vision_model_is_the_product_of_its_own_maps():
-    model, batch, found = image_only_joint()
+def test_rollout_of_a_vision_model_is_the_product_of_its_own_maps(vision):
+    model, batch, _, found = vision
     expected = product([(part.mean(1) + EYE(17)) / 2 for part in found.attentions])[:, 0, 1:].detach()
     np.testing.assert_allclose(AttentionRollout()(model, batch).scores["image"], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("scorer", [AttentionRollout(), AttentionRollout(layers=(0, 1))])
-def test_text_that_enters_above_keeps_what_reached_it_there(scorer):
-    model = joint("vit", blocks=2)
+def test_text_that_enters_above_keeps_what_reached_it_there(scorer, backbone):
+    model = backbone("joint")
     batch = sparse_batch(model)
     with torch.no_grad():
         seen = observe(model, batch, scorer.layers)
         maps = []
         for layer in seen.layers:
             layout = seen.layout(layer)
-            full = EYE(1 + 11 + 6).repeat(2, 1, 1)  # where there is no text yet, its tokens stay as they are
+            full = EYE(1 + 11 + 5).repeat(2, 1, 1)  # where there is no text yet, its tokens stay as they are
             length = layout.keep.shape[1]
             full[:, :length, :length] = (seen.attention(layer).mean(1) + EYE(length)) / 2
             maps.append(full)
     expected = product(maps)[:, 0]
     scores = scorer(model, batch).scores
-    np.testing.assert_allclose(scores["text"][0, :6], expected[0, 12:18], **CLOSE)
+    np.testing.assert_allclose(scores["text"][0, :5], expected[0, 12:], **CLOSE)
     places = batch.tokens["image"].positions[0]
     np.testing.assert_allclose(scores["image"][0, places], expected[0, 1:12], **CLOSE)
 
 
-def test_without_a_class_token_a_mean_over_the_tokens_or_the_probe_of_a_pooling_asks():
-    mean, pooling = backbone("toy-no-class"), backbone("toy-two-towers")
+def test_without_a_class_token_a_mean_over_the_tokens_or_the_probe_of_a_pooling_asks(backbone):
+    mean, pooling = backbone("toy without class token"), backbone("toy of two towers")
     batch = whole_batch(mean)
     mean(batch)
     maps = [block.map.mean(1) for block in mean.blocks]
@@ -169,12 +162,10 @@ def test_a_model_whose_texts_nothing_tells_of_is_refused():
         ClsAttention()(model, whole_batch(model))
 
 
-def test_value_norm_weighs_each_head_by_the_length_of_its_value():
-    model, batch, found = image_only_joint()
-    with torch.no_grad():
-        below = model.vision(pixels(model), output_hidden_states=True).hidden_states[-2]
-        block = model._parts.blocks[-1]
-        values = model.attention_taps()[-1].value(block.layernorm_before(below))
+def test_value_norm_weighs_each_head_by_the_length_of_its_value(vision):
+    model, batch, original_model, found = vision
+    block = original_model.layers[-1]
+    values = block.attention.v_proj(block.layernorm_before(found.hidden_states[-2]))
     lengths = values.reshape(2, 17, 2, 16).norm(dim=-1).transpose(1, 2)
     expected = (found.attentions[-1][:, :, 0] * lengths).mean(1)[:, 1:].detach()
     np.testing.assert_allclose(AttentionValueNorm()(model, batch).scores["image"], expected, **CLOSE)
@@ -189,22 +180,21 @@ def relevance(maps, gradients):
 
 
 @pytest.mark.parametrize("layers", [None, (-1, -2)])
-def test_grad_attention_is_that_of_gradients_through_the_softmax(layers):
-    model = vilt()
-    found, text, image = original_vilt(model)
+def test_grad_attention_is_that_of_gradients_through_the_softmax(layers, vilt):
+    model, found = vilt
     logits = torch.randn(32, generator=torch.Generator().manual_seed(5))
     chosen = found.attentions[0 if layers is None else 1 :]
     gradients = torch.autograd.grad((found.last_hidden_state[:, 0] @ logits).sum(), chosen)
     expected = relevance(chosen, gradients)[:, 0]
     scorer = GradAttention(layers=layers, objective=lambda features, labels: (features[:, :32] @ logits).sum())
     scores = scorer(model, whole_batch(model)).scores
-    np.testing.assert_allclose(scores["image"], expected[:, image], **CLOSE)
-    assert_text(scores["text"], expected, text)
+    np.testing.assert_allclose(scores["image"], expected[:, IMAGE], **CLOSE)
+    assert_text(scores["text"], expected)
     assert scores["image"].max() > 0
 
 
-def test_grad_attention_explains_the_length_of_the_features_when_nothing_is_asked():
-    toy = backbone("toy-two-towers")
+def test_grad_attention_explains_the_length_of_the_features_when_nothing_is_asked(backbone):
+    toy = backbone("toy of two towers")
     batch = whole_batch(toy)
     hidden, keep, _ = toy.embed(batch)
     hidden.requires_grad_()
@@ -216,8 +206,8 @@ def test_grad_attention_explains_the_length_of_the_features_when_nothing_is_aske
     np.testing.assert_allclose(GradAttention()(toy, batch).scores["image"], expected[:, 0].detach(), **CLOSE)
 
 
-def test_grad_attention_gives_the_objective_the_labels_and_refuses_one_without_gradient():
-    model, given = joint("vit"), []
+def test_grad_attention_gives_the_objective_the_labels_and_refuses_one_without_gradient(backbone):
+    model, given = backbone("joint"), []
     scorer = GradAttention(objective=lambda features, labels: given.append(labels) or features[0, labels[1]])
     scorer(model, whole_batch(model))
     assert given[0].tolist() == [0, 0]
@@ -238,8 +228,8 @@ def test_diversity_pays_a_repeated_token_nothing_and_falls_in_the_order_of_choic
     assert opposite.tolist() == [[1, 1]]  # not 2: a token is worth no more than its attention
 
 
-def test_diverse_scores_are_the_attention_at_most_and_that_of_the_best_token():
-    model = vilt()
+def test_diverse_scores_are_the_attention_at_most_and_that_of_the_best_token(backbone):
+    model = backbone("vilt")
     plain, diverse = (scorer(model, whole_batch(model)).scores for scorer in (ClsAttention(), ClsDiverse()))
     for name in ("image", "text"):
         assert (diverse[name] <= plain[name] + 1e-7).all()
@@ -264,21 +254,21 @@ def test_the_box_encloses_what_is_active_and_top_k_fills_it_by_attention():
         CimBox(threshold=2)
 
 
-@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
-def test_the_mean_threshold_keeps_exactly_the_box_of_a_real_map(threshold):
-    model = vilt()
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+def test_the_mean_threshold_keeps_exactly_the_box_of_a_real_map(threshold, backbone):
+    model = backbone("vilt")
     attention, boxes = (scorer(model, sparse_batch(model)) for scorer in (ClsAttention(), CimBox(threshold=threshold)))
     for row in range(2):
         valid = attention.valid["image"][row]
         scores = attention.scores["image"][row]
         share = (scores - scores[valid].min()) / np.ptp(scores[valid])
-        rows, columns = np.divmod(np.flatnonzero(valid & (share >= threshold)), 4)
-        inside = np.zeros((4, 4), np.bool_)
+        rows, columns = np.divmod(np.flatnonzero(valid & (share >= threshold)), 6)
+        inside = np.zeros((4, 6), np.bool_)
         inside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
         inside = inside.ravel() & valid
         keep = mean_threshold(boxes.scores["image"][[row]], valid=valid[None])[0]
-        if not inside[valid].all():
-            np.testing.assert_array_equal(keep, inside)
+        assert not inside[valid].all()
+        np.testing.assert_array_equal(keep, inside)
     np.testing.assert_array_equal(boxes.scores["text"], attention.scores["text"])
 
 
@@ -287,25 +277,24 @@ def test_the_centre_of_any_grid_and_the_first_words_score_best():
     toy = Toy(("image", "text"))  # 2 x 8 patches
     maps = CentreScores()(toy, toy.batch())
     assert np.flatnonzero(keep_ratio(maps.scores["image"], ratio=0.25)[0]).tolist() == [3, 4, 11, 12]
-    assert maps.scores["text"].tolist() == [[0, -1, -2, -3, -4, 0], [0, -1, 0, 0, 0, 0]]
-    assert maps.text_to_image[1, :2].tolist() == [[1 / 16] * 16] * 2
-    assert maps.image_to_text[1, 0].tolist() == [0.5, 0.5, 0, 0, 0, 0]
+    assert maps.scores["text"].tolist() == [[0, -1, -2, -3, -4, 0], [0, -1, -2, 0, 0, 0]]
+    assert maps.text_to_image[1, :3].tolist() == [[1 / 16] * 16] * 3
+    np.testing.assert_allclose(maps.image_to_text[1, 0], [1 / 3] * 3 + [0] * 3)
 
 
-def test_another_seed_draws_other_scores():
+def test_another_seed_draws_other_scores(backbone):
     model = backbone("vilt")
     one, two = (RandomScores(seed=seed)(model, whole_batch(model)).scores["image"] for seed in (3, 4))
     assert (one != two).all()
     assert 0 <= one.min() < one.max() < 1
 
 
-def test_scores_come_through_lora_and_trainable_blocks():
+def test_scores_come_through_lora(written):
     from peft import LoraConfig, inject_adapter_in_model
 
-    model = joint("vit")
+    model = load("joint", written["joint"])
     before = GradAttention()(model, whole_batch(model)).scores["image"]
     inject_adapter_in_model(LoraConfig(target_modules=model.lora_targets(), init_lora_weights=True), model)
-    assert isinstance(model, Joint)
     found = GradAttention()(model, whole_batch(model)).scores["image"]
     np.testing.assert_allclose(found, before, **CLOSE)  # LoRA starts as nothing
     assert all(parameter.grad is None for parameter in model.parameters())
