@@ -11,45 +11,21 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.report import probe, trained
-from bench.report.rows import PROBE, TRAINED, Row
+from bench.report import trained
+from bench.report.rows import PROBE, TRAINED
 from bench.report.tables import write_report
-from exmem.backbones import Joint
-from exmem.data import StickersConfig, build_stickers, dinov2_small, load_imagefolder, minilm
-
-_state: dict[str, Any] = {}
-
-
-def _start(out: Path) -> None:
-    torch.set_num_threads(1)
-    _state["out"] = out
-    _state["weights"] = dinov2_small(), minilm()
-
-
-def _probe(rows: list[Row]) -> list[dict[str, Any]]:
-    if "probe" not in _state:
-        backbone = Joint.from_pretrained(*_state["weights"], image_size=112, trainable_blocks=1)
-        data = load_imagefolder(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
-        _state["probe"] = probe.Probe(backbone, *data)
-    return [entry for row in rows for entry in _state["probe"].run(row)]
-
-
-def _trained(cells: list[tuple[Row, int, int, str]]) -> list[dict[str, Any]]:
-    if "data" not in _state:
-        _state["data"] = load_imagefolder(build_stickers(StickersConfig(num_classes=12, max_train=40, max_test=20)))
-    options = {"weights": _state["weights"], "data": _state["data"], "folder": _state["out"]}
-    return [trained.run(*cell, **options) for cell in cells]
+from bench.report.work import PROBE_DATA, TRAINED_DATA, probe_rows, start, trained_cells
+from exmem.data import build_stickers, dinov2_small, minilm
 
 
 def measure(work: Callable[[Any], list[dict[str, Any]]], jobs: Iterable[Any], file: Path, *, out: Path) -> None:
     """Run jobs in two processes; each job's entries are written when it is done."""
     jobs = list(jobs)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=_start, initargs=(out,))
+    pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=start, initargs=(out,))
     with pool, Progress(TextColumn(file.stem), *columns) as progress:
         bar = progress.add_task(file.stem, total=len(jobs))
         for done in as_completed([pool.submit(work, job) for job in jobs]):
@@ -78,8 +54,8 @@ def main() -> None:
         if given.part in {None, "probe"}:
             done = {entry["key"] for entry in entries(files["probe"])}
             rows = [row for row in PROBE if row.key not in done and given.only in row.key]
-            build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
-            measure(_probe, ([row] for row in rows), files["probe"], out=out)
+            build_stickers(PROBE_DATA, progress=console.print)
+            measure(probe_rows, ([row] for row in rows), files["probe"], out=out)
         if given.part in {None, "trained"}:
             ready = {tuple(e[k] for k in ("key", "seed", "budget", "modalities")) for e in entries(files["trained"])}
             cells = [
@@ -90,8 +66,8 @@ def main() -> None:
                 for row in TRAINED
                 if (row.key, seed, budget, modalities) not in ready and given.only in row.key
             ]
-            build_stickers(StickersConfig(num_classes=12, max_train=40, max_test=20), progress=console.print)
-            measure(_trained, ([cell] for cell in cells), files["trained"], out=out)
+            build_stickers(TRAINED_DATA, progress=console.print)
+            measure(trained_cells, ([cell] for cell in cells), files["trained"], out=out)
     write_report({name: entries(file) for name, file in files.items()}, out)
 
 
