@@ -1,0 +1,93 @@
+"""The backbone that options name, with the packaged weights where none are given."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from exmem.backbones import Backbone, load_backbone
+from exmem.data import dinov2_small, minilm
+from exmem.errors import ExmemError
+from exmem.train.config import TrainConfig
+
+__all__ = ["configured_backbone", "load_weights"]
+
+
+def configured_backbone(config: TrainConfig, progress: Callable[[str], None]) -> Backbone:
+    """Load the backbone that a run starts with.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Names it.
+    progress : callable
+        Told what is being fetched.
+
+    Returns
+    -------
+    Backbone
+        The backbone.
+    """
+    return load_weights(
+        config.backbone,
+        vision=config.vision,
+        text=config.text,
+        image_size=config.image_size,
+        trainable_blocks=config.tuned_blocks,
+        max_text=config.max_text,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def load_weights(
+    kind: str,
+    *,
+    vision: str | None,
+    text: str | None,
+    image_size: int,
+    trainable_blocks: int,
+    max_text: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> Backbone:
+    """Load a backbone; the packaged DINOv2-S and MiniLM make the joint one when no others are named.
+
+    Parameters
+    ----------
+    kind : str
+        Family of the backbone.
+    vision : str or None
+        Hub name or folder of the vision model, or of the whole ViLT.
+    text : str or None
+        Hub name or folder of the text encoder of joint.
+    image_size : int
+        Side of the pictures in pixels.
+    trainable_blocks : int
+        Last blocks that are tuned.
+    max_text : int
+        Most text tokens, special ones included.
+    seed : int
+        Seed of weights that a checkpoint lacks.
+    progress : callable
+        Told what is being fetched.
+
+    Returns
+    -------
+    Backbone
+        The backbone.
+
+    Raises
+    ------
+    ExmemError
+        If ViLT is asked for without weights.
+    """
+    names: tuple[str | Path, ...]
+    if kind == "joint":
+        names = vision or dinov2_small(progress=progress), text or minilm(progress=progress)
+    elif vision is None:
+        raise ExmemError("vilt needs weights: give --vision a hub name such as dandelin/vilt-b32-mlm, or a folder")
+    else:
+        names = (vision,)
+    torch.manual_seed(seed)
+    return load_backbone(kind, *names, image_size=image_size, trainable_blocks=trainable_blocks, max_text=max_text)
