@@ -143,6 +143,10 @@ def _known(
     if run is None:
         why = "Only what is stored is shown: this memory belongs to no run, so originals, words and scores are unknown."
         return Known(notes=[why])
+    import transformers
+
     from exmem.train.looking import look_into_run
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     return look_into_run(run, slots, data=data, scores=scores, progress=tell)
