@@ -8,26 +8,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import SchemaError
+from exmem.masking.attention_rollout import AttentionRollout
+from exmem.masking.attention_value_norm import AttentionValueNorm
 from exmem.masking.base import ScorableModel, ScoreMaps, Scorer
+from exmem.masking.border import BorderShare, border_share
+from exmem.masking.centre import CentreScores
+from exmem.masking.cim_box import CimBox
 from exmem.masking.cls_attention import ClsAttention
-from exmem.masking.keep import mean_threshold, top_k
+from exmem.masking.cls_diverse import ClsDiverse
+from exmem.masking.grad_attention import GradAttention
+from exmem.masking.keep import cumulative, fit_bytes, keep_ratio, mean_threshold, top_k
 from exmem.masking.random import RandomScores
-from exmem.masking.text import keep_all_text, keep_text_of_lost_patches
+from exmem.masking.rate import allocate
+from exmem.masking.text import keep_all_text, keep_no_text, keep_text_of_lost_patches
 
 __all__ = [
     "KEEP_RULES",
     "SCORERS",
     "TEXT_RULES",
+    "AttentionRollout",
+    "AttentionValueNorm",
+    "BorderShare",
+    "CentreScores",
+    "CimBox",
     "ClsAttention",
+    "ClsDiverse",
+    "GradAttention",
     "KeepRule",
     "RandomScores",
     "ScorableModel",
     "ScoreMaps",
     "Scorer",
+    "allocate",
+    "border_share",
+    "cumulative",
+    "fit_bytes",
     "get_keep_rule",
     "get_scorer",
     "get_text_rule",
     "keep_all_text",
+    "keep_no_text",
+    "keep_ratio",
     "keep_text_of_lost_patches",
     "mean_threshold",
     "top_k",
@@ -35,9 +56,28 @@ __all__ = [
 
 KeepRule = Callable[..., NDArray[np.bool_]]
 
-SCORERS: dict[str, Callable[..., Scorer]] = {"cls_attention": ClsAttention, "random": RandomScores}
-KEEP_RULES: dict[str, KeepRule] = {"mean_threshold": mean_threshold, "top_k": top_k}
-TEXT_RULES: dict[str, KeepRule] = {"all": keep_all_text, "lost_patches": keep_text_of_lost_patches}
+SCORERS: dict[str, Callable[..., Scorer]] = {
+    "attention_rollout": AttentionRollout,
+    "attention_value_norm": AttentionValueNorm,
+    "centre": CentreScores,
+    "cim_box": CimBox,
+    "cls_attention": ClsAttention,
+    "cls_diverse": ClsDiverse,
+    "grad_attention": GradAttention,
+    "random": RandomScores,
+}
+KEEP_RULES: dict[str, KeepRule] = {
+    "cumulative": cumulative,
+    "fit_bytes": fit_bytes,
+    "keep_ratio": keep_ratio,
+    "mean_threshold": mean_threshold,
+    "top_k": top_k,
+}
+TEXT_RULES: dict[str, KeepRule] = {
+    "all": keep_all_text,
+    "lost_patches": keep_text_of_lost_patches,
+    "none": keep_no_text,
+}
 
 
 def get_scorer(name: str, **options: Any) -> Scorer:
@@ -77,21 +117,22 @@ def get_keep_rule(name: str, **options: Any) -> KeepRule:
     return partial(_look_up("keep rule", name, KEEP_RULES), **options)
 
 
-def get_text_rule(name: str) -> KeepRule:
+def get_text_rule(name: str, **options: Any) -> KeepRule:
     """Find a text rule by name.
 
     Parameters
     ----------
     name : str
         A key of `TEXT_RULES`.
+    **options : object
+        Its options, such as `direction`.
 
     Returns
     -------
     callable
         Takes score maps, the image's `keep` and the special tokens, returns the text's `keep`.
     """
-    rule: KeepRule = _look_up("text rule", name, TEXT_RULES)
-    return rule
+    return partial(_look_up("text rule", name, TEXT_RULES), **options)
 
 
 def _look_up(kind: str, name: str, table: dict[str, Any]) -> Any:

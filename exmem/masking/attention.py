@@ -1,14 +1,15 @@
-"""Attention of chosen queries, from hooks on the query and key projections: no L x L maps."""
+"""Attention from hooks on the projections of chosen layers: only the rows that are asked for are computed."""
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-__all__ = ["AttentionTap", "Captured", "SequenceLayout", "attention_rows", "capture"]
+__all__ = ["AttentionTap", "Captured", "SequenceLayout", "attention", "capture", "split_heads"]
 
 
 class AttentionTap(NamedTuple):
@@ -62,31 +63,77 @@ class SequenceLayout:
     residual: bool = True
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Captured:
-    """Projections of one layer, filled while a model runs.
+    """Hidden states of one layer's attention, filled while a model runs.
 
     Parameters
     ----------
     num_heads : int
         Heads H.
-    query, key : Tensor, shape (B, T, D)
-        Projected sequences.
+    states : dict of str to Tensor, shape (B, T, D)
+        `query`, `key` and `value` as projected; `context`, what the heads have read, before the output projection.
     """
 
     num_heads: int
-    query: Tensor | None = None
-    key: Tensor | None = None
+    states: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def heads(self, part: str) -> Tensor:
+        """Return one of the states, head by head.
+
+        Parameters
+        ----------
+        part : str
+            Its name.
+
+        Returns
+        -------
+        Tensor, shape (B, H, T, D / H)
+            The state of each head.
+
+        Raises
+        ------
+        ValueError
+            If it was not captured.
+        """
+        if part not in self.states:
+            raise ValueError(f"no {part} was captured; run a forward pass inside a block that captures it")
+        return split_heads(self.states[part], self.num_heads)
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """Cut hidden states into heads.
+
+    Parameters
+    ----------
+    states : Tensor, shape (B, T, D)
+        Hidden states, head after head.
+    num_heads : int
+        Heads H.
+
+    Returns
+    -------
+    Tensor, shape (B, H, T, D / H)
+        The state of each head.
+    """
+    return states.reshape(*states.shape[:2], num_heads, -1).transpose(1, 2)
 
 
 @contextlib.contextmanager
-def capture(taps: Mapping[int, AttentionTap]) -> Iterator[dict[int, Captured]]:
-    """Keep the query and key projections of chosen layers of what runs inside the block.
+def capture(
+    taps: Mapping[int, AttentionTap], parts: Sequence[str] = ("query", "key"), *, gradient: bool = False
+) -> Iterator[dict[int, Captured]]:
+    """Keep hidden states of the attention of chosen layers of what runs inside the block.
 
     Parameters
     ----------
     taps : mapping of int to AttentionTap
         Layer -> where to read it.
+    parts : sequence of str
+        What to keep: `query`, `key`, `value`, `context`.
+    gradient : bool
+        Whether gradients with respect to the contexts will be asked for. They then belong to the graph, which starts
+        at the first of them where nothing below is trained: frozen weights need no gradient of their own.
 
     Yields
     ------
@@ -94,56 +141,54 @@ def capture(taps: Mapping[int, AttentionTap]) -> Iterator[dict[int, Captured]]:
         Filled by the last forward pass.
     """
     found = {layer: Captured(tap.num_heads) for layer, tap in taps.items()}
-
-    def keeper(layer: int, name: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            setattr(found[layer], name, output.detach())
-
-        return keep
-
-    handles = []
-    for layer, tap in taps.items():
-        handles.append(tap.query.register_forward_hook(keeper(layer, "query")))
-        handles.append(tap.key.register_forward_hook(keeper(layer, "key")))
+    handles: list[RemovableHandle] = []
     try:
+        for layer, tap in taps.items():
+            handles.extend(_hook(tap, part, found[layer].states, gradient=gradient) for part in parts)
         yield found
     finally:
         for handle in handles:
             handle.remove()
 
 
-def attention_rows(captured: Captured, rows: slice, keep: Tensor) -> Tensor:
+def _hook(tap: AttentionTap, part: str, states: dict[str, Tensor], *, gradient: bool) -> RemovableHandle:
+    def keep_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        states[part] = output.detach()
+
+    def keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if gradient and not inputs[0].requires_grad:
+            inputs[0].requires_grad_()
+        states[part] = inputs[0] if gradient else inputs[0].detach()
+
+    if part == "context":
+        return tap.output.register_forward_pre_hook(keep_input)
+    projection: nn.Module = getattr(tap, part)
+    return projection.register_forward_hook(keep_output)
+
+
+def attention(captured: Captured, keep: Tensor, rows: slice = slice(None)) -> Tensor:
     """Return the attention of some queries over all keys.
 
     Parameters
     ----------
     captured : Captured
-        Projections of a layer.
-    rows : slice
-        Places of the queries in the sequence, R of them.
+        Queries and keys of a layer.
     keep : Tensor, shape (B, T), bool
         False for keys that are padding.
+    rows : slice
+        Places of the queries in the sequence, R of them; all when left out.
 
     Returns
     -------
-    Tensor, shape (B, R, T)
-        Softmax attention, mean over the heads; 0 for padding.
-
-    Raises
-    ------
-    ValueError
-        If nothing ran inside the capturing block.
+    Tensor, shape (B, H, R, T)
+        Softmax attention of each head; 0 for padding.
 
     Notes
     -----
     O(R T D) time, R T numbers per head: with R = 1 about nothing beside the forward pass.
     """
-    if captured.query is None or captured.key is None:
-        raise ValueError("no forward pass ran while the projections were captured")
-    query, key = (
-        states.reshape(*states.shape[:2], captured.num_heads, -1).transpose(1, 2)
-        for states in (captured.query[:, rows], captured.key)
-    )
+    query, key = captured.heads("query")[:, :, rows], captured.heads("key")
     logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
-    logits = logits.masked_fill(~keep[:, None, None, :], -torch.inf)
-    return torch.softmax(logits, -1).mean(1)
+    if not keep.all():  # the lowest finite number, so that a row without any token stays free of NaN
+        logits = logits.masked_fill(~keep[:, None, None, :], torch.finfo(logits.dtype).min)
+    return torch.softmax(logits, -1)

@@ -3,8 +3,10 @@
 import hashlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exmem.masking.base import ScorableModel, ScoreMaps
+from exmem.masking.dense import valid_tokens
 from exmem.tensors import TensorBatch
 
 __all__ = ["RandomScores"]
@@ -35,24 +37,22 @@ class RandomScores:
         Returns
         -------
         ScoreMaps
-            Scores in 0..1 of all modalities; text_to_image is random too.
+            Scores in 0..1 of all modalities of the model; attention between texts and images is random too.
         """
-        scores, valid = {}, {}
-        lengths = {name: int(spec.positions) for name, spec in model.token_specs().items()}
+        valid = valid_tokens(model, batch)
         rngs = [np.random.default_rng([self.seed, _fingerprint(batch, row)]) for row in range(len(batch))]
-        for name, tokens in batch.tokens.items():
-            there = np.zeros((len(batch), lengths[name]), np.bool_)
-            keep = tokens.keep.cpu().numpy()
-            there[np.nonzero(keep)[0], tokens.positions.cpu().numpy()[keep]] = True
-            drawn = np.stack([rng.random(lengths[name], np.float32) for rng in rngs]) if rngs else np.float32(0)
-            scores[name] = np.where(there, drawn, np.float32(0))
-            valid[name] = there
-        cross = None
-        if {"image", "text"} <= set(batch.tokens):
-            cross = np.zeros((len(batch), lengths["text"], lengths["image"]), np.float32)
-            for row, rng in enumerate(rngs):
-                cross[row] = rng.random(cross.shape[1:], np.float32)
-        return ScoreMaps(scores, valid, cross)
+        scores = {name: _draw(rngs, there) for name, there in valid.items()}
+        if not {"image", "text"} <= valid.keys():
+            return ScoreMaps(scores, valid)
+        pairs = valid["text"][:, :, None] & valid["image"][:, None, :]
+        return ScoreMaps(scores, valid, _draw(rngs, pairs), _draw(rngs, pairs.transpose(0, 2, 1)))
+
+
+def _draw(rngs: list[np.random.Generator], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    out = np.zeros(valid.shape, np.float32)
+    for row, rng in enumerate(rngs):
+        out[row] = rng.random(valid.shape[1:], np.float32)
+    return np.where(valid, out, np.float32(0))
 
 
 def _fingerprint(batch: TensorBatch, row: int) -> int:
@@ -60,6 +60,7 @@ def _fingerprint(batch: TensorBatch, row: int) -> int:
     for name in sorted(batch.tokens):
         tokens = batch.tokens[name]
         keep = tokens.keep[row]
-        for part in (tokens.positions[row][keep], tokens.values[row][keep]):
+        order = tokens.positions[row][keep].argsort()
+        for part in (tokens.positions[row][keep][order], tokens.values[row][keep][order]):
             digest.update(part.cpu().contiguous().numpy().tobytes())
     return int.from_bytes(digest.digest(), "little")
