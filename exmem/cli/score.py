@@ -89,7 +89,9 @@ def score(
         progress=console.print,
     )
     facts = {"picture": f"{image.name}, its centre square at {model.image_size} px", "backbone": model.backbone}
-    facts["weights"] = f"{model.vision or 'packaged'}, {model.text_model or 'packaged'}"
+    facts["weights"] = model.vision or "the packaged DINOv2-S"
+    if model.backbone == "joint":
+        facts["weights"] += f", {model.text_model or 'the packaged MiniLM'}"
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Scoring", total=len(SCORERS))
         sheet = score_sheet(

@@ -69,8 +69,8 @@ class _Pen:
         self._figure, self._width, self._height = figure, width, height
 
     def text(self, left: float, top: float, text: str, *, size: float = 8, colour: str = _INK, **more: Any) -> None:
-        options = {"va": "top", "ha": "left", "parse_math": False, "family": "DejaVu Sans Mono", **more}
-        x, y = left / self._width, 1 - top / self._height
+        options = {"va": "baseline", "parse_math": False, "family": "DejaVu Sans Mono", **more}
+        x, y = left / self._width, 1 - (top + size / 72) / self._height  # the baseline is the same for all words
         self._figure.text(x, y, text, fontsize=size, color=colour, **options)
 
     def rule(self, left: float, top: float, length: float, colour: str) -> None:

@@ -233,7 +233,7 @@ def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *
     ]
     if any(source.scores is not None for source in known.sources.values()):
         notes.append(
-            "Scores: dark is the lowest of the picture, light the highest 2 %; the line runs around the kept patches."
+            "Scores: dark is the lowest of the picture, light the highest 2%; the line runs around the kept patches."
         )
     if known.tokenizer is not None and "text" in schema.modalities:
         notes.append("Words: green is stored, struck out is lost.")
@@ -259,7 +259,7 @@ def _card(
         panels.append(
             Panel("scores", _heat(exemplar, source, modalities["image"].positions if "image" in grids else 0))
         )
-    passages, facts = [], {"label": str(exemplar.label), "priority": f"{exemplar.priority:g}"}
+    passages, facts = [], {"label": str(exemplar.label), "priority": f"{exemplar.priority + 0.0:g}"}
     facts["bytes"] = f"{sum(sizes.values()):,} = " + " + ".join(f"{name} {size:,}" for name, size in sizes.items())
     for name, tokens in exemplar.tokens.items():
         if name in grids:

@@ -1,5 +1,6 @@
 """A sheet of one picture and text: what every scorer makes of them."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,10 +13,18 @@ from exmem.codecs import get_codec
 from exmem.look.pictures import draw_heat, draw_placed, place_tokens
 from exmem.look.sheet import Card, Panel, Passage, Sheet
 from exmem.look.words import mark_text
-from exmem.masking import SCORERS, get_scorer, keep_all_text, keep_text_of_lost_patches, mean_threshold
+from exmem.masking import (
+    SCORERS,
+    ScoreMaps,
+    border_share,
+    get_scorer,
+    keep_all_text,
+    keep_text_of_lost_patches,
+    mean_threshold,
+)
 from exmem.recipes import MaskedTokens
 from exmem.tensors import TensorBatch
-from exmem.tokens import Exemplar
+from exmem.tokens import Exemplar, TokenSet
 
 __all__ = ["score_sheet", "takes_layers"]
 
@@ -72,45 +81,24 @@ def score_sheet(
     Sheet
         One card for the whole picture, and one a scorer in the order of their names.
     """
+    example = _Example(backbone, picture, text, quality)
     tokens = backbone.tokens(picture[None], [text])
     whole = tokens.exemplar(0)
-    whole_bytes = _image_bytes(whole, quality)
-    first = Card(
-        "everything",
-        {"kept": f"{len(whole.tokens['image'])} patches", "bytes": f"{whole_bytes:,}"},
-        (Panel("picture", picture), Panel("kept", _drawn(backbone, whole))),
-        (_passage(backbone, text, whole, whole),),
-    )
-    cards = [first]
+    whole_bytes, drawn = example.stored(whole)
+    about = {"kept": f"{len(whole.tokens['image'])} patches", "bytes": f"{whole_bytes:,}"}
+    panels = Panel("picture", picture), Panel(f"all patches, JPEG quality {quality}", drawn)
+    cards = [Card("everything", about, panels, (example.passage(whole),))]
     for name in sorted(SCORERS):
         options: dict[str, Any] = {"layers": tuple(layers)} if layers is not None and takes_layers(name) else {}
         maps = get_scorer(name, **options)(backbone, TensorBatch.from_numpy(tokens))
-        knows_text = maps.text_to_image is not None
-        recipe = MaskedTokens(
-            backbone,
-            scorer=lambda model, batch, maps=maps: maps,
-            keep_rule=mean_threshold,
-            text_rule=keep_text_of_lost_patches if knows_text else keep_all_text,
-            quality=quality,
-        )
-        (kept,) = recipe.make(picture[None], [text], tokens.labels, np.zeros(1))
-        keep = np.zeros(maps.scores["image"].shape[1], np.bool_)
-        keep[kept.tokens["image"].positions] = True
-        size = _image_bytes(kept, quality)
-        about = {"layers": ", ".join(map(str, layers))} if layers is not None and "layers" in options else {}
-        about["kept"] = f"{keep.sum()} of {len(keep)} patches, {keep.mean():.0%}"
-        about["bytes"] = f"{size:,}, {size / whole_bytes:.0%} of the whole"
-        if not knows_text:
-            about["text"] = "kept whole: this scorer does not relate words and patches"
-        heat = draw_heat(maps.scores["image"][0], backbone.grid, picture, keep=keep)
-        panels = (Panel("scores", heat), Panel("kept", _drawn(backbone, kept)))
-        cards.append(Card(name, about, panels, (_passage(backbone, text, kept, whole),)))
+        about = {"layers": ", ".join(map(str, options["layers"]))} if options else {}
+        cards.append(example.card(name, maps, whole_bytes, about))
         if advance is not None:
             advance(1)
     notes = (
         "Kept are the patches that score above their mean (mean_threshold); the line runs around them.",
-        "Scores: dark is the lowest of the picture, light the highest 2 %.",
-        "Hatched in grey: dropped. Black is black in the picture.",
+        "Scores: dark is the lowest of the picture, light the highest 2%.",
+        "Hatched in grey: dropped. Black is black in the picture. What is kept is shown as it is decoded.",
         "Words: green is kept, struck out is lost. Kept is what the scorer puts above the mean of the words, and what "
         "belongs to the dropped patches more than the mean (lost_patches).",
         f"Bytes: the payload of patch_jpeg at quality {quality}; the header that all exemplars share is not in it.",
@@ -118,16 +106,52 @@ def score_sheet(
     return Sheet("Scores", dict(facts or {}), notes, tuple(cards))
 
 
-def _drawn(backbone: Backbone, exemplar: Exemplar) -> NDArray[np.uint8]:
-    return draw_placed(place_tokens(exemplar.tokens["image"], backbone.token_specs()["image"], backbone.grid))
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Example:
+    """One picture and text, and what is stored of them."""
 
+    backbone: Backbone
+    picture: NDArray[np.uint8]
+    text: str
+    quality: int
 
-def _passage(backbone: Backbone, text: str, kept: Exemplar, whole: Exemplar) -> Passage:
-    caption = f"text: {len(kept.tokens['text'])} of {len(whole.tokens['text'])} tokens"
-    return Passage(caption, mark_text(text, kept.tokens["text"], backbone.tokenizer, backbone.max_text))
+    def card(self, title: str, maps: ScoreMaps, whole_bytes: int, about: Mapping[str, str]) -> Card:
+        relates = maps.text_to_image is not None
+        recipe = MaskedTokens(
+            self.backbone,
+            scorer=lambda model, batch: maps,
+            keep_rule=mean_threshold,
+            text_rule=keep_text_of_lost_patches if relates else keep_all_text,
+            quality=self.quality,
+        )
+        (exemplar,) = recipe.make(self.picture[None], [self.text], np.zeros(1, np.int64), np.zeros(1))
+        keep = np.zeros(maps.scores["image"].shape[1], np.bool_)
+        keep[exemplar.tokens["image"].positions] = True
+        size, drawn = self.stored(exemplar)
+        border = border_share(keep[None], self.backbone.grid)
+        facts = {
+            **about,
+            "kept": f"{keep.sum()} of {len(keep)} patches, {keep.mean():.0%}",
+            "at the border": f"{border.kept[0]:.0%} of the kept patches, {border.grid:.0%} of all",
+            "bytes": f"{size:,}, {size / whole_bytes:.0%} of all patches",
+        }
+        if not relates:
+            facts["text"] = "kept whole: this scorer does not relate words and patches"
+        heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.picture, keep=keep)
+        panels = Panel("scores", heat), Panel("kept", drawn)
+        return Card(title, facts, panels, (self.passage(exemplar),))
 
+    def stored(self, exemplar: Exemplar) -> tuple[int, NDArray[np.uint8]]:
+        """Return the bytes of the patches as patch_jpeg, and what is decoded of them, drawn."""
+        image, spec = exemplar.tokens["image"], self.backbone.token_specs()["image"]
+        codec = get_codec({"id": "patch_jpeg", "quality": self.quality}, shape=spec.shape, dtype="uint8")
+        payload, decoded = codec.encode(image.values), np.empty_like(image.values)
+        codec.decode_into(payload, decoded)
+        placed = place_tokens(TokenSet(image.positions, decoded), spec, self.backbone.grid)
+        return len(payload), draw_placed(placed)
 
-def _image_bytes(exemplar: Exemplar, quality: int) -> int:
-    values = exemplar.tokens["image"].values
-    codec = get_codec({"id": "patch_jpeg", "quality": quality}, shape=values.shape[1:], dtype="uint8")
-    return len(codec.encode(values))
+    def passage(self, exemplar: Exemplar) -> Passage:
+        text = exemplar.tokens["text"]
+        marked = mark_text(self.text, text, self.backbone.tokenizer, self.backbone.max_text)
+        every = len(self.backbone.tokenize([self.text]).row(0))
+        return Passage(f"text: {len(text)} of {every} tokens", marked)

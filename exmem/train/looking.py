@@ -138,8 +138,9 @@ def known_of_run(
         if len(rows) < len(slots):
             notes.append("No originals of exemplars whose phase is not finished.")
         if scorer is not None:
-            layers = f" of layers {config.score_layers}" if takes_layers(config.scorer) else ""
-            facts["scores"] = f"{config.scorer}{layers}, {config.backbone} backbone as phase {done} left it"
+            layers = ", ".join(map(str, config.score_layers)) if takes_layers(config.scorer) else ""
+            about = f"{config.scorer} of layers {layers}" if layers else config.scorer
+            facts["scores"] = f"{about}; {config.backbone} backbone with the checkpoint after phase {done}"
             notes.append("Exemplars of earlier phases were masked by the backbone of their time, not by these scores.")
     if backbone is None:
         return Known(class_names=class_names, sources=sources, facts=facts, notes=notes)
