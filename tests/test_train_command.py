@@ -57,7 +57,7 @@ def test_a_run_killed_and_interrupted_at_random_moments_ends_with_the_same_numbe
     lasted = time.monotonic() - began
     assert whole.returncode == 0, errors
     assert "phase 3 of 3" in told
-    for name in ("metrics.jsonl", "accuracy.png", "exemplars.png"):
+    for name in ("metrics.jsonl", "accuracy.png", "exemplars.png", "exemplars.html"):
         assert str(tmp_path / "whole" / name) in told
     out, rng = tmp_path / "cut", random.Random(0)
     kills = max(2, int(request.config.getoption("--kills")) // 60)

@@ -87,7 +87,7 @@ def score_sheet(
     whole_bytes, drawn = example.stored(whole)
     about = {"kept": f"{len(whole.tokens['image'])} patches", "bytes": f"{whole_bytes:,}"}
     panels = Panel("picture", picture), Panel(f"all patches, JPEG quality {quality}", drawn)
-    cards = [Card("everything", about, panels, (example.passage(whole),))]
+    cards = [Card("everything", about, panels, example.passages(whole))]
     for name in sorted(SCORERS):
         options: dict[str, Any] = {"layers": tuple(layers)} if layers is not None and takes_layers(name) else {}
         maps = get_scorer(name, **options)(backbone, TensorBatch.from_numpy(tokens))
@@ -139,7 +139,7 @@ class _Example:
             facts["text"] = "kept whole: this scorer does not relate words and patches"
         heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.picture, keep=keep)
         panels = Panel("scores", heat), Panel("kept", drawn)
-        return Card(title, facts, panels, (self.passage(exemplar),))
+        return Card(title, facts, panels, self.passages(exemplar))
 
     def stored(self, exemplar: Exemplar) -> tuple[int, NDArray[np.uint8]]:
         """Return the bytes of the patches as patch_jpeg, and what is decoded of them, drawn."""
@@ -150,8 +150,10 @@ class _Example:
         placed = place_tokens(TokenSet(image.positions, decoded), spec, self.backbone.grid)
         return len(payload), draw_placed(placed)
 
-    def passage(self, exemplar: Exemplar) -> Passage:
-        text = exemplar.tokens["text"]
+    def passages(self, exemplar: Exemplar) -> tuple[Passage, ...]:
+        """Return the marked text; nothing of a backbone that sees no text."""
+        if "text" not in exemplar.tokens:
+            return ()
+        text, every = exemplar.tokens["text"], len(self.backbone.tokenize([self.text]).row(0))
         marked = mark_text(self.text, text, self.backbone.tokenizer, self.backbone.max_text)
-        every = len(self.backbone.tokenize([self.text]).row(0))
-        return Passage(f"text: {len(text)} of {every} tokens", marked)
+        return (Passage(f"text: {len(text)} of {every} tokens", marked),)
