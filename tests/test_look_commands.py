@@ -105,6 +105,12 @@ def test_any_memory_is_shown_without_torch_and_a_page_needs_no_matplotlib(plain,
     assert found.stderr == "exmem: this needs the package matplotlib; pip install 'exmem[train,demo]'\n"
 
 
+def test_a_memory_beside_the_configuration_of_another_program_is_shown_as_it_is(plain, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    show(plain, out=tmp_path / "out", slots=(3, 1, 3))
+    assert page(tmp_path / "out").headings == ["class 1, slot 3", "class 1, slot 1"]
+
+
 def test_wrong_wishes_are_refused(plain, tmp_path, run):
     for wishes, kind, message in (
         ({"slots": (0,), "classes": ("1",)}, DataError, "give one of them"),

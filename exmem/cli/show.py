@@ -77,7 +77,7 @@ def show(
         def tell(text: str) -> None:
             progress.update(task, description=text)
 
-        known = _known(store, run, chosen, data=data, scores=scores, tell=tell)
+        known = _known(run, chosen, data=data, scores=scores, tell=tell)
         tell("Reading exemplars")
         sheet = exemplar_sheet(place, chosen, known=known, grid=shape, advance=lambda n: progress.advance(task, n))
         tell("Drawing")
@@ -121,18 +121,21 @@ def write_sheet(sheet: Sheet, out: Path, *, name: str) -> list[Path]:
 
 def _find(store: Path) -> "tuple[Path, RunFolder | None]":
     # Where the memory lies, and the run that it belongs to.
-    place = store / "memory" if (store / "config.json").exists() else store
-    if not (place.parent / "config.json").exists() or place.name != "memory":
-        return place, None
-    from exmem.train.folder import RunFolder
+    path = store.expanduser().absolute()
+    for folder in (path, path.parent) if path.name == "memory" else (path,):
+        if not (folder / "config.json").exists():  # then there is no run, and no torch is needed
+            continue
+        from exmem.train.folder import RunFolder
 
-    if not (place / "zarr.json").exists():
-        raise StoreNotFoundError(f"{store}: this run has no memory, or none yet")
-    return place, RunFolder(place.parent)
+        run = RunFolder(folder)
+        if run.is_run and not (run.memory / "zarr.json").exists():
+            raise StoreNotFoundError(f"{folder}: this run has no memory, or none yet")
+        if run.is_run:
+            return run.memory, run
+    return path, None
 
 
 def _known(
-    store: Path,
     run: "RunFolder | None",
     slots: list[int],
     *,

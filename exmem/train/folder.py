@@ -61,8 +61,10 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has claimed the folder."""
-        return (self.path / "config.json").exists()
+        """Whether a run has claimed the folder; another program's config.json is none."""
+        file = self.path / "config.json"
+        known = self._read_json(file) if file.exists() else None
+        return isinstance(known, dict) and {"config", "data"} <= known.keys()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
