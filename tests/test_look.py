@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
+from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSpec
 from exmem.errors import DataError, SchemaError, UnknownSlotError
 from exmem.look.drawing import draw_sheet
 from exmem.look.exemplars import Known, Source, choose_slots, exemplar_sheet, slots_of_classes
@@ -256,8 +256,8 @@ def test_several_scales_are_drawn_each_and_put_together(tmp_path):
         "image: 1 of 4",
         "thumbnail: 1 of 1",
     ]
-    assert first.facts["features"] == "2 of 5, 2 x 3 float32, min 0, mean 2.5, max 5"
-    assert empty.facts["features"] == "0 of 5, 0 x 3 float32"
+    assert first.facts["tokens of features"] == "2 of 5, 2 x 3 float32, min 0, mean 2.5, max 5"
+    assert empty.facts["tokens of features"] == "0 of 5, 0 x 3 float32"
     together = first.panels[0].picture
     thumbnail = np.asarray(tokens["thumbnail"].values)[0]  # below everything, 32 / 8 * 7 times as large
     np.testing.assert_array_equal(together[112:, 112:], thumbnail[4:, 4:].repeat(28, 0).repeat(28, 1))
@@ -284,6 +284,27 @@ def test_the_first_of_each_class_are_chosen_before_the_second(folder):
         assert slots_of_classes(memory, ["red"], ["green", "red", "1"]) == [1, 4, 7]
         assert slots_of_classes(memory, ["1"], ["green", "red", "1"]) == [2, 5, 8]  # a name goes before a number
         assert choose_slots(memory, most=1, among=[4, 8]) == [4]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(np.int64(123_456_789), "123456789 (int64)"), (np.float32(0.5), "0.5 (float32)"), (np.bool_(1), "True (bool)")],
+)
+def test_extra_fields_are_told_in_full_whatever_their_name(tmp_path, value, told):
+    own = Schema({"bytes": TokenSpec(positions=2, dtype="int32")}, {"bytes": ExtraSpec(dtype=value.dtype)})
+    with ExemplarMemory.create(tmp_path / "m", schema=own, max_bytes="100kB", durable=False) as memory:
+        memory.add([Exemplar({"bytes": TokenSet([1], np.array([7], np.int32))}, label=0, extras={"bytes": value})])
+    (card,) = exemplar_sheet(tmp_path / "m", [0]).cards
+    assert card.facts["extra bytes"] == told
+    assert card.facts["bytes"].endswith(f"extras {value.nbytes}")
+
+
+def test_numbers_without_end_are_told_without_a_warning(tmp_path):
+    own = Schema({"x": TokenSpec(positions=2, shape=(1,), dtype="float16")})
+    with ExemplarMemory.create(tmp_path / "m", schema=own, max_bytes="100kB", durable=False) as memory:
+        memory.add([Exemplar({"x": TokenSet.dense(np.array([[np.inf], [-np.inf]], np.float16))}, label=0)])
+    (card,) = exemplar_sheet(tmp_path / "m", [0]).cards
+    assert card.facts["tokens of x"] == "2 of 2, 2 x 1 float16, min -inf, mean nan, max inf"
 
 
 def test_a_damaged_exemplar_says_so_and_the_others_are_shown(folder):

@@ -267,8 +267,8 @@ def _card(
         if tuple(modalities[name].shape) == () and tokens.values.dtype.kind in "iu":
             passages.append(_passage(name, tokens, modalities[name], source, known))
         else:
-            facts[name] = f"{_count(tokens, modalities[name])}, {_numbers(tokens.values)}"
-    facts |= {name: _numbers(np.asarray(value)) for name, value in exemplar.extras.items()}
+            facts[f"tokens of {name}"] = f"{_count(tokens, modalities[name])}, {_numbers(tokens.values)}"
+    facts |= {f"extra {name}": _numbers(np.asarray(value)) for name, value in exemplar.extras.items()}
     return Card(f"{_name(known.class_names, exemplar.label)}, slot {slot}", facts, tuple(panels), tuple(passages))
 
 
@@ -310,12 +310,13 @@ def _name(class_names: Sequence[str], label: int) -> str:
 
 def _numbers(values: NDArray[Any]) -> str:
     if values.ndim == 0:
-        return f"{values.item():g} ({values.dtype})"
+        return f"{values.item():g} ({values.dtype})" if values.dtype.kind == "f" else f"{values} ({values.dtype})"
     about = f"{' x '.join(map(str, values.shape))} {values.dtype}"
     if values.size == 0:
         return about
     wide = values.astype(np.float64)
-    return f"{about}, min {wide.min():.4g}, mean {wide.mean():.4g}, max {wide.max():.4g}"
+    with np.errstate(invalid="ignore"):  # the mean of both infinities is NaN, and shown as such
+        return f"{about}, min {wide.min():.4g}, mean {wide.mean():.4g}, max {wide.max():.4g}"
 
 
 def _listed(values: Sequence[Any]) -> str:
