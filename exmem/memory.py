@@ -1,19 +1,17 @@
 """The exemplar memory: what other code embeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.budget import parse_bytes
-from exmem.errors import (
-    ReadOnlyError,
-    SchemaError,
-)
-from exmem.planning import AddPlan, AddReport, ClassSummary, Policy, summarise
-from exmem.store import Place, Store, Writer, create_store, open_store
+from exmem.budget import Quota, parse_bytes
+from exmem.errors import ReadOnlyError, SchemaError
+from exmem.holdings import Holdings
+from exmem.planning import AddPlan, AddReport, ClassSummary, Policy
+from exmem.store import Place, Root, Store, Writer, create_store, open_store
 from exmem.tokens import Exemplar, Schema, TokenBatch
 
 if TYPE_CHECKING:
@@ -22,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["AddPlan", "AddReport", "ClassSummary", "ExemplarMemory"]
 
 
-class ExemplarMemory:
+class ExemplarMemory(Holdings):
     """All exemplars under one budget of bytes; made by `create` or `open`.
 
     Adding encodes exemplars and holds them until `commit()`; a full shard of them is written earlier but is not
-    visible before the commit. When the budget does not hold all, the class that uses most bytes loses its exemplars of
-    lowest priority first, old or new; of equal priorities the newest goes. `with memory:` commits at the end, and
-    discards what is not committed when an error leaves the block.
+    visible before the commit. When the budget does not hold all, the class that is farthest above its quota loses its
+    exemplars of lowest priority first, old or new; of equal priorities the newest goes. `with memory:` commits at the
+    end, and discards what is not committed when an error leaves the block.
 
     One process may write (`create`, `open(mode="r+")`), any number may read (`open(mode="r")`); a reader sees the state
     of its opening until `refresh()`. A memory is not for use from several threads at once. Every method that changes a
@@ -37,7 +35,7 @@ class ExemplarMemory:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._policy = Policy(store)
 
     @classmethod
@@ -48,6 +46,7 @@ class ExemplarMemory:
         schema: Schema,
         max_bytes: int | str,
         eviction: Literal["by_class", "by_priority"] = "by_class",
+        quota: Literal["bytes", "counts"] = "bytes",
         durable: bool = True,
         threads: int | None = None,
     ) -> "ExemplarMemory":
@@ -62,8 +61,10 @@ class ExemplarMemory:
         max_bytes : int or str
             The budget: bytes or text such as `"64MB"`. All objects of the store together never exceed it.
         eviction : {"by_class", "by_priority"}
-            Who goes first when bytes are needed: the lowest priority of the class that uses most bytes, or the lowest
-            priority of all whatever its class (for a stream: see `exmem.stream`).
+            Who goes first when bytes are needed: the lowest priority of the class that is farthest above its quota, or
+            the lowest priority of all whatever its class (for a stream: see `exmem.stream`).
+        quota : {"bytes", "counts"}
+            What classes have equal shares of until `weigh` says otherwise: bytes, or exemplars. Only for `by_class`.
         durable : bool
             Whether a commit is synchronised with the disk before it is reported.
         threads : int, optional
@@ -81,13 +82,12 @@ class ExemplarMemory:
         StoreExistsError
             If something is already there.
         SchemaError, CodecError
-            If the schema or one of its codecs cannot be used.
+            If the schema or one of its codecs cannot be used, or the eviction or the quota is unknown.
         StoreIOError, ReadOnlyError
             If the place cannot be written.
         """
-        budget = parse_bytes(max_bytes)
-        store = create_store(place, schema, max_bytes=budget, eviction=eviction, durable=durable, threads=threads)
-        return cls(store)
+        root = Root(schema, parse_bytes(max_bytes), {}, eviction, Quota(unit=quota))
+        return cls(create_store(place, root, durable=durable, threads=threads))
 
     @classmethod
     def open(
@@ -143,102 +143,6 @@ class ExemplarMemory:
             self.discard()
         self.close()
 
-    def __len__(self) -> int:
-        return len(self._store.catalog)
-
-    @property
-    def location(self) -> str:
-        """Where the memory lies."""
-        return self._store.location
-
-    @property
-    def schema(self) -> Schema:
-        """What every exemplar holds."""
-        return self._store.layout.schema
-
-    @property
-    def slots(self) -> NDArray[np.int64]:
-        """Slots that hold an exemplar, increasing, shape (N,), int64; the staged ones last."""
-        return self._store.catalog.slots
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of each slot of `slots`, shape (N,), int64."""
-        return self._store.catalog.column("label")
-
-    @property
-    def priorities(self) -> NDArray[np.float64]:
-        """Priority of each slot of `slots`, shape (N,), float64."""
-        return self._store.catalog.priorities
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """Bytes of each slot of `slots`, shape (N,), int64: payloads, checksums, index entries, rows uncompressed."""
-        return self._store.sizes()
-
-    @property
-    def eviction(self) -> str:
-        """Who goes first when bytes are needed: `by_class` or `by_priority`."""
-        return self._store.eviction
-
-    @property
-    def max_bytes(self) -> int:
-        """The budget."""
-        return self._store.max_bytes
-
-    @property
-    def used_bytes(self) -> int:
-        """Bytes of all objects of the store, of what is staged, and of all charges."""
-        return self._store.measure().objects_bytes + sum(self._store.charges.values())
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes left for more exemplars, the room that is held back for rewriting a shard not among them."""
-        return max(0, self._capacity - sum(self._store.measure()))
-
-    @property
-    def charges(self) -> dict[str, int]:
-        """Bytes that a learner accounts for elsewhere, by name."""
-        return dict(self._store.charges)
-
-    @property
-    def next_slot(self) -> int:
-        """The number the next exemplar gets, or a higher one."""
-        return self._store.next_slot
-
-    @property
-    def generation(self) -> int:
-        """Number of commits and evictions so far."""
-        return self._store.catalog.generation
-
-    def summary(self) -> dict[int, ClassSummary]:
-        """Return what is held of each class, by label."""
-        return summarise(self._store, self._capacity)
-
-    def read(self, slots: ArrayLike) -> TokenBatch:
-        """Read exemplars into one padded batch, in the order asked; staged ones have to be committed first.
-
-        Parameters
-        ----------
-        slots : array-like, shape (B,), integer
-            Slots; one may occur several times.
-
-        Returns
-        -------
-        TokenBatch
-            The exemplars, padded to the longest of the batch.
-
-        Raises
-        ------
-        UnknownSlotError
-            If a slot holds no exemplar or is not committed.
-        CorruptExemplarError
-            If stored bytes are damaged; all other exemplars can still be read.
-        StaleSnapshotError
-            If the writer has reclaimed an exemplar since this reader's snapshot.
-        """
-        return self._store.reader.read(self._store.catalog, slots)
-
     def plan_add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddPlan:
         """Say what `add` would do, and do nothing.
 
@@ -262,7 +166,7 @@ class ExemplarMemory:
             If the memory was opened for reading: what a writer has staged is not known here.
         """
         self._writer()
-        return self._policy.plan(self._store.encode([*exemplars]), self._capacity)
+        return self._policy.plan(self._store.encode([*exemplars]))
 
     def add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddReport:
         """Add exemplars, evicting by policy what the budget does not hold; visible to readers after `commit()`.
@@ -286,7 +190,7 @@ class ExemplarMemory:
         """
         self._writer()
         encoded = self._store.encode([*exemplars])
-        plan = self._policy.plan(encoded, self._capacity)
+        plan = self._policy.plan(encoded)
         admitted = [encoded[index] for index in plan.admitted]
         added_bytes = sum(sum(exemplar.payload_bytes.values()) for exemplar in admitted)
         gone = self._policy.evict(plan.victims.tolist())
@@ -336,12 +240,17 @@ class ExemplarMemory:
         ------
         BudgetTooSmallError
             If the new budget is below what the store needs without any exemplar; nothing was changed.
+
+        Notes
+        -----
+        Going down leaves what a memory of the new budget would have kept of the same adds: exactly so in the order of
+        eviction (see `exmem.selection.Ledger` for what that asks of the adds), and with large exemplars, each a shard
+        of its own. Where exemplars share shards, the layout of this memory remains: shards made for the larger budget,
+        with gaps. Its bytes, a few hundredths of the budget, are missing for the last exemplars of the order.
         """
         self._writer()
-        budget = parse_bytes(max_bytes)
-        victims = self._policy.make_room(budget - sum(self._store.charges.values()), "budget", budget)
-        self._store.put_root(max_bytes=budget, charges=self._store.charges)
-        return victims
+        root = self._store.root._replace(max_bytes=parse_bytes(max_bytes))
+        return self._policy.change_root(root, f"budget of {root.max_bytes:,} bytes")
 
     def charge(self, name: str, nbytes: int) -> NDArray[np.int64]:
         """Account for bytes that a learner keeps elsewhere under the same budget; 0 ends the charge.
@@ -366,24 +275,48 @@ class ExemplarMemory:
             If the budget could not hold the charge even without exemplars; nothing was changed.
         """
         self._writer()
-        charges = {key: size for key, size in self._store.charges.items() if key != name}
+        root = self._store.root
+        charges = {key: size for key, size in root.charges.items() if key != name}
         if parse_bytes(nbytes):
             charges[name] = parse_bytes(nbytes)
-        victims = self._policy.make_room(self.max_bytes - sum(charges.values()), f"charge {name!r}", nbytes)
-        self._store.put_root(max_bytes=self.max_bytes, charges=charges)
-        return victims
+        return self._policy.change_root(root._replace(charges=charges), f"charge {name!r} of {nbytes:,} bytes")
 
-    def refresh(self) -> None:
-        """See what the writer has committed since this memory was opened (mode `"r"`)."""
-        self._store.refresh()
+    def weigh(
+        self, weights: Mapping[int, float] | Callable[[dict[int, ClassSummary]], Mapping[int, float]]
+    ) -> NDArray[np.int64]:
+        """Set shares of classes in the quota; what exceeds them goes when bytes are needed next.
+
+        A class of weight 2 may hold twice the bytes (or exemplars) of a class of weight 1 before it loses any. For
+        shares by frequency give each class the number of its examples, before its first exemplars are added: beside
+        weights of hundreds, a class that is not weighed yet keeps next to nothing.
+
+        Parameters
+        ----------
+        weights : mapping of int to float, or callable
+            Label -> weight, 1e-12..1e12; classes that are left out keep theirs, which is 1 from the start. A function
+            is called with `summary()` and returns them; the weights are stored, the function is not.
+
+        Returns
+        -------
+        ndarray, shape (V,), int64
+            Slots evicted, where the metadata grows beyond the budget.
+
+        Raises
+        ------
+        SchemaError
+            If a label or a weight is none, or the memory evicts by priority; nothing was changed.
+        BudgetTooSmallError
+            If the budget could not hold the weights even without exemplars; nothing was changed.
+        """
+        self._writer()
+        root = self._store.root
+        given = weights(self.summary()) if callable(weights) else weights
+        quota = Quota(unit=root.quota.unit, weights={**root.quota.weights, **given})
+        return self._policy.change_root(root._replace(quota=quota), f"weights of {len(quota.weights):,} classes")
 
     def close(self) -> None:
         """Commit what is staged and give the lock back; closing twice is no error."""
         self._store.close()
-
-    @property
-    def _capacity(self) -> int:
-        return self.max_bytes - sum(self._store.charges.values())
 
     def _writer(self) -> Writer:
         if self._store.writer is None:

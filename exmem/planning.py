@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.budget import class_quotas
+from exmem.budget import Quota, class_quotas
 from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError, ReadOnlyError
 from exmem.selection import Candidate, Ledger
-from exmem.store import Encoded, Store, Writer
+from exmem.store import Encoded, Root, Store, Writer, check_root
 
 __all__ = ["AddPlan", "AddReport", "ClassSummary", "Policy", "summarise"]
 
@@ -66,7 +66,8 @@ class ClassSummary:
     payload_bytes : int
         Their bytes: encoded payloads, checksums and index entries, and their rows before compression.
     quota_bytes : int
-        What the class may use if every class that wants more than its equal share is cut to it.
+        What the class may use if every class that wants more than its share is cut to it; where the quota goes by
+        counts, the bytes of so many exemplars of its mean size.
     """
 
     exemplars: int
@@ -87,15 +88,13 @@ class Policy:
         self._store = store
         self._ledger: Ledger | None = None
 
-    def plan(self, encoded: Sequence[Encoded], capacity: int) -> AddPlan:
+    def plan(self, encoded: Sequence[Encoded]) -> AddPlan:
         """Decide what goes so that the rest, with new exemplars, fits: the front of the eviction order.
 
         Parameters
         ----------
         encoded : sequence of Encoded
             New exemplars.
-        capacity : int
-            Bytes for the objects of the store and their reserve.
 
         Returns
         -------
@@ -111,31 +110,11 @@ class Policy:
 
         Notes
         -----
-        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written. Only where
-        an upper bound fits is measuring left out; the answer is the same.
+        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written, and the
+        answer is the shortest front of the order that suffices: with one victim less it would not fit. Only where an
+        upper bound fits is measuring left out; the answer is the same.
         """
-        store, forecast, everything = self._store, self._writer().forecast, np.arange(len(encoded))
-        fits = bool(encoded) and forecast.bound(encoded) <= capacity
-        missing = 0 if fits else sum(forecast.measure([], encoded)) - capacity
-        if missing <= 0:
-            return AddPlan(np.zeros(0, np.int64), everything, store.next_slot)
-        offered = self._candidates(encoded)
-        if encoded:
-            self._check_fits_alone(encoded, offered, capacity)
-        going = self._order().victims(lambda slot: int(store.sizes_of([slot])[0]), offered)
-        gone: list[int] = []
-        while missing > 0:
-            more = list(_enough(going, missing))
-            if not more:
-                raise BudgetTooSmallError(
-                    f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
-                )
-            gone += more
-            turned_down = {-1 - victim for victim in gone if victim < 0}
-            left = [new for index, new in enumerate(encoded) if index not in turned_down]
-            missing = sum(forecast.measure([slot for slot in gone if slot >= 0], left)) - capacity
-        victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
-        return AddPlan(victims, np.setdiff1d(everything, [*turned_down]).astype(np.int64), store.next_slot)
+        return self._plan(encoded, self._store.root.capacity, self._store.root.quota)
 
     def stage(self, encoded: Sequence[Encoded]) -> list[int]:
         """Stage exemplars that were admitted.
@@ -186,17 +165,15 @@ class Policy:
             self._ledger = ledger
         return priorities
 
-    def make_room(self, capacity: int, what: str, wanted: int) -> NDArray[np.int64]:
-        """Evict until everything fits a smaller capacity.
+    def change_root(self, root: Root, what: str) -> NDArray[np.int64]:
+        """Evict until everything fits what the root is to say, by the quota it is to say, then have it say so.
 
         Parameters
         ----------
-        capacity : int
-            Bytes for the objects of the store and their reserve.
+        root : Root
+            Budget, charges and quota as they are to be.
         what : str
-            What takes the room, for messages.
-        wanted : int
-            Its bytes.
+            What is changed, for messages.
 
         Returns
         -------
@@ -205,22 +182,63 @@ class Policy:
 
         Raises
         ------
+        SchemaError
+            If it has a quota for classes that its eviction does not know; nothing was changed.
         BudgetTooSmallError
             If it would not fit even without exemplars; nothing was changed.
         """
-        minimum = sum(self._writer().forecast.measure(self._store.catalog.slots.tolist(), []))
+        forecast = self._writer().forecast
+        check_root(root)
+        capacity = root.capacity - 2 * self._store.growth(root)  # itself, and the room to rewrite it
+        minimum = sum(forecast.measure(self._store.catalog.slots.tolist(), []))
         if minimum > capacity:
             raise BudgetTooSmallError(
-                f"{what} of {wanted:,} bytes: {capacity:,} bytes are left for the store, which needs {minimum:,} even "
-                "without exemplars; nothing was changed"
+                f"{what}: {capacity:,} bytes are left for the store, which needs {minimum:,} even without exemplars; "
+                "nothing was changed"
             )
-        victims = self.plan([], capacity).victims
+        victims = self._plan([], capacity, root.quota).victims
         self.evict(victims.tolist())
+        self._store.put_root(root)
         return victims
 
     def forget(self) -> None:
         """Make the order again when it is needed next: the store was changed otherwise."""
         self._ledger = None
+
+    def _plan(self, encoded: Sequence[Encoded], capacity: int, quota: Quota) -> AddPlan:
+        store, forecast, everything = self._store, self._writer().forecast, np.arange(len(encoded))
+        fits = bool(encoded) and forecast.bound(encoded) <= capacity
+        missing = 0 if fits else sum(forecast.measure([], encoded)) - capacity
+        if missing <= 0:
+            return AddPlan(np.zeros(0, np.int64), everything, store.next_slot)
+        offered = self._candidates(encoded)
+        if encoded:
+            self._check_fits_alone(encoded, offered, capacity)
+        going = self._order().victims(lambda slot: int(store.sizes_of([slot])[0]), offered, quota=quota)
+        gone: list[int] = []
+        while missing > 0:
+            too_few = len(gone)
+            gone += _enough(going, missing)
+            if len(gone) == too_few:
+                raise BudgetTooSmallError(
+                    f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
+                )
+            missing = self._measured(gone, encoded) - capacity
+        while len(gone) - too_few > 1:  # what goes takes more with it than its own bytes: fewer may do
+            middle = (too_few + len(gone)) // 2
+            if self._measured(gone[:middle], encoded) > capacity:
+                too_few = middle
+            else:
+                del gone[middle:]
+        victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
+        turned_down = [-1 - victim for victim in gone if victim < 0]
+        return AddPlan(victims, np.setdiff1d(everything, turned_down).astype(np.int64), store.next_slot)
+
+    def _measured(self, gone: Sequence[int], encoded: Sequence[Encoded]) -> int:
+        """Return bytes for objects and reserve when victims, held or new, are gone and the other new ones have come."""
+        turned_down = {-1 - victim for victim in gone if victim < 0}
+        left = [new for index, new in enumerate(encoded) if index not in turned_down]
+        return sum(self._writer().forecast.measure([slot for slot in gone if slot >= 0], left))
 
     def _order(self) -> Ledger:
         if self._ledger is None:
@@ -231,7 +249,7 @@ class Policy:
 
     def _groups(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return what competes among itself: classes, or everything as one."""
-        return labels if self._store.eviction == "by_class" else np.zeros_like(labels)
+        return labels if self._store.root.eviction == "by_class" else np.zeros_like(labels)
 
     def _candidates(self, encoded: Sequence[Encoded]) -> list[Candidate]:
         labels = self._groups(np.array([new.label for new in encoded], np.int64)).tolist()
@@ -267,27 +285,29 @@ def _enough(going: Iterator[tuple[int, int]], missing: int) -> Iterator[int]:
             return
 
 
-def summarise(store: Store, capacity: int) -> dict[int, ClassSummary]:
+def summarise(store: Store) -> dict[int, ClassSummary]:
     """Say what is held of each class.
 
     Parameters
     ----------
     store : Store
         What is held.
-    capacity : int
-        Bytes for the objects of the store and their reserve.
 
     Returns
     -------
     dict of int to ClassSummary
         By label.
     """
-    labels, sizes = store.catalog.column("label"), store.sizes()
+    labels, sizes, quota = store.catalog.column("label"), store.sizes(), store.root.quota
     found, counts = np.unique(labels, return_counts=True)
-    used = {int(label): int(sizes[labels == label].sum()) for label in found}
+    held = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    used = {label: int(sizes[labels == label].sum()) for label in held}
     overhead = sum(store.measure()) - sum(used.values())
-    quotas = class_quotas(used, capacity - max(0, overhead))
+    weights = {label: quota.weights.get(label, 1.0) for label in held}
+    if quota.unit == "counts":
+        weights = {label: weight * used[label] / held[label] for label, weight in weights.items()}
+    quotas = class_quotas(used, store.root.capacity - max(0, overhead), weights)
     return {
-        label: ClassSummary(exemplars=int(count), payload_bytes=used[label], quota_bytes=quotas[label])
-        for label, count in zip(used, counts, strict=True)
+        label: ClassSummary(exemplars=count, payload_bytes=used[label], quota_bytes=quotas[label])
+        for label, count in held.items()
     }

@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.budget import Quota
 from exmem.errors import DataError
 from exmem.memory import ExemplarMemory
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
@@ -26,9 +27,9 @@ _VERSION = 1
 def export_folder(memory: ExemplarMemory, folder: str | os.PathLike[str]) -> int:
     """Write all exemplars as files that any program reads.
 
-    `memory.json` holds schema and budget, `metadata.jsonl` a line per exemplar: slot, label, priority, extra fields,
-    and per modality the positions and either the values or the name of a file. Image patches become a PNG with the
-    patches in their places (dropped ones are black), all else a `.npy` file.
+    `memory.json` holds schema, budget, eviction and quota, `metadata.jsonl` a line per exemplar: slot, label, priority,
+    extra fields, and per modality the positions and either the values or the name of a file. Image patches become a PNG
+    with the patches in their places (dropped ones are black), all else a `.npy` file.
 
     Parameters
     ----------
@@ -51,7 +52,13 @@ def export_folder(memory: ExemplarMemory, folder: str | os.PathLike[str]) -> int
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root} is not empty; choose another folder")
     (root / "files").mkdir(parents=True)
-    head = {"exmem_export": _VERSION, "max_bytes": memory.max_bytes, "schema": memory.schema.to_json()}
+    head = {
+        "exmem_export": _VERSION,
+        "max_bytes": memory.max_bytes,
+        "eviction": memory.eviction,
+        "quota": memory.quota.to_json(),
+        "schema": memory.schema.to_json(),
+    }
     (root / "memory.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
     slots = memory.slots
     with (root / "metadata.jsonl").open("w", encoding="utf-8") as lines:
@@ -95,8 +102,17 @@ def import_folder(
     if not isinstance(head, dict) or head.get("exmem_export") != _VERSION:
         raise DataError(f"{root / 'memory.json'}: expected an export of version {_VERSION}, got {str(head)[:80]}")
     schema = Schema.from_json(head["schema"])
-    memory = ExemplarMemory.create(path, schema=schema, max_bytes=max_bytes or head["max_bytes"])
+    quota = Quota.from_json(head["quota"]) if "quota" in head else Quota()  # exports of old versions have none
+    memory = ExemplarMemory.create(
+        path,
+        schema=schema,
+        max_bytes=max_bytes or head["max_bytes"],
+        eviction=head.get("eviction", "by_class"),
+        quota=quota.unit,
+    )
     try:
+        if quota.weights:
+            memory.weigh(quota.weights)
         batch: list[Exemplar] = []
         for exemplar in _exemplars(root, schema):
             batch.append(exemplar)

@@ -157,16 +157,15 @@ def compact(path: str | os.PathLike[str], *, threads: int | None = None) -> Comp
         shutil.rmtree(left, ignore_errors=True)
     store = open_store(folder, writable=True, durable=True, threads=threads)
     before, slots = store.measure().objects_bytes, []
-    schema, budget = store.layout.schema, store.max_bytes
+    root = store.root._replace(schema=store.layout.schema)  # with the codecs as the arrays record them
     try:
-        new = create_store(packed, schema, max_bytes=budget, eviction=store.eviction, durable=True, threads=threads)
-        new.put_root(max_bytes=store.max_bytes, charges=store.charges)
+        new = create_store(packed, root, durable=True, threads=threads)
         for batch in encoded_batches(store):
             if new.writer is not None:
                 slots += new.writer.stage(batch)
-        needed = sum(new.measure()) + sum(store.charges.values())
-        if needed > store.max_bytes:
-            raise BudgetTooSmallError(f"{folder}: packed it would need {needed:,} bytes of {store.max_bytes:,}")
+        needed = sum(new.measure())
+        if needed > root.capacity:
+            raise BudgetTooSmallError(f"{folder}: packed it would need {needed:,} bytes of {root.capacity:,}")
         held = store.catalog.slots.tolist()
         new.close()
         store.close()

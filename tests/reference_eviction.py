@@ -1,21 +1,22 @@
 """The eviction order in one sort: what the ledger, which is kept up to date, must agree with."""
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.budget import Quota
+
 
 def eviction_order(
-    labels: NDArray[np.int64], priorities: NDArray[np.float64], sizes: NDArray[np.int64]
+    labels: NDArray[np.int64], priorities: NDArray[np.float64], sizes: NDArray[np.int64], quota: Quota | None = None
 ) -> NDArray[np.int64]:
-    """An exemplar goes when its class still uses the bytes of all better exemplars of the class plus its own."""
-    if len(labels) == 0:
-        return np.zeros(0, np.int64)
-    best_first = np.lexsort((np.arange(len(labels)), -priorities, labels))
-    sums = np.cumsum(sizes[best_first])
-    starts = np.flatnonzero(np.diff(labels[best_first], prepend=labels[best_first[0]] - 1))
-    before = np.repeat(np.concatenate([[0], sums[starts[1:] - 1]]), np.diff(np.append(starts, len(labels))))
-    used_by_class = np.empty(len(labels), np.int64)
-    used_by_class[best_first] = sums - before
-    rank = np.empty(len(labels), np.int64)
-    rank[best_first] = np.arange(len(labels))
-    return np.lexsort((-rank, -labels, -used_by_class))
+    """An exemplar goes when its class still has the load of all better exemplars of the class plus its own."""
+    quota = quota or Quota()
+    loads: dict[int, tuple[Fraction, int, int]] = {}
+    units: dict[int, int] = {}
+    for rank, index in enumerate(np.lexsort((np.arange(len(labels)), -priorities, labels)).tolist()):
+        label = int(labels[index])
+        units[label] = units.get(label, 0) + (int(sizes[index]) if quota.unit == "bytes" else 1)
+        loads[index] = Fraction(units[label]) / Fraction(quota.weights.get(label, 1.0)), label, rank
+    return np.array(sorted(loads, key=loads.__getitem__, reverse=True), np.int64)

@@ -43,6 +43,14 @@ def test_a_folder_gives_pictures_texts_and_sorted_classes(folder):
     np.testing.assert_array_equal(train.image(0, 50), crop(0, 60)[5:55, :50])
 
 
+def test_pictures_are_cut_around_their_centre_to_any_shape(folder):
+    train, _ = load_imagefolder(folder)  # 50 wide, 60 high
+    assert train.images([1, 0], (40, 64)).shape == (2, 40, 64, 3)
+    np.testing.assert_array_equal(train.image(0, (60, 40)), crop(0, 60)[:, 5:45])
+    np.testing.assert_array_equal(train.image(0, (30, 50)), crop(0, 60)[15:45, :50])
+    np.testing.assert_array_equal(train.image(0, (25, 25)), train.image(0, 25))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

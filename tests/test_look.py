@@ -25,7 +25,8 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.pictures, self.facts, self.states, self.headings = [], [], [], [], [], []
+        self.open, self.links, self.pictures, self.captions = [], [], [], []
+        self.facts, self.states, self.headings = [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -50,6 +51,8 @@ class Page(html.parser.HTMLParser):
             self.states.append((self.open[-1], data))
         if self.open and self.open[-1] == "dd":
             self.facts.append(data)
+        if self.open and self.open[-1] == "figcaption":
+            self.captions.append(data)
         if self.open and self.open[-1] == "h2":
             self.headings.append(data)
 

@@ -48,9 +48,9 @@ def data(tmp_path_factory, cache):
 def trained(tmp_path_factory, models, data):
     """Makes a run of a recipe in a folder."""
 
-    def train(recipe):
+    def train(recipe, **options):
         folder = tmp_path_factory.mktemp(recipe) / "run"
-        config = TrainConfig(**RUN, recipe=recipe, vision=str(models[0]), text=str(models[1]))
+        config = TrainConfig(**RUN | options, recipe=recipe, vision=str(models[0]), text=str(models[1]))
         learning, testing = load_imagefolder(data)
         backbone = configured_backbone(config, print)
         Trainer(RunFolder(folder), config, backbone, train=learning, test=testing).run(Console(quiet=True))
@@ -179,6 +179,27 @@ def test_whole_pictures_are_shown_and_a_run_without_memory_is_refused(tmp_path, 
     assert len(page(tmp_path).pictures) == 2
     with pytest.raises(StoreNotFoundError, match="no memory"):
         show(trained("none"), out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "captions"),
+    [
+        ("masked", {"fill": "thumbnail", "thumbnail": 8}, ["image over thumbnail", "image", "thumbnail", "scores"]),
+        ("foveated", {}, ["image over image_4 over image_2", "image", "image_2", "image_4", "scores"]),
+        ("foveated_picture", {"scorer": "grad_attention"}, ["image", "scores"]),
+        ("rate_aware", {"exemplar_bytes": 300, "qualities": (50,)}, None),
+        ("text", {}, []),
+        ("masked", {"modalities": "image", "text_rule": "none"}, ["image", "scores"]),
+    ],
+)
+def test_every_recipe_is_shown(tmp_path, trained, data, recipe, options, captions):
+    show(trained(recipe, **options), out=tmp_path, most=2, data=data)
+    found = page(tmp_path)
+    assert len(found.headings) == 2
+    if captions is not None:
+        told = [caption.partition(":")[0] for caption in found.captions[: len(captions) + 1]]
+        assert sorted(told) == sorted(["original", *captions])
+    assert bool(found.states) == (options.get("text_rule") != "none")
 
 
 def test_every_scorer_is_shown_side_by_side(tmp_path, models):

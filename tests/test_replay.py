@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from exmem import ExemplarMemory
-from exmem.augment import exchange_text, text_partners
+from exmem.augment import TextExchange, class_partners
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.masking import ScoreMaps, get_keep_rule, get_scorer, keep_text_of_lost_patches, mean_threshold, top_k
 from exmem.replay import BalancedSampler, ReplayDataset, UniformSampler, replay_loader
@@ -107,10 +107,10 @@ def test_texts_are_exchanged_within_a_class_only(memory):
     assert_same(stored.exemplar(2), exemplar(2, label=0, priority=-2))
     batch = TensorBatch.from_numpy(stored)
     generator = torch.Generator().manual_seed(0)
-    partners = text_partners(batch.labels, probability=1.0, generator=generator)
+    partners = class_partners(batch.labels, probability=1.0, generator=generator)
     assert (partners != torch.arange(12)).all()
     assert (batch.labels[partners] == batch.labels).all()
-    same = exchange_text(batch, probability=0.0, generator=generator)
+    same = TextExchange(probability=0.0)(batch, generator=generator)
     torch.testing.assert_close(same.tokens["text"].values, batch.tokens["text"].values)
     with pytest.raises(SchemaError, match=r"0\.\.1"):
-        text_partners(batch.labels, probability=1.5, generator=generator)
+        class_partners(batch.labels, probability=1.5, generator=generator)

@@ -65,7 +65,15 @@ def test_a_configuration_survives_json_and_refuses_unknown_keys():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"increments": ()}, {"lr": float("nan")}, {"exchange_text": 2.0}, {"quality": 0}, {"recipe": "x"}],
+    [
+        {"epochs": 0},
+        {"increments": ()},
+        {"lr": float("nan")},
+        {"augment_probability": 2.0},
+        {"qualities": (0, 50)},
+        {"quality": 0},
+        {"recipe": "x"},
+    ],
 )
 def test_a_value_out_of_range_is_named(wrong):
     with pytest.raises(SchemaError, match=next(iter(wrong))):
@@ -113,10 +121,10 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path):
 def test_examples_are_ranked_within_their_class(selection):
     labels = np.array([4, 1, 4, 4, 1])
     features = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    ranks = rank_examples(features, labels, selection=selection, seed=[0, 1])
+    ranks = rank_examples(features, labels, selection=selection, seed=[0, 1], values={})
     assert sorted(ranks[labels == 4].tolist()) == [0, 1, 2]
     assert sorted(ranks[labels == 1].tolist()) == [0, 1]
-    np.testing.assert_array_equal(ranks, rank_examples(features, labels, selection=selection, seed=[0, 1]))
+    np.testing.assert_array_equal(ranks, rank_examples(features, labels, selection=selection, seed=[0, 1], values={}))
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,5 +1,7 @@
 """The trainer on a tiny random backbone and real pictures: kept within the budget, and continued after a kill."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,7 @@ from exmem import ExemplarMemory
 from exmem.backbones import Vilt
 from exmem.data import load_imagefolder
 from exmem.errors import DataError, LockedError, SchemaError
-from exmem.train.config import TrainConfig
+from exmem.train.config import RecipeName, TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.sheet import draw_run
 from exmem.train.trainer import Trainer, folder_bytes
@@ -41,7 +43,7 @@ def numbers(entries):
     return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
 
-@pytest.mark.parametrize("recipe", ["masked", "jpeg", "half_jpeg", "raw", "none"])
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
 def test_every_recipe_runs_within_its_budget(tmp_path, backbone, data, recipe):
     entries = start(tmp_path / "run", backbone, data, recipe=recipe).run(Console(quiet=True))
     assert [entry["phase"] for entry in entries] == [0, 1, 2]
@@ -53,13 +55,15 @@ def test_every_recipe_runs_within_its_budget(tmp_path, backbone, data, recipe):
 
 RUNS = {
     "cached": {},
-    "live": {"cache_features": False, "exchange_text": 0.5, "scorer": "random", "fill": "zero"},
+    "live": {"cache_features": False, "augmentations": ("text_exchange", "flip"), "scorer": "random", "fill": "zero"},
     "mixed": {
         "selection": "random",
-        "exchange_text": 0.5,
+        "augmentations": ("text_exchange", "token_dropout"),
         "keep_rule": "top_k",
         "keep_patches": 5,
         "sampler": "uniform",
+        "new_stored_form": 0.5,
+        "test_stored_form": True,
     },
     "none": {"recipe": "none"},
 }
@@ -97,7 +101,9 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path, back
         start(tmp_path / "run", backbone, data, recipe="none", epochs=2).run(Console(quiet=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"cache_features": False, "exchange_text": 0.5, "tuned_blocks": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"cache_features": False, "augmentations": ("text_exchange",), "tuned_blocks": 2}]
+)
 def test_vilt_learns_too(tmp_path, data, options):
     config = TrainConfig(**(CONFIG | {"backbone": "vilt"} | options))
     backbone = Vilt.from_pretrained(
@@ -113,7 +119,7 @@ def test_vilt_learns_too(tmp_path, data, options):
 
 def test_kept_texts_cannot_be_exchanged_where_image_and_text_are_mixed(tmp_path, data):
     backbone = Vilt.from_pretrained(write_vilt(tmp_path / "vilt"), image_size=SIDE, trainable_blocks=1, max_text=8)
-    config = TrainConfig(**(CONFIG | {"backbone": "vilt", "exchange_text": 0.5}))
+    config = TrainConfig(**(CONFIG | {"backbone": "vilt", "augmentations": ("text_exchange",)}))
     with pytest.raises(SchemaError, match="cache_features=False"):
         Trainer(RunFolder(tmp_path / "run"), config, backbone, train=data[0], test=data[1]).run(Console(quiet=True))
 

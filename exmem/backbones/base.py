@@ -1,6 +1,7 @@
 """What every backbone can do, and what all of them share."""
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,61 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from exmem.backbones.blocks import projection
+from exmem.backbones.patches import patchify
 from exmem.backbones.stream import Stream
-from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.masking.base import Similarity
 from exmem.tensors import TensorBatch, TokenTensors
 from exmem.tokens import PaddedTokens, TokenBatch, TokenSpec
 
-__all__ = ["Backbone", "attention_mask", "patchify", "pooled", "unpatchify"]
-
-
-def patchify(images: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
-    """Cut pictures into patches, row by row.
-
-    Parameters
-    ----------
-    images : ndarray, shape (B, H, W, 3), uint8
-        Pictures whose sides are multiples of `patch`.
-    patch : int
-        Side of a patch.
-
-    Returns
-    -------
-    ndarray, shape (B, L, patch, patch, 3), uint8
-        L = (H / patch) * (W / patch) patches.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If a side is no multiple of `patch`.
-    """
-    rows, height, width, channels = images.shape
-    if height % patch or width % patch:
-        raise InvalidExemplarError(f"expected sides that are multiples of {patch}, got {height} x {width}")
-    tiles = images.reshape(rows, height // patch, patch, width // patch, patch, channels)
-    return np.ascontiguousarray(tiles.transpose(0, 1, 3, 2, 4, 5)).reshape(rows, -1, patch, patch, channels)
-
-
-def unpatchify(patches: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
-    """Put patches together; the inverse of `patchify`.
-
-    Parameters
-    ----------
-    patches : ndarray, shape (B, L, p, p, 3), uint8
-        Patches, row by row.
-    grid : tuple of int
-        Rows and columns of patches.
-
-    Returns
-    -------
-    ndarray, shape (B, H, W, 3), uint8
-        Pictures.
-    """
-    count, _, patch, _, channels = patches.shape
-    tiles = patches.reshape(count, *grid, patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
-    return np.ascontiguousarray(tiles).reshape(count, grid[0] * patch, grid[1] * patch, channels)
+__all__ = ["Backbone"]
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -74,18 +30,23 @@ class Backbone(nn.Module, abc.ABC):
 
     Parameters
     ----------
-    image_size : int
-        Side of the square pictures in pixels.
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
     patch : int
         Side of a patch.
     max_text : int
         Most text tokens, special ones included.
-    tokenizer : object
-        A tokenizer of transformers.
+    tokenizer : object, optional
+        A tokenizer of transformers; left out by backbones that see no text.
     width : int
         Width D of the hidden states.
     mean, std : sequence of float
         Normalisation of the pixels, one value per channel, for values 0..1.
+
+    Raises
+    ------
+    SchemaError
+        If a side of the pictures is no multiple of the patch side.
     """
 
     pixel_mean: Tensor
@@ -94,7 +55,7 @@ class Backbone(nn.Module, abc.ABC):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | tuple[int, int],
         patch: int,
         max_text: int,
         tokenizer: Any,
@@ -103,51 +64,104 @@ class Backbone(nn.Module, abc.ABC):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        if image_size % patch:
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if any(side % patch for side in sides):
             raise SchemaError(f"image_size {image_size} is no multiple of the patch side {patch}; choose one that is")
-        self.image_size, self.patch, self.max_text, self.width = image_size, patch, max_text, width
+        self.picture_size = sides
+        self.patch, self.max_text, self.width = patch, max_text, width
         self.tokenizer = tokenizer
+        self._made = self.modalities
         self.register_buffer("pixel_mean", torch.tensor(mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std), persistent=False)
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that this family sees; others in a batch are ignored."""
+        return "image", "text"
+
+    def restrict(self, *modalities: str) -> None:
+        """Make tokens of some modalities only from now on; features of the others are zeros.
+
+        Parameters
+        ----------
+        *modalities : str
+            One or more of `modalities`.
+
+        Raises
+        ------
+        SchemaError
+            If this family does not see one of them.
+        """
+        if not modalities or not {*modalities} <= {*self.modalities}:
+            raise SchemaError(f"{type(self).__name__} sees {list(self.modalities)}, got {list(modalities)}")
+        self._made = modalities
+
+    @property
     def feature_dim(self) -> int:
-        """Length of a feature: class token, mean image token, mean text token."""
-        return 3 * self.width
+        """Length of a feature: class token, and mean token of each modality."""
+        return (1 + len(self.modalities)) * self.width
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures.
+
+        Raises
+        ------
+        SchemaError
+            If they are no squares: `picture_size` has height and width.
+        """
+        height, width = self.picture_size
+        if height != width:
+            raise SchemaError(f"the pictures of this backbone are {height} x {width}, no squares; use picture_size")
+        return height
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        side = self.image_size // self.patch
-        return side, side
+        height, width = self.picture_size
+        return height // self.patch, width // self.patch
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether image tokens of unknown value can be embedded (`TokenTensors.unknown`)."""
+        return False
 
     def token_specs(self) -> dict[str, TokenSpec]:
         """Return how the tokens of this backbone look, by modality."""
-        image = TokenSpec(positions=self.grid[0] * self.grid[1], shape=(self.patch, self.patch, 3), codec="patch_jpeg")
-        return {"image": image, "text": TokenSpec(positions=self.max_text, dtype="int32")}
+        specs = {
+            "image": TokenSpec(
+                positions=self.grid[0] * self.grid[1], shape=(self.patch, self.patch, 3), codec="patch_jpeg"
+            ),
+            "text": TokenSpec(positions=self.max_text, dtype="int32"),
+        }
+        return {name: specs[name] for name in self._made}
 
     def tokens(self, images: NDArray[np.uint8], texts: Sequence[str]) -> TokenBatch:
         """Cut pictures into patches and texts into tokens; all are kept, special text tokens too.
 
         Parameters
         ----------
-        images : ndarray, shape (B, image_size, image_size, 3), uint8
-            Pictures.
+        images : ndarray, shape (B, H, W, 3), uint8
+            Pictures of `picture_size`.
         texts : sequence of str
             One text per picture; cut after `max_text` tokens.
 
         Returns
         -------
         TokenBatch
-            Modalities `image` and `text`; labels are 0.
+            The modalities that this backbone sees; labels are 0.
         """
-        patches = patchify(images, self.patch)
-        positions = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2]).copy()
-        image = PaddedTokens(patches, positions, np.ones(patches.shape[:2], np.bool_))
-        return TokenBatch({"image": image, "text": self.tokenize(texts)}, np.zeros(len(images), np.int64))
+        tokens = {}
+        if "image" in self._made:
+            patches = patchify(images, self.patch)
+            positions = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2]).copy()
+            tokens["image"] = PaddedTokens(patches, positions, np.ones(patches.shape[:2], np.bool_))
+        if "text" in self._made:
+            tokens["text"] = self.tokenize(texts)
+        return TokenBatch(tokens, np.zeros(len(images), np.int64))
 
     def tokenize(self, texts: Sequence[str]) -> PaddedTokens:
-        """Cut texts into tokens.
+        """Cut texts into tokens; only for a backbone that sees text.
 
         Parameters
         ----------
@@ -169,8 +183,8 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of the tokenizer's special tokens."""
-        return frozenset(self.tokenizer.all_special_ids)
+        """Ids of the tokenizer's special tokens; none without a tokenizer."""
+        return frozenset(self.tokenizer.all_special_ids) if self.tokenizer is not None else frozenset()
 
     @abc.abstractmethod
     def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Stream:
@@ -179,7 +193,8 @@ class Backbone(nn.Module, abc.ABC):
         Parameters
         ----------
         batch : TensorBatch
-            Modalities `image` and `text`; one that is missing counts as empty.
+            Modalities `image` and `text`; one that is missing counts as empty, one that this backbone does not see
+            is ignored.
         gradient : bool
             Whether gradients are recorded, for scorers that need them; its weights stay as they are either way.
 
@@ -201,8 +216,8 @@ class Backbone(nn.Module, abc.ABC):
         Returns
         -------
         Tensor, shape (B, feature_dim)
-            Features: class token, mean image token and mean text token after the final norm; zeros for a modality
-            without tokens (a choice).
+            Features: class token, and mean token of each modality after the final norm; zeros for a modality without
+            tokens (a choice). Two-tower backbones say their own.
         """
 
     def forward(self, batch: TensorBatch) -> Tensor:
@@ -236,7 +251,7 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the query and key projections of every block, first to last."""
+        """Return the attention projections of every layer whose attention scores tokens, first to last."""
 
     @abc.abstractmethod
     def layout(self, stream: Stream, layer: int) -> SequenceLayout:
@@ -247,7 +262,7 @@ class Backbone(nn.Module, abc.ABC):
         stream : Stream
             What `embed` returned.
         layer : int
-            Index of the block, from 0.
+            Index into `attention_taps`, from 0.
 
         Returns
         -------
@@ -256,7 +271,7 @@ class Backbone(nn.Module, abc.ABC):
         """
 
     def similarity(self, batch: TensorBatch, stream: Stream) -> Similarity | None:
-        """Score texts by their similarity to images.
+        """Score texts by their similarity to images; hooks on projections see this pass too.
 
         Parameters
         ----------
@@ -274,13 +289,9 @@ class Backbone(nn.Module, abc.ABC):
 
     def lora_targets(self) -> list[str]:
         """Return the names of the linear layers that LoRA adapts: query and value of the trainable blocks."""
-        blocks = {id(block) for block in self.trainable_blocks()}
-        names = []
-        for name, module in self.named_modules():
-            if id(module) in blocks:
-                inner = (child for child, found in module.named_modules() if isinstance(found, nn.Linear))
-                names += [f"{name}.{child}" for child in inner if child.rpartition(".")[2] in _QUERY_AND_VALUE]
-        return names
+        blocks = self.trainable_blocks()
+        wanted = {id(projection(block, kind)) for block in blocks for kind in ("query", "value")}
+        return [name for name, module in self.named_modules() if id(module) in wanted]
 
     @abc.abstractmethod
     def trainable_extras(self) -> list[str]:
@@ -305,6 +316,8 @@ class Backbone(nn.Module, abc.ABC):
     def modality(self, batch: TensorBatch, name: str) -> TokenTensors:
         """Return a modality of a batch on this backbone's device, empty when it is missing.
 
+        Text tokens of unknown value become the tokenizer's mask token here.
+
         Parameters
         ----------
         batch : TensorBatch
@@ -316,50 +329,52 @@ class Backbone(nn.Module, abc.ABC):
         -------
         TokenTensors
             Its tokens.
+
+        Raises
+        ------
+        SchemaError
+            If values are unknown and there is no mask token for them.
+        """
+        if name not in batch.tokens:
+            return self.no_tokens(name, len(batch))
+        found = batch.tokens[name].to(self.pixel_mean.device)
+        if found.unknown is None:
+            return found
+        if name == "text":
+            return dataclasses.replace(found, values=self._with_mask_id(found.values, found.unknown))
+        if not self.has_mask_token and bool((found.unknown & found.keep).any()):
+            raise SchemaError(
+                f"{type(self).__name__} has no mask token for image tokens of unknown value; use a fill that gives "
+                "them a value (zero, mean, thumbnail) or leaves them out (drop)"
+            )
+        return found
+
+    def no_tokens(self, name: str, rows: int) -> TokenTensors:
+        """Return a modality without tokens.
+
+        Parameters
+        ----------
+        name : str
+            `image` or `text`.
+        rows : int
+            Length B of the batch.
+
+        Returns
+        -------
+        TokenTensors
+            No token in each row.
         """
         device = self.pixel_mean.device
-        if name in batch.tokens:
-            return batch.tokens[name].to(device)
-        shape = (len(batch), 0, self.patch, self.patch, 3) if name == "image" else (len(batch), 0)
+        shape = (rows, 0, self.patch, self.patch, 3) if name == "image" else (rows, 0)
         dtype = torch.uint8 if name == "image" else torch.int32
-        none = torch.zeros(len(batch), 0, dtype=torch.int64, device=device)
+        none = torch.zeros(rows, 0, dtype=torch.int64, device=device)
         return TokenTensors(torch.zeros(shape, dtype=dtype, device=device), none, none.bool())
 
-
-_QUERY_AND_VALUE = frozenset({"q_proj", "v_proj", "query", "value"})
-
-
-def pooled(hidden: Tensor, keep: Tensor) -> Tensor:
-    """Return the mean of the kept tokens, zeros where there is none.
-
-    Parameters
-    ----------
-    hidden : Tensor, shape (B, T, D)
-        Tokens.
-    keep : Tensor, shape (B, T), bool
-        True for a token.
-
-    Returns
-    -------
-    Tensor, shape (B, D)
-        Means.
-    """
-    weights = keep.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-def attention_mask(*keeps: Tensor) -> Tensor | None:
-    """Return the key padding mask of a sequence of parts.
-
-    Parameters
-    ----------
-    *keeps : Tensor, shape (B, T), bool
-        True for a token, part by part.
-
-    Returns
-    -------
-    Tensor, shape (B, 1, 1, T), bool, or None
-        True where a token may be attended to; None when that is everywhere.
-    """
-    keep = torch.cat(keeps, 1)
-    return None if bool(keep.all()) else keep[:, None, None, :]
+    def _with_mask_id(self, ids: Tensor, unknown: Tensor) -> Tensor:
+        mask_id = self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise SchemaError(
+                f"the tokenizer of {type(self).__name__} has no mask token for text tokens of unknown value; "
+                "leave them out (drop)"
+            )
+        return ids.masked_fill(unknown, mask_id)

@@ -1,6 +1,5 @@
 """Whether the models given to a backbone can take sparse tokens: tried out once, instead of trusting names."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +8,20 @@ from torch import Tensor, nn
 
 from exmem.errors import SchemaError
 
-__all__ = ["check_text_positions", "check_vision_blocks", "position_offset"]
+__all__ = ["check_max_text", "check_text_positions", "check_text_tower", "check_vision_blocks", "position_offset"]
 
 _TOLERANCE = 1e-4  # of the largest value; float32 sums in another order differ by less than 1e-5
 
 
-def check_vision_blocks(model: nn.Module, pixels: Tensor, sparse: Callable[[], tuple[Tensor, Tensor]]) -> None:
+def check_vision_blocks(model: nn.Module, expected: Tensor, sparse: Callable[[], tuple[Tensor, Tensor]]) -> None:
     """Compare what a vision model makes of a picture with what its blocks make of all its patches as tokens.
 
     Parameters
     ----------
     model : Module
         The vision model.
-    pixels : Tensor, shape (1, C, H, W)
-        The picture.
+    expected : Tensor, shape (1, P + L, D)
+        What the model makes of the picture.
     sparse : callable
         Returns the tokens after the last block, and after the final norm.
 
@@ -31,15 +30,7 @@ def check_vision_blocks(model: nn.Module, pixels: Tensor, sparse: Callable[[], t
     SchemaError
         If they differ: the model has relative or rotary positions, windows or masking.
     """
-    known = inspect.signature(model.forward).parameters
-    options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
-    with torch.no_grad():
-        expected = model(pixels, **options).last_hidden_state
-        try:
-            same = any(_close(found, expected) for found in sparse())
-        except TypeError:  # blocks that need more than tokens
-            same = False
-    if not same:
+    if not _any_close(sparse, expected):
         raise SchemaError(
             f"{type(model).__name__}: its blocks make something else of separate tokens than the model makes of the "
             "picture (relative or rotary positions, windows, masking); "
@@ -60,10 +51,31 @@ def position_offset(encoder: nn.Module) -> int:
     int
         What is added to positions from 0.
     """
-    for name, module in encoder.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
+    table = _position_table(encoder)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def check_max_text(encoder: nn.Module, max_text: int) -> None:
+    """Refuse more text tokens than an encoder has positions for.
+
+    Parameters
+    ----------
+    encoder : Module
+        A text encoder of transformers, or a model that holds one.
+    max_text : int
+        Most text tokens that it will be given.
+
+    Raises
+    ------
+    SchemaError
+        If it has fewer positions.
+    """
+    table = _position_table(encoder)
+    if table is not None and max_text > table.num_embeddings - position_offset(encoder):
+        raise SchemaError(
+            f"max_text must be at most {table.num_embeddings - position_offset(encoder)}, got {max_text}: "
+            f"{type(encoder).__name__} has no more positions"
+        )
 
 
 def check_text_positions(encoder: Any, *, offset: int) -> None:
@@ -81,18 +93,61 @@ def check_text_positions(encoder: Any, *, offset: int) -> None:
     SchemaError
         If it makes something else of them: positions are relative or ignored, and dropped tokens would move the rest.
     """
-    ids = torch.arange(3, 7) % int(encoder.config.vocab_size)
-    places = torch.arange(4) + offset
+    ids, places = _trial_text(encoder)
     with torch.no_grad():
         forward, backward = (
-            encoder(input_ids=ids[order][None], position_ids=places[order][None]).last_hidden_state[0]
-            for order in (torch.arange(4), torch.arange(4).flip(0))
+            encoder(input_ids=ids[:, order], position_ids=places[:, order] + offset).last_hidden_state
+            for order in (places[0], places[0].flip(0))
         )
-    if not _close(backward.flip(0), forward):
+    if not _close(backward.flip(1), forward):
         raise SchemaError(
             f"{type(encoder).__name__}: it does not keep to the positions that it is given, so tokens could not be "
             "dropped; use an encoder of the BERT or RoBERTa family"
         )
+
+
+def check_text_tower(encoder: Any, sparse: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Compare what an encoder makes of a text with what its blocks make of the tokens in reverse.
+
+    Parameters
+    ----------
+    encoder : Module
+        A text encoder of transformers.
+    sparse : callable
+        Takes token ids and positions (1, T), returns the tokens after the final norm.
+
+    Raises
+    ------
+    SchemaError
+        If they differ: the encoder has relative positions, or parts besides embeddings, blocks and a final norm.
+    """
+    ids, places = _trial_text(encoder)
+    with torch.no_grad():
+        expected = encoder(input_ids=ids).last_hidden_state
+    if not _any_close(lambda: (sparse(ids.flip(1), places.flip(1)).flip(1),), expected):
+        raise SchemaError(
+            f"{type(encoder).__name__}: its blocks make something else of separate tokens than the encoder makes of "
+            "the text (relative positions, further parts); use a BERT, RoBERTa, CLIP or SigLIP text model"
+        )
+
+
+def _position_table(encoder: nn.Module) -> nn.Embedding | None:
+    for name, module in encoder.named_modules():
+        if name.endswith(("position_embeddings", "position_embedding")) and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
+def _trial_text(encoder: Any) -> tuple[Tensor, Tensor]:
+    return torch.arange(3, 7)[None] % int(encoder.config.vocab_size), torch.arange(4)[None]
+
+
+def _any_close(sparse: Callable[[], tuple[Tensor, ...]], expected: Tensor) -> bool:
+    with torch.no_grad():
+        try:
+            return any(_close(found, expected) for found in sparse())
+        except TypeError:  # blocks that need more than tokens
+            return False
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

@@ -1,20 +1,18 @@
 """One stream of image and text out of any ViT-family vision model and any BERT-family text encoder."""
 
-import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from exmem.backbones.base import Backbone, attention_mask, patchify, pooled
-from exmem.backbones.checks import check_text_positions, check_vision_blocks, position_offset
+from exmem.backbones.base import Backbone
+from exmem.backbones.blocks import attention_mask, pooled, run_blocks, tuned_from
+from exmem.backbones.checks import check_max_text, check_text_positions, position_offset
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
-from exmem.backbones.vision import VisionParts
-from exmem.errors import SchemaError
+from exmem.backbones.vision import VisionParts, VisionTower
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.tensors import TensorBatch
 
@@ -37,8 +35,8 @@ class Joint(Backbone):
         A BERT-family encoder of transformers.
     tokenizer : object
         Its tokenizer.
-    image_size : int
-        Side of the pictures in pixels.
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
     trainable_blocks : int
         Last vision blocks that run over both modalities and are tuned.
     max_text : int
@@ -49,10 +47,9 @@ class Joint(Backbone):
     Raises
     ------
     SchemaError
-        If the vision model has fewer blocks or no class token, or one of the models cannot take sparse tokens.
+        If the vision model has fewer blocks or no class token, the text encoder fewer positions than `max_text`, or one
+        of them cannot take sparse tokens.
     """
-
-    base_positions: Tensor
 
     def __init__(
         self,
@@ -60,15 +57,14 @@ class Joint(Backbone):
         text: Any,
         tokenizer: Any,
         *,
-        image_size: int = 224,
+        image_size: int | tuple[int, int] = 224,
         trainable_blocks: int = 2,
         max_text: int = 32,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         parts = VisionParts.of(vision)
-        if not 1 <= trainable_blocks <= len(parts.blocks):
-            raise SchemaError(f"trainable_blocks must be in 1..{len(parts.blocks)}, got {trainable_blocks}")
+        first = tuned_from(parts.blocks, trainable_blocks)
         super().__init__(
             image_size=image_size,
             patch=parts.patch,
@@ -78,20 +74,13 @@ class Joint(Backbone):
             mean=mean,
             std=std,
         )
-        for tower in (vision, text):
-            if getattr(tower, "pooler", None) is not None:
-                tower.pooler = None  # unused, and random where the checkpoint has none
-        self.vision, self.text_encoder = vision, text
-        self._parts = parts
-        self.first_trainable = len(parts.blocks) - trainable_blocks
-        self.requires_grad_(False)
+        if getattr(text, "pooler", None) is not None:
+            text.pooler = None  # unused, and random where the checkpoint has none
+        self.vision = VisionTower(vision, size=self.picture_size)
+        self.text_encoder = text.requires_grad_(False).eval()
+        self.first_trainable = first
         self.eval()
-        base = parts.position_table(image_size)
-        self.num_prefix = base.shape[1] - self.grid[0] * self.grid[1]
-        if self.num_prefix < 1:
-            raise SchemaError(f"{type(vision).__name__} has no class token; use a vision model that has one")
-        self.register_buffer("base_positions", base, persistent=False)
-        check_vision_blocks(vision, *self._trial())
+        check_max_text(text, max_text)
         self._text_offset = position_offset(text)
         check_text_positions(text, offset=self._text_offset)
         self.text_in = _TextIn(int(text.config.hidden_size), parts.width, scale=self._image_scale())
@@ -102,7 +91,7 @@ class Joint(Backbone):
         vision: str | os.PathLike[str],
         text: str | os.PathLike[str],
         *,
-        image_size: int = 224,
+        image_size: int | tuple[int, int] = 224,
         trainable_blocks: int = 2,
         max_text: int = 32,
     ) -> "Joint":
@@ -114,8 +103,8 @@ class Joint(Backbone):
             The vision model.
         text : str or path
             The text encoder and its tokenizer.
-        image_size : int
-            Side of the pictures in pixels.
+        image_size : int or tuple of int
+            Side of square pictures in pixels, or height and width.
         trainable_blocks : int
             Last vision blocks that run over both modalities and are tuned.
         max_text : int
@@ -145,11 +134,10 @@ class Joint(Backbone):
         """Run the lower vision blocks and the text encoder; see `Backbone.embed`."""
         with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
-            hidden = self._embed_image(image.values, image.positions, image.keep)
-            prefix_keep = image.keep.new_ones(len(batch), self.num_prefix)
-            mask = attention_mask(prefix_keep, image.keep)
-            for block in self._parts.blocks[: self.first_trainable]:
-                hidden = _run(block, hidden, mask)
+            hidden = self.vision.embed(self.normalise(image.values), image)
+            if gradient:
+                hidden.requires_grad_()
+            hidden = self.vision.run(hidden, image.keep, slice(self.first_trainable))
             states = hidden.new_zeros(len(batch), text.keep.shape[1], self.text_in.norm.normalized_shape[0])
             if text.keep.any():
                 rows = text.keep.any(1)  # an encoder cannot attend to nothing
@@ -158,9 +146,12 @@ class Joint(Backbone):
                     attention_mask=text.keep[rows].long(),
                     position_ids=text.positions[rows] + self._text_offset,
                 ).last_hidden_state
+            if gradient:
+                states.requires_grad_()
+        first = self.vision.num_prefix
         return Stream(
-            hidden[:, : self.num_prefix],
-            hidden[:, self.num_prefix :],
+            hidden[:, :first],
+            hidden[:, first:],
             image.keep,
             image.positions,
             states,
@@ -171,14 +162,17 @@ class Joint(Backbone):
     def encode(self, stream: Stream) -> Tensor:
         """Run the last vision blocks over both modalities; see `Backbone.encode`."""
         text = self.text_in(stream.text)
-        prefix_keep = stream.image_keep.new_ones(len(stream), self.num_prefix)
-        mask = attention_mask(prefix_keep, stream.image_keep, stream.text_keep)
+        first = self.vision.num_prefix
+        mask = attention_mask(stream.image_keep.new_ones(len(stream), first), stream.image_keep, stream.text_keep)
         hidden = torch.cat([stream.prefix, stream.image, text], 1)
-        for block in self.trainable_blocks():
-            hidden = _run(block, hidden, mask)
-        hidden = self._parts.norm(hidden)
-        image, words = torch.split(hidden[:, self.num_prefix :], [stream.image.shape[1], text.shape[1]], 1)
+        hidden = self.vision.parts.norm(run_blocks(self.trainable_blocks(), hidden, mask))
+        image, words = torch.split(hidden[:, first:], [stream.image.shape[1], text.shape[1]], 1)
         return torch.cat([hidden[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether the vision model has one."""
+        return self.vision.has_mask_token
 
     @property
     def num_frozen_blocks(self) -> int:
@@ -192,7 +186,7 @@ class Joint(Backbone):
 
     def trainable_blocks(self) -> list[nn.Module]:
         """Return the last vision blocks."""
-        return list(self._parts.blocks[self.first_trainable :])
+        return self.vision.parts.blocks[self.first_trainable :]
 
     def trainable_extras(self) -> list[str]:
         """Return the text projection."""
@@ -200,49 +194,24 @@ class Joint(Backbone):
 
     def attention_taps(self) -> list[AttentionTap]:
         """Return the projections of all vision blocks."""
-        return self._parts.attention_taps()
+        return self.vision.attention_taps()
 
     def layout(self, stream: Stream, layer: int) -> SequenceLayout:
         """Say where tokens stand: text only in the trainable blocks; see `Backbone.layout`."""
-        keeps = [stream.image_keep.new_ones(len(stream), self.num_prefix), stream.image_keep]
-        first = self.num_prefix + stream.image.shape[1]
-        image = slice(self.num_prefix, first)
+        prefix = self.vision.num_prefix
+        keeps = [stream.image_keep.new_ones(len(stream), prefix), stream.image_keep]
+        first = prefix + stream.image.shape[1]
+        image = slice(prefix, first)
         if layer < self.first_trainable:
             return SequenceLayout(image, None, torch.cat(keeps, 1))
         return SequenceLayout(image, slice(first, None), torch.cat([*keeps, stream.text_keep], 1))
 
-    def _embed_image(self, values: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
-        """Project patches, add the embedding of their true positions, put the class token first."""
-        conv = self._parts.projection
-        patches = linear(self.normalise(values), conv.weight.flatten(1))  # the bias is part of base_positions
-        table = self.base_positions[0, self.num_prefix :]
-        image = patches + table[positions] * keep.unsqueeze(-1)
-        prefix = self.base_positions[:, : self.num_prefix].expand(len(values), -1, -1)
-        hidden: Tensor = self._parts.before_blocks(torch.cat([prefix, image], 1))
-        return hidden
-
-    def _trial(self) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
-        """Return a picture, and what runs the blocks on its patches."""
-        side, patch = self.image_size, self.patch
-        picture = torch.randint(0, 256, (1, side, side, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-        values = torch.from_numpy(patchify(picture.numpy(), patch))
-        positions = torch.arange(values.shape[1])[None]
-
-        def sparse() -> tuple[Tensor, Tensor]:
-            hidden = self._embed_image(values, positions, torch.ones_like(positions, dtype=torch.bool))
-            for block in self._parts.blocks:
-                hidden = _run(block, hidden, None)
-            return hidden, self._parts.norm(hidden)
-
-        return ((picture / 255 - self.pixel_mean) / self.pixel_std).permute(0, 3, 1, 2), sparse
-
     def _image_scale(self) -> float:
         """Return the standard deviation of image tokens where text enters, on a grey picture."""
         with torch.no_grad():
-            hidden = self._parts.before_blocks(self.base_positions)
-            for block in self._parts.blocks[: self.first_trainable]:
-                hidden = _run(block, hidden, None)
-        return float(hidden[:, self.num_prefix :].std())
+            hidden = self.vision.parts.before_blocks(self.vision.base_positions)
+            hidden = run_blocks(self.vision.parts.blocks[: self.first_trainable], hidden, None)
+        return float(hidden[:, self.vision.num_prefix :].std())
 
 
 class _TextIn(nn.Module):
@@ -263,13 +232,3 @@ class _TextIn(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         projected: Tensor = self.projection(self.norm(states))
         return projected + self.kind
-
-
-def _run(block: nn.Module, hidden: Tensor, mask: Tensor | None) -> Tensor:
-    found = block(hidden, attention_mask=mask) if "attention_mask" in _parameters(block) else block(hidden)
-    out: Tensor = found[0] if isinstance(found, tuple) else found
-    return out
-
-
-def _parameters(block: nn.Module) -> frozenset[str]:
-    return frozenset(inspect.signature(block.forward).parameters)

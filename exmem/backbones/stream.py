@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from exmem.augment.base import random_subset
+
 __all__ = ["Stream"]
 
 
@@ -83,6 +85,36 @@ class Stream:
         """
         return dataclasses.replace(
             self, text=self.text[rows], text_keep=self.text_keep[rows], text_positions=self.text_positions[rows]
+        )
+
+    def thinned(self, ratio: float, *, probability: float, generator: torch.Generator) -> "Stream":
+        """Drop a share of the image tokens of some rows at random, at least one of each row stays.
+
+        Parameters
+        ----------
+        ratio : float
+            Share that is dropped, 0..1; rounded.
+        probability : float
+            Chance of each row, 0..1.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Stream
+            The stream with fewer image tokens, which keep their order.
+        """
+        chosen = torch.rand(len(self), generator=generator) < probability
+        counts = self.image_keep.sum(1)
+        dropped = (counts * ratio).round().long().minimum(counts - 1).clamp(min=0) * chosen.to(counts.device)
+        keep = random_subset(self.image_keep, counts - dropped, generator=generator)
+        order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, : _length(keep.sort(1, descending=True).values)]
+        rows = torch.arange(len(self), device=keep.device)[:, None]
+        return dataclasses.replace(
+            self,
+            image=self.image[rows, order],
+            image_keep=keep[rows, order],
+            image_positions=self.image_positions[rows, order],
         )
 
     @classmethod

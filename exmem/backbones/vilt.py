@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
-from exmem.backbones.base import Backbone, attention_mask, pooled
+from exmem.backbones.base import Backbone
+from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, pooled, run_blocks, tuned_from
+from exmem.backbones.checks import check_max_text
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.stream import Stream
-from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap, SequenceLayout
 from exmem.tensors import TensorBatch
 
@@ -31,8 +32,8 @@ class Vilt(Backbone):
         A `ViltModel` of transformers.
     tokenizer : object
         Its tokenizer.
-    image_size : int
-        Side of the pictures in pixels.
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
     trainable_blocks : int, optional
         Last blocks that are tuned, the others are frozen; all when left out.
     max_text : int
@@ -51,18 +52,15 @@ class Vilt(Backbone):
         model: nn.Module,
         tokenizer: Any,
         *,
-        image_size: int = 384,
+        image_size: int | tuple[int, int] = 384,
         trainable_blocks: int | None = None,
         max_text: int = 40,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
         config: Any = model.config
-        number = config.num_hidden_layers if trainable_blocks is None else trainable_blocks
-        if not 1 <= number <= config.num_hidden_layers:
-            raise SchemaError(f"trainable_blocks must be in 1..{config.num_hidden_layers}, got {number}")
-        if max_text > config.max_position_embeddings:
-            raise SchemaError(f"max_text must be at most {config.max_position_embeddings}, got {max_text}")
+        first = tuned_from(blocks_of(model), trainable_blocks)
+        check_max_text(model, max_text)
         super().__init__(
             image_size=image_size,
             patch=int(config.patch_size),
@@ -73,7 +71,7 @@ class Vilt(Backbone):
             std=std,
         )
         self.model: Any = model
-        self._num_frozen = int(config.num_hidden_layers) - number
+        self._num_frozen = first
         self.requires_grad_(False)
         self.eval()
 
@@ -82,7 +80,7 @@ class Vilt(Backbone):
         cls,
         name: str | os.PathLike[str],
         *,
-        image_size: int = 384,
+        image_size: int | tuple[int, int] = 384,
         trainable_blocks: int | None = None,
         max_text: int = 40,
     ) -> "Vilt":
@@ -92,8 +90,8 @@ class Vilt(Backbone):
         ----------
         name : str or path
             Where the weights and the tokenizer are.
-        image_size : int
-            Side of the pictures in pixels.
+        image_size : int or tuple of int
+            Side of square pictures in pixels, or height and width.
         trainable_blocks : int, optional
             Last blocks that are tuned; all when left out.
         max_text : int
@@ -132,8 +130,9 @@ class Vilt(Backbone):
             prefix = torch.cat([self._embed_class(len(batch)), self._image_class(len(batch))], 1)
             sequence = torch.cat([prefix, hidden, words], 1)
             mask = attention_mask(image.keep.new_ones(len(batch), 2), image.keep, words_keep)
-            for layer in self.model.encoder.layer[: self._num_frozen]:
-                sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
+            if gradient:
+                sequence.requires_grad_()
+            sequence = run_blocks(self.model.encoder.layer[: self._num_frozen], sequence, mask)
         prefix, hidden, words = torch.split(sequence, [2, hidden.shape[1], words.shape[1]], 1)
         return Stream(prefix, hidden, image.keep, image.positions, words, words_keep, text.positions)
 
@@ -141,9 +140,7 @@ class Vilt(Backbone):
         """Run the tuned blocks; see `Backbone.encode`."""
         sequence = torch.cat([stream.prefix, stream.image, stream.text], 1)
         mask = attention_mask(stream.image_keep.new_ones(len(stream), 2), stream.image_keep, stream.text_keep)
-        for layer in self.trainable_blocks():
-            sequence = layer(sequence, attention_mask=_additive(mask, sequence))[0]
-        sequence = self.model.layernorm(sequence)
+        sequence = self.model.layernorm(run_blocks(self.trainable_blocks(), sequence, mask))
         image, words = torch.split(sequence[:, 2:], [stream.image.shape[1], stream.text.shape[1]], 1)
         return torch.cat([sequence[:, 0], pooled(image, stream.image_keep), pooled(words, stream.text_keep)], 1)
 
@@ -168,11 +165,7 @@ class Vilt(Backbone):
     def attention_taps(self) -> list[AttentionTap]:
         """Return the projections of all blocks."""
         heads = int(self.model.config.num_attention_heads)
-        parts = (layer.attention for layer in self.model.encoder.layer)
-        return [
-            AttentionTap(part.attention.query, part.attention.key, part.attention.value, part.output.dense, heads)
-            for part in parts
-        ]
+        return [attention_tap(layer, heads) for layer in self.model.encoder.layer]
 
     def layout(self, stream: Stream, layer: int) -> SequenceLayout:
         """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
@@ -204,9 +197,3 @@ class Vilt(Backbone):
             embeddings.cls_token + embeddings.position_embeddings[:, :1] + embeddings.token_type_embeddings.weight[1]
         )
         return token.expand(rows, -1, -1)
-
-
-def _additive(mask: Tensor | None, sequence: Tensor) -> Tensor | None:
-    if mask is None:
-        return None
-    return torch.zeros_like(mask, dtype=sequence.dtype).masked_fill(~mask, torch.finfo(sequence.dtype).min)

@@ -1,23 +1,21 @@
-"""The parts of a ViT-family vision model of transformers, found by their form rather than by their family."""
+"""A ViT-family vision model of transformers on sparse patches; its parts are found by form rather than by family."""
 
 import dataclasses
 import inspect
-import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, unfold
 
+from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, run_blocks
+from exmem.backbones.checks import check_vision_blocks
 from exmem.errors import SchemaError
 from exmem.masking.attention import AttentionTap
+from exmem.tensors import TokenTensors
 
-__all__ = ["VisionParts"]
+__all__ = ["VisionParts", "VisionTower"]
 
-_PROJECTIONS = {  # names of the linear layers in the families of transformers
-    "query": "query|q_proj",
-    "key": "key|k_proj",
-    "value": "value|v_proj",
-    "output": r"attention\.output\.dense|o_proj|out_proj",
-}
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
 
 
@@ -69,17 +67,16 @@ class VisionParts:
         """
         embeddings = getattr(model, "embeddings", None)
         convolutions = [m for m in embeddings.modules() if isinstance(m, nn.Conv2d)] if embeddings is not None else []
-        lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
+        blocks = blocks_of(model)
         norm = next((getattr(model, name) for name in _FINAL_NORMS if hasattr(model, name)), None)
         heads = getattr(getattr(model, "config", None), "num_attention_heads", None)
-        if embeddings is None or len(convolutions) != 1 or not lists or norm is None or heads is None:
+        if embeddings is None or len(convolutions) != 1 or not blocks or norm is None or heads is None:
             raise SchemaError(
                 f"{type(model).__name__} is no ViT-family vision model: expected `embeddings` with one convolution, "
                 f"a list of blocks and a final norm ({', '.join(_FINAL_NORMS)})"
             )
-        blocks = max(lists, key=len)
         before = getattr(model, "pre_layrnorm", None) or nn.Identity()
-        return cls(embeddings, convolutions[0], before, list(blocks), norm, int(heads))
+        return cls(embeddings, convolutions[0], before, blocks, norm, int(heads))
 
     @property
     def patch(self) -> int:
@@ -91,13 +88,13 @@ class VisionParts:
         """Width of the hidden states."""
         return int(self.projection.out_channels)
 
-    def position_table(self, image_size: int) -> Tensor:
+    def position_table(self, size: tuple[int, int]) -> Tensor:
         """Return what the embeddings make of a picture of zeros: position embeddings, biases and class token(s).
 
         Parameters
         ----------
-        image_size : int
-            Side of the picture; positions are interpolated as the model itself does.
+        size : tuple of int
+            Height and width of the picture; positions are interpolated as the model itself does.
 
         Returns
         -------
@@ -109,12 +106,9 @@ class VisionParts:
         SchemaError
             If the embeddings return something else than tokens.
         """
-        options = {}
-        if "interpolate_pos_encoding" in inspect.signature(self.embeddings.forward).parameters:
-            options["interpolate_pos_encoding"] = True
         with torch.no_grad():
-            zeros = torch.zeros(1, self.projection.in_channels, image_size, image_size)
-            table = self.embeddings(zeros, **options)
+            zeros = torch.zeros(1, self.projection.in_channels, *size)
+            table = self.embeddings(zeros, **_interpolating(self.embeddings))
         if not isinstance(table, Tensor):
             raise SchemaError(
                 f"{type(self.embeddings).__name__} returns {type(table).__name__}, expected one token a patch; "
@@ -122,18 +116,113 @@ class VisionParts:
             )
         return table
 
+
+class VisionTower(nn.Module):
+    """A vision model that takes any of the patches of a picture, each with its true position.
+
+    Parameters
+    ----------
+    model : Module
+        A ViT-family vision model of transformers (ViT, DeiT, DINOv2, CLIP or SigLIP vision).
+    size : tuple of int
+        Height and width of the pictures, multiples of the patch side.
+    class_token : bool
+        Whether the model must have a class token.
+
+    Raises
+    ------
+    SchemaError
+        If the model is of another form, lacks the class token, or cannot take sparse tokens.
+    """
+
+    base_positions: Tensor
+
+    def __init__(self, model: nn.Module, *, size: tuple[int, int], class_token: bool = True) -> None:
+        super().__init__()
+        self.parts = VisionParts.of(model)
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # type: ignore[assignment]  # unused, and random where the checkpoint has none
+        self.model = model.requires_grad_(False).eval()
+        base = self.parts.position_table(size)
+        self.num_prefix = base.shape[1] - (size[0] // self.parts.patch) * (size[1] // self.parts.patch)
+        if class_token and self.num_prefix < 1:
+            raise SchemaError(f"{type(model).__name__} has no class token; use a vision model that has one")
+        self.register_buffer("base_positions", base, persistent=False)
+        self._try(size)
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether the model has a token for patches of unknown value."""
+        return getattr(self.parts.embeddings, "mask_token", None) is not None
+
+    def embed(self, patches: Tensor, image: TokenTensors) -> Tensor:
+        """Project patches, add the embeddings of their true positions, put the class token(s) first.
+
+        Parameters
+        ----------
+        patches : Tensor, shape (B, K, 3 * p * p)
+            Normalised patches, channels first.
+        image : TokenTensors
+            Their positions and `keep`, and where their value is unknown: there the mask token stands for the patch.
+
+        Returns
+        -------
+        Tensor, shape (B, P + K, D)
+            What enters the first block.
+        """
+        conv = self.parts.projection
+        tokens = linear(patches, conv.weight.flatten(1))  # the bias is part of base_positions
+        if image.unknown is not None and self.has_mask_token:
+            bias = 0 if conv.bias is None else conv.bias  # the mask token takes the place of patch and bias
+            mask_token: Any = self.parts.embeddings.mask_token
+            tokens = torch.where(image.unknown.unsqueeze(-1), mask_token.flatten() - bias, tokens)
+        table = self.base_positions[0, self.num_prefix :]
+        tokens = tokens + table[image.positions] * image.keep.unsqueeze(-1)
+        prefix = self.base_positions[:, : self.num_prefix].expand(len(patches), -1, -1)
+        hidden: Tensor = self.parts.before_blocks(torch.cat([prefix, tokens], 1))
+        return hidden
+
+    def run(self, hidden: Tensor, keep: Tensor, blocks: slice) -> Tensor:
+        """Run some blocks over the class token(s) and the patches.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (B, P + K, D)
+            What the blocks below returned.
+        keep : Tensor, shape (B, K), bool
+            True for a patch, False for padding.
+        blocks : slice
+            Which blocks.
+
+        Returns
+        -------
+        Tensor, shape (B, P + K, D)
+            Hidden states.
+        """
+        mask = attention_mask(keep.new_ones(len(keep), self.num_prefix), keep)
+        return run_blocks(self.parts.blocks[blocks], hidden, mask)
+
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the attention projections of every block, as they are now (tuners wrap them)."""
-        return [
-            AttentionTap(num_heads=self.num_heads, **{kind: _find(block, kind) for kind in _PROJECTIONS})
-            for block in self.blocks
-        ]
+        """Return the attention projections of every block."""
+        return [attention_tap(block, self.parts.num_heads) for block in self.parts.blocks]
+
+    def _try(self, size: tuple[int, int]) -> None:
+        """Refuse a model whose blocks make something else of all patches than the model makes of the picture."""
+        conv = self.parts.projection
+        picture = torch.randn(1, conv.in_channels, *size, generator=torch.Generator().manual_seed(0))
+        patches = unfold(picture, self.parts.patch, stride=self.parts.patch).transpose(1, 2)
+        model: Any = self.model
+        with torch.no_grad():
+            expected = model(picture, **_interpolating(model)).last_hidden_state
+
+        def sparse() -> tuple[Tensor, Tensor]:
+            image = TokenTensors.dense(patches)
+            hidden = self.run(self.embed(patches, image), image.keep, slice(None))
+            return hidden, self.parts.norm(hidden)
+
+        check_vision_blocks(model, expected, sparse)
 
 
-def _find(block: nn.Module, kind: str) -> nn.Module:
-    pattern = re.compile(rf"(^|\.)({_PROJECTIONS[kind]})\Z")
-    found = [module for name, module in block.named_modules() if pattern.search(name)]
-    if len(found) != 1:
-        raise SchemaError(f"{type(block).__name__}: expected one {kind} projection, found {len(found)}")
-    projection: nn.Module = found[0]
-    return projection
+def _interpolating(module: nn.Module) -> dict[str, bool]:
+    known = inspect.signature(module.forward).parameters
+    return {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}

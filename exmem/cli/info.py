@@ -32,12 +32,18 @@ def info(path: Path, /, *, json: bool = False) -> None:
             "max_bytes": memory.max_bytes,
             "charges": memory.charges,
             "eviction": memory.eviction,
+            "quota": memory.quota.to_json(),
             "modalities": {
                 name: {"positions": spec.positions, "shape": list(spec.shape), "dtype": str(spec.dtype)}
                 for name, spec in memory.schema.modalities.items()
             },
             "classes": {
-                str(label): {"exemplars": held.exemplars, "payload_bytes": held.payload_bytes}
+                str(label): {
+                    "exemplars": held.exemplars,
+                    "payload_bytes": held.payload_bytes,
+                    "quota_bytes": held.quota_bytes,
+                    "weight": memory.quota.weights.get(label, 1.0),
+                }
                 for label, held in sorted(summary.items())
             },
         }
@@ -47,12 +53,14 @@ def info(path: Path, /, *, json: bool = False) -> None:
         return
     console.print(
         f"{found['location']}: {found['exemplars']} exemplars, "
-        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}, eviction {found['eviction']}",
+        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}, eviction {found['eviction']}, "
+        f"quota {memory.quota.unit}",
         highlight=False,
     )
     for name, spec in found["modalities"].items():
         console.print(f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}", highlight=False)
-    table = Table("class", "exemplars", "payload bytes")
+    table = Table("class", "exemplars", "payload bytes", "quota bytes", "weight")
     for label, held in found["classes"].items():
-        table.add_row(label, str(held["exemplars"]), f"{held['payload_bytes']:,}")
+        numbers = (f"{held[name]:,}" for name in ("exemplars", "payload_bytes", "quota_bytes"))
+        table.add_row(label, *numbers, f"{held['weight']:g}")
     console.print(table)

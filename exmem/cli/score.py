@@ -19,10 +19,11 @@ class Model:
 
     Parameters
     ----------
-    backbone : {"joint", "vilt"}
+    backbone : {"joint", "vilt", "clip", "siglip", "vit", "dinov2"}
         Family of the backbone.
     vision : str, optional
-        Hub name or folder of the vision model, or of the whole ViLT; the packaged DINOv2-S for joint when left out.
+        Hub name or folder of the vision model, or of the whole model where image and text are one; the packaged
+        DINOv2-S for joint, vit and dinov2 when left out.
     text_model : str, optional
         Hub name or folder of the text encoder of joint; the packaged MiniLM when left out.
     image_size : int
@@ -33,7 +34,7 @@ class Model:
         Most text tokens, special ones included.
     """
 
-    backbone: Literal["joint", "vilt"] = "joint"
+    backbone: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2"] = "joint"
     vision: str | None = None
     text_model: str | None = None
     image_size: int = 224

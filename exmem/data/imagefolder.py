@@ -44,19 +44,19 @@ class ImageText:
         """Names of the pictures, `folder/file`."""
         return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
 
-    def image(self, index: int, size: int) -> NDArray[np.uint8]:
-        """Decode a picture: shorter side scaled to `size` with antialiasing, then the centre square.
+    def image(self, index: int, size: int | tuple[int, int]) -> NDArray[np.uint8]:
+        """Decode a picture: scaled with antialiasing until it covers `size`, then cut around its centre.
 
         Parameters
         ----------
         index : int
             Which picture.
-        size : int
-            Side in pixels.
+        size : int or tuple of int
+            Side of a square in pixels, or height and width.
 
         Returns
         -------
-        ndarray, shape (size, size, 3), uint8
+        ndarray, shape (H, W, 3), uint8
             RGB.
 
         Raises
@@ -64,37 +64,39 @@ class ImageText:
         DataError
             If the file is missing or no picture.
         """
+        height, width = (size, size) if isinstance(size, int) else size
         path = self.paths[index]
         try:
             with Image.open(path) as opened:
                 picture = opened.convert("RGB")
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: expected a picture, got {error}; replace the file or drop its row") from error
-        if picture.size != (size, size):
-            scale = size / min(picture.size)
-            width, height = (max(size, round(side * scale)) for side in picture.size)
-            left, top = (width - size) // 2, (height - size) // 2
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-            picture = picture.crop((left, top, left + size, top + size))
+        if picture.size != (width, height):
+            scale = max(width / picture.width, height / picture.height)
+            larger = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+            left, top = (larger[0] - width) // 2, (larger[1] - height) // 2
+            picture = picture.resize(larger, Image.Resampling.BICUBIC)
+            picture = picture.crop((left, top, left + width, top + height))
         return np.asarray(picture)
 
-    def images(self, indices: ArrayLike, size: int) -> NDArray[np.uint8]:
+    def images(self, indices: ArrayLike, size: int | tuple[int, int]) -> NDArray[np.uint8]:
         """Decode several pictures; see `image`.
 
         Parameters
         ----------
         indices : array-like, shape (B,), integer
             Which pictures.
-        size : int
-            Side in pixels.
+        size : int or tuple of int
+            Side of squares in pixels, or height and width.
 
         Returns
         -------
-        ndarray, shape (B, size, size, 3), uint8
+        ndarray, shape (B, H, W, 3), uint8
             RGB.
         """
         wanted = np.asarray(indices, np.int64)
-        out = np.empty((len(wanted), size, size, 3), np.uint8)
+        height, width = (size, size) if isinstance(size, int) else size
+        out = np.empty((len(wanted), height, width, 3), np.uint8)
         for row, index in enumerate(wanted.tolist()):
             out[row] = self.image(index, size)
         return out

@@ -233,7 +233,7 @@ def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *
     ]
     if any(source.scores is not None for source in known.sources.values()):
         notes.append(
-            "Scores: dark is the lowest of the picture, light the highest 2%; the line runs around the kept patches."
+            "Scores: dark is the lowest of the picture, light the highest 2%; the line runs around what image holds."
         )
     if known.tokenizer is not None and "text" in schema.modalities:
         notes.append("Words: green is stored, struck out is lost.")

@@ -22,7 +22,7 @@ from exmem.masking import (
     keep_text_of_lost_patches,
     mean_threshold,
 )
-from exmem.recipes import MaskedTokens
+from exmem.recipes import MaskedTokens, Masking
 from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, TokenSet
 
@@ -117,13 +117,11 @@ class _Example:
 
     def card(self, title: str, maps: ScoreMaps, whole_bytes: int, about: Mapping[str, str]) -> Card:
         relates = maps.text_to_image is not None
-        recipe = MaskedTokens(
-            self.backbone,
-            scorer=lambda model, batch: maps,
-            keep_rule=mean_threshold,
-            text_rule=keep_text_of_lost_patches if relates else keep_all_text,
-            quality=self.quality,
+        text_rule = keep_text_of_lost_patches if relates else keep_all_text
+        masking = Masking(
+            self.backbone, scorer=lambda model, batch: maps, keep_rule=mean_threshold, text_rule=text_rule
         )
+        recipe = MaskedTokens(masking, quality=self.quality)
         (exemplar,) = recipe.make(self.picture[None], [self.text], np.zeros(1, np.int64), np.zeros(1))
         keep = np.zeros(maps.scores["image"].shape[1], np.bool_)
         keep[exemplar.tokens["image"].positions] = True
@@ -135,7 +133,7 @@ class _Example:
             "at the border": f"{border.kept[0]:.0%} of the kept patches, {border.grid:.0%} of all",
             "bytes": f"{size:,}, {size / whole_bytes:.0%} of all patches",
         }
-        if not relates:
+        if not relates and "text" in exemplar.tokens:
             facts["text"] = "kept whole: this scorer does not relate words and patches"
         heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.picture, keep=keep)
         panels = Panel("scores", heat), Panel("kept", drawn)

@@ -16,7 +16,7 @@ from exmem.masking.centre import CentreScores
 from exmem.masking.cim_box import CimBox
 from exmem.masking.cls_attention import ClsAttention
 from exmem.masking.cls_diverse import ClsDiverse
-from exmem.masking.grad_attention import GradAttention
+from exmem.masking.grad_attention import GradAttention, Objective
 from exmem.masking.keep import cumulative, fit_bytes, keep_ratio, mean_threshold, top_k
 from exmem.masking.random import RandomScores
 from exmem.masking.rate import allocate
@@ -35,6 +35,7 @@ __all__ = [
     "ClsDiverse",
     "GradAttention",
     "KeepRule",
+    "Objective",
     "RandomScores",
     "ScorableModel",
     "ScoreMaps",

@@ -163,7 +163,7 @@ def cumulative(
     there = _checked(scores, valid)
     if not 0 < mass <= 1:
         raise InvalidExemplarError(f"mass must be above 0 and at most 1, got {mass}")
-    lowest = np.where(there, scores, 0).min(axis=1, keepdims=True)
+    lowest = np.where(there, scores, 0).min(axis=1, keepdims=True, initial=0)
     gains = np.where(there, scores.astype(np.float64) - lowest, 0)
     sums = np.cumsum(-np.sort(-gains, axis=1), axis=1)
     return _best(scores, there, 1 + (sums < mass * sums[:, -1:]).sum(axis=1))

@@ -1,15 +1,15 @@
 """The contract of a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.tensors import TensorBatch
-from exmem.tokens import Exemplar, Schema
+from exmem.tokens import Exemplar, Schema, TokenSet
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "exemplars_of"]
 
 
 class Recipe(Protocol):
@@ -27,7 +27,32 @@ class Recipe(Protocol):
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Make exemplars of pictures (B, image_size, image_size, 3) and texts."""
+        """Make exemplars of pictures (B, H, W, 3) and texts."""
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Turn stored exemplars into the tokens of the backbone."""
+        """Turn stored exemplars into the tokens of the backbone; what was dropped stays away."""
+
+
+def exemplars_of(
+    tokens: Sequence[Mapping[str, TokenSet]], labels: NDArray[np.int64], priorities: NDArray[np.float64]
+) -> list[Exemplar]:
+    """Put token sets, classes and ranks together.
+
+    Parameters
+    ----------
+    tokens : sequence of mapping of str to TokenSet
+        Token sets of each exemplar.
+    labels : ndarray, shape (B,), int64
+        Their classes.
+    priorities : ndarray, shape (B,), float64
+        Their ranks.
+
+    Returns
+    -------
+    list of Exemplar
+        One each.
+    """
+    return [
+        Exemplar(own, label=int(label), priority=float(priority))
+        for own, label, priority in zip(tokens, labels, priorities, strict=True)
+    ]

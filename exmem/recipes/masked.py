@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.backbones import Backbone
-from exmem.masking import KeepRule, Scorer
+from exmem.recipes.base import exemplars_of
+from exmem.recipes.masking import Masking
+from exmem.recipes.whole import resized
 from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
 
@@ -18,32 +19,27 @@ class MaskedTokens:
 
     Parameters
     ----------
-    backbone : Backbone
-        The backbone that scores, and that will see the exemplars.
-    scorer : Scorer
-        Gives tokens an importance.
-    keep_rule : callable
-        Turns image scores into `keep`.
-    text_rule : callable
-        Says which text tokens are kept, given what the image lost.
+    masking : Masking
+        Says what is kept.
     quality : int
         JPEG quality of the kept patches.
+    thumbnail : int
+        Side of a thumbnail of the whole picture that is stored besides, for the fill of that name; 0 for none.
     """
 
     passes = 1
 
-    def __init__(
-        self, backbone: Backbone, *, scorer: Scorer, keep_rule: KeepRule, text_rule: KeepRule, quality: int
-    ) -> None:
-        self.backbone, self.quality = backbone, quality
-        self.scorer, self.keep_rule, self.text_rule = scorer, keep_rule, text_rule
+    def __init__(self, masking: Masking, *, quality: int, thumbnail: int = 0) -> None:
+        self.masking, self.quality, self.thumbnail = masking, quality, thumbnail
 
     def schema(self) -> Schema:
-        """Return patches and text tokens."""
-        specs = self.backbone.token_specs()
+        """Return patches, the thumbnail if there is one, and text tokens."""
+        specs = self.masking.backbone.token_specs()
         codec = {"id": "patch_jpeg", "quality": self.quality}
-        image = TokenSpec(positions=specs["image"].positions, shape=specs["image"].shape, codec=codec)
-        return Schema({"image": image, "text": specs["text"]})
+        found = {"image": TokenSpec(positions=specs["image"].positions, shape=specs["image"].shape, codec=codec)}
+        if self.thumbnail:
+            found["thumbnail"] = TokenSpec(positions=1, shape=(self.thumbnail, self.thumbnail, 3), codec=codec)
+        return Schema(found | ({"text": specs["text"]} if self.masking.keeps_text else {}))
 
     def make(
         self,
@@ -56,7 +52,7 @@ class MaskedTokens:
 
         Parameters
         ----------
-        images : ndarray, shape (B, image_size, image_size, 3), uint8
+        images : ndarray, shape (B, H, W, 3), uint8
             Pictures.
         texts : sequence of str
             Their texts.
@@ -70,27 +66,19 @@ class MaskedTokens:
         list of Exemplar
             One each.
         """
-        batch = self.backbone.tokens(images, texts)
-        maps = self.scorer(self.backbone, TensorBatch.from_numpy(batch))
-        image_keep = self.keep_rule(maps.scores["image"], valid=maps.valid["image"])
-        special = np.zeros_like(maps.valid["text"])
-        words = batch.tokens["text"]
-        special[:, : words.values.shape[1]] = np.isin(words.values, list(self.backbone.special_ids)) & words.keep
-        text_keep = self.text_rule(maps, image_keep, special)
-        return [
-            Exemplar(
-                {
-                    "image": TokenSet.kept(batch.tokens["image"].values[row], image_keep[row]),
-                    "text": TokenSet.kept(words.values[row], text_keep[row, : words.values.shape[1]]),
-                },
-                label=int(labels[row]),
-                priority=float(priorities[row]),
-            )
-            for row in range(len(batch))
-        ]
+        masked = self.masking(images, texts, labels)
+        found = []
+        for row, image in enumerate(images):
+            own = {"image": TokenSet.kept(masked.tokens.tokens["image"].values[row], masked.keep["image"][row])}
+            if self.thumbnail:
+                own["thumbnail"] = TokenSet.dense(resized(image, (self.thumbnail, self.thumbnail))[None])
+            if self.masking.keeps_text:
+                own["text"] = masked.words(row)
+            found.append(own)
+        return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Return the batch as it is: its tokens are the backbone's.
+        """Return the batch as it is: its tokens are the backbone's, the thumbnail is for the fill.
 
         Parameters
         ----------

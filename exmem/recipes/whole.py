@@ -4,40 +4,44 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import interpolate
 
-from exmem.backbones import Backbone, patchify
+from exmem.backbones import Backbone
+from exmem.recipes.base import exemplars_of
+from exmem.replay.pictures import patches_of, upsampled
 from exmem.tensors import TensorBatch, TokenTensors
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
 
-__all__ = ["WholePicture"]
+__all__ = ["WholePicture", "resized", "restored_picture"]
 
 
 class WholePicture:
-    """The whole picture as one token, and the whole text.
+    """The whole picture as one token, and the whole text or none of it.
 
     Parameters
     ----------
     backbone : Backbone
         The backbone that will see the exemplars.
-    side : int
-        Side that is stored, in pixels; a smaller one than the backbone's is scaled up again at replay (bicubic).
+    size : tuple of int
+        Height and width that are stored, in pixels; a smaller picture than the backbone's is scaled up again at replay
+        (bicubic).
     codec : str or mapping
         Payload codec of the picture.
+    text : bool
+        Whether the text is stored too.
     """
 
     passes = 0
 
-    def __init__(self, backbone: Backbone, *, side: int, codec: Any) -> None:
-        self.backbone, self.side, self.codec = backbone, side, codec
+    def __init__(self, backbone: Backbone, *, size: tuple[int, int], codec: Any, text: bool = True) -> None:
+        self.backbone, self.size, self.codec = backbone, size, codec
+        self.keeps_text = text and "text" in backbone.token_specs()
 
     def schema(self) -> Schema:
         """Return one picture and the text tokens."""
-        image = TokenSpec(positions=1, shape=(self.side, self.side, 3), codec=self.codec)
-        return Schema({"image": image, "text": self.backbone.token_specs()["text"]})
+        found = {"image": TokenSpec(positions=1, shape=(*self.size, 3), codec=self.codec)}
+        return Schema(found | ({"text": self.backbone.token_specs()["text"]} if self.keeps_text else {}))
 
     def make(
         self,
@@ -50,7 +54,7 @@ class WholePicture:
 
         Parameters
         ----------
-        images : ndarray, shape (B, image_size, image_size, 3), uint8
+        images : ndarray, shape (B, H, W, 3), uint8
             Pictures.
         texts : sequence of str
             Their texts.
@@ -64,15 +68,12 @@ class WholePicture:
         list of Exemplar
             One each.
         """
-        words = self.backbone.tokenize(texts)
-        return [
-            Exemplar(
-                {"image": TokenSet.dense(_resized(image, self.side)[None]), "text": words.row(row)},
-                label=int(labels[row]),
-                priority=float(priorities[row]),
-            )
+        words = self.backbone.tokenize(texts) if self.keeps_text else None
+        found = [
+            {"image": TokenSet.dense(resized(image, self.size)[None])} | ({"text": words.row(row)} if words else {})
             for row, image in enumerate(images)
         ]
+        return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
         """Scale pictures up and cut them into patches.
@@ -87,18 +88,45 @@ class WholePicture:
         TensorBatch
             Tokens of the backbone; all patches are kept.
         """
-        pictures = batch.tokens["image"].values[:, 0]
-        size = self.backbone.image_size
-        if self.side != size:
-            channels_first = pictures.permute(0, 3, 1, 2).float()
-            larger = interpolate(channels_first, size=(size, size), mode="bicubic", align_corners=False)
-            pictures = larger.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        patches = torch.from_numpy(patchify(pictures.contiguous().numpy(), self.backbone.patch))
-        tokens = {**batch.tokens, "image": TokenTensors.dense(patches)}
-        return TensorBatch(tokens, batch.labels, batch.extras)
+        return restored_picture(batch, self.backbone)
 
 
-def _resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    if len(image) == side:
+def restored_picture(batch: TensorBatch, backbone: Backbone) -> TensorBatch:
+    """Turn the whole picture of a batch into the patches of a backbone.
+
+    Parameters
+    ----------
+    batch : TensorBatch
+        Exemplars whose modality `image` is one picture.
+    backbone : Backbone
+        The backbone.
+
+    Returns
+    -------
+    TensorBatch
+        The batch with all patches.
+    """
+    size = (backbone.grid[0] * backbone.patch, backbone.grid[1] * backbone.patch)
+    pictures = upsampled(batch.tokens["image"].values, size)[:, 0]
+    tokens = {**batch.tokens, "image": TokenTensors.dense(patches_of(pictures, backbone.patch))}
+    return TensorBatch(tokens, batch.labels, batch.extras)
+
+
+def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale a picture (bicubic, with averaging where it gets smaller).
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        The picture.
+    size : tuple of int
+        Height and width wanted.
+
+    Returns
+    -------
+    ndarray, shape (*size, 3), uint8
+        The picture in that size; itself where nothing changes.
+    """
+    if image.shape[:2] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))

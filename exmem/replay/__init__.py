@@ -1,19 +1,41 @@
 """Replay: drawing exemplars and handing them to a model."""
 
 from exmem.replay.dataset import ReplayDataset, ReplayLoader, replay_loader
-from exmem.replay.fills import FILLS, fill_drop, fill_zero, get_fill
+from exmem.replay.fills import (
+    FILLS,
+    Fill,
+    FillContext,
+    class_means,
+    fill_class_mean,
+    fill_drop,
+    fill_mask_token,
+    fill_mean,
+    fill_thumbnail,
+    fill_zero,
+    get_fill,
+)
+from exmem.replay.pictures import patches_of, upsampled
 from exmem.replay.samplers import SAMPLERS, BalancedSampler, UniformSampler, get_sampler
 
 __all__ = [
     "FILLS",
     "SAMPLERS",
     "BalancedSampler",
+    "Fill",
+    "FillContext",
     "ReplayDataset",
     "ReplayLoader",
     "UniformSampler",
+    "class_means",
+    "fill_class_mean",
     "fill_drop",
+    "fill_mask_token",
+    "fill_mean",
+    "fill_thumbnail",
     "fill_zero",
     "get_fill",
     "get_sampler",
+    "patches_of",
     "replay_loader",
+    "upsampled",
 ]

@@ -5,15 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
-from exmem.replay.fills import get_fill
+from exmem.replay.fills import FillContext, class_means, get_fill
 from exmem.replay.samplers import UniformSampler, get_sampler
 from exmem.tensors import TensorBatch
 from exmem.tokens import TokenBatch
 
 __all__ = ["ReplayDataset", "ReplayLoader", "replay_loader"]
+
+_READ_AT_ONCE = 256  # exemplars, where all are read
 
 
 class ReplayDataset(Dataset[TensorBatch]):
@@ -28,14 +32,25 @@ class ReplayDataset(Dataset[TensorBatch]):
         Folder of the memory.
     fill : str
         What becomes of dropped image tokens: a key of `FILLS`.
+    grid : tuple of int, optional
+        Rows and columns of patches, for fills that need places; a square when left out.
     threads : int
         Threads that decode, in each process.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fill: str = "drop", threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fill: str = "drop",
+        grid: tuple[int, int] | None = None,
+        threads: int = 1,
+    ) -> None:
         self.path = os.fspath(path)
         self.fill = fill
+        self.grid = grid
         self._fill = get_fill(fill)
+        self._means: tuple[int, Mapping[int, Tensor]] | None = None  # of a generation of the memory
         self._threads = threads
         self._memory: ExemplarMemory | None = None
         self._pid = -1
@@ -68,17 +83,41 @@ class ReplayDataset(Dataset[TensorBatch]):
         """
         return self.memory.read(np.asarray(slots, np.int64))
 
+    def fill_context(self) -> FillContext:
+        """Return what the fill knows beside a batch; `class_mean` reads all exemplars once per snapshot for it.
+
+        Returns
+        -------
+        FillContext
+            Dense length, grid and, for `class_mean`, the mean colours of the classes.
+
+        Raises
+        ------
+        SchemaError
+            If the memory holds no `image`, or the grid does not fit it.
+        """
+        spec = self.memory.schema.modalities.get("image")
+        if spec is None:
+            raise SchemaError(f"a fill needs a modality 'image', got {sorted(self.memory.schema.modalities)}")
+        means = self._class_means() if self.fill == "class_mean" else None
+        return FillContext(length=spec.positions, grid=self.grid, class_means=means)
+
+    def _class_means(self) -> Mapping[int, Tensor]:
+        memory = self.memory
+        if self._means is None or self._means[0] != memory.generation:
+            parts = np.array_split(memory.slots, -(-len(memory) // _READ_AT_ONCE) or 1)
+            found = class_means(TensorBatch.from_numpy(memory.read(part)) for part in parts)
+            self._means = memory.generation, found
+        return self._means[1]
+
     def __getitem__(self, slot: int) -> TensorBatch:
         return self.__getitems__([slot])
 
     def __getitems__(self, slots: Sequence[int]) -> TensorBatch:
         batch = TensorBatch.from_numpy(self.read(slots))
-        specs = self.memory.schema.modalities
-        filled = {
-            name: self._fill(tokens, specs[name].positions) if name != "text" else tokens
-            for name, tokens in batch.tokens.items()
-        }
-        return TensorBatch(filled, batch.labels, batch.extras)
+        if "image" not in batch.tokens:
+            return batch
+        return self._fill(batch, self.fill_context())
 
 
 class ReplayLoader(DataLoader[TensorBatch]):
@@ -133,7 +172,7 @@ def replay_loader(
     sampler: str = "uniform",
     length: int | None = None,
     fill: str = "drop",
-    num_workers: int = 0,
+    grid: tuple[int, int] | None = None,
     seed: int = 0,
     share: tuple[int, int] = (0, 1),
     **options: Any,
@@ -152,22 +191,25 @@ def replay_loader(
         Exemplars of one pass over all ranks; as many as the memory holds when left out.
     fill : str
         What becomes of dropped image tokens: a key of `FILLS`.
-    num_workers : int
-        Worker processes; batches are the same whatever their number.
+    grid : tuple of int, optional
+        Rows and columns of patches, for fills that need places; a square when left out.
     seed : int
         Seed; `loader.set_epoch` chooses the pass.
     share : tuple of int
         (rank, world size) of processes that train together: they draw disjoint shares of the same pass.
     **options : object
-        More options of `DataLoader`: pin_memory, multiprocessing_context, prefetch_factor.
+        More options of `DataLoader`: num_workers (batches are the same whatever their number), pin_memory,
+        multiprocessing_context, prefetch_factor.
 
     Returns
     -------
     ReplayLoader
         Yields a `TensorBatch` at a time.
     """
-    dataset = ReplayDataset(path, fill=fill)
+    dataset = ReplayDataset(path, fill=fill, grid=grid)
     memory = dataset.memory
+    if "image" in memory.schema.modalities:
+        dataset.fill_context()  # refuses a wrong grid here, and finds class means once for all workers
     order: UniformSampler = get_sampler(sampler)(
         memory.slots, memory.labels, length=length, seed=seed, rank=share[0], num_replicas=share[1]
     )
@@ -175,9 +217,8 @@ def replay_loader(
         dataset,
         batch_size=batch,
         sampler=order,
-        num_workers=num_workers,
         collate_fn=_as_it_is,
-        persistent_workers=num_workers > 0,
+        persistent_workers=options.get("num_workers", 0) > 0,
         **options,
     )
 

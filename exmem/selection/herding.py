@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.errors import InvalidExemplarError
+from exmem.selection.base import checked_count, unit_rows
 
 __all__ = ["herding"]
 
@@ -26,7 +26,7 @@ def herding(features: NDArray[np.floating], *, count: int | None = None) -> NDAr
     Raises
     ------
     InvalidExemplarError
-        If `features` is not two-dimensional, holds NaN, or `count` is negative.
+        If `features` is not two-dimensional, one is not finite, or `count` is negative.
 
     Notes
     -----
@@ -37,14 +37,8 @@ def herding(features: NDArray[np.floating], *, count: int | None = None) -> NDAr
     >>> herding(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])).tolist()
     [2, 0, 1]
     """
-    if features.ndim != 2 or np.isnan(features).any():
-        raise InvalidExemplarError(f"expected features (N, D) without NaN, got shape {features.shape}")
-    if count is not None and count < 0:
-        raise InvalidExemplarError(f"count must be 0 or more, got {count}")
-    rows = features.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    number = len(rows) if count is None else min(count, len(rows))
+    rows = unit_rows(features)
+    number = checked_count(count, len(rows))
     order = np.empty(number, np.int64)
     if number == 0:
         return order

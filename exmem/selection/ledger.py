@@ -7,7 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.budget import Quota
+
 __all__ = ["Candidate", "Ledger"]
+
+
+_EQUAL_BYTES = Quota()
 
 
 class Candidate(NamedTuple):
@@ -40,12 +45,20 @@ class _Class:
 
 
 class Ledger:
-    """Equal bytes per class, lowest priority first.
+    """Each class to its quota, lowest priority first.
 
-    Each time, the class that uses most bytes loses its exemplar of lowest priority; of equal priorities the newest
-    goes, of classes that use equally much the one with the higher label. So the largest classes shrink to a common
-    level and classes below it lend what they do not use. The order does not depend on how much is needed: what remains
-    after a small reduction contains what remains after a large one.
+    Each time, the class with the highest load (bytes or exemplars over its weight: see `exmem.budget.Quota`) loses its
+    exemplar of lowest priority; of equal priorities the newest goes, of equal loads the class with the higher label. So
+    the classes above a common level shrink to it and classes below it lend what they do not use.
+
+    The order does not depend on how much is needed: what remains after a small reduction contains what remains after a
+    large one. Nor does it matter when it is needed, after each batch that comes or once at the end, while the weights
+    of classes that are held do not change:
+
+    - With exemplars of equal size, none of which ranks before an older one of its class, exactly the same remains.
+    - With any sizes, where each class comes in one batch and has an equal share of the bytes, too.
+    - With other quotas, what remains of one reduction at the end is part of it; beside it there may be what came after
+      a large exemplar had gone and fits into the gap that it left, which is smaller than one exemplar.
 
     Parameters
     ----------
@@ -118,7 +131,9 @@ class Ledger:
             if not len(held.slots):
                 del self._classes[gone.label]
 
-    def victims(self, size_of: Callable[[int], int], offered: Sequence[Candidate] = ()) -> Iterator[tuple[int, int]]:
+    def victims(
+        self, size_of: Callable[[int], int], offered: Sequence[Candidate] = (), *, quota: Quota = _EQUAL_BYTES
+    ) -> Iterator[tuple[int, int]]:
         """Name who goes, first the first; nothing is changed.
 
         Parameters
@@ -127,6 +142,8 @@ class Ledger:
             Slot -> bytes.
         offered : sequence of Candidate
             Exemplars that would come; they may be turned down themselves.
+        quota : Quota
+            How classes share; equal bytes when left out.
 
         Yields
         ------
@@ -139,15 +156,19 @@ class Ledger:
         for index in sorted(range(len(offered)), key=lambda i: (-offered[i].priority, i)):
             coming.setdefault(offered[index].label, []).append(index)
         used = {label: held.used for label, held in self._classes.items()}
+        left = {label: len(held.slots) for label, held in self._classes.items()}
         for label, indices in coming.items():
             used[label] = used.get(label, 0) + sum(offered[index].size for index in indices)
-        left = {label: len(held.slots) for label, held in self._classes.items()}
-        queue = [(-total, -label) for label, total in used.items()]
+
+        def entry(label: int) -> tuple[float, int]:
+            count = left.get(label, 0) + len(coming.get(label, ()))
+            return -quota.load(label, used_bytes=used[label], count=count), -label
+
+        queue = [entry(label) for label in used]
         heapq.heapify(queue)
         while queue:
-            total, label = heapq.heappop(queue)
-            held, new = self._classes.get(-label), coming.get(-label, [])
-            count = left.get(-label, 0)
+            label = -heapq.heappop(queue)[1]
+            held, new, count = self._classes.get(label), coming.get(label, []), left.get(label, 0)
             # Equal priorities: the newest goes, and what is offered is newer than what is held.
             if new and (held is None or count == 0 or -offered[new[-1]].priority >= held.ranks[count - 1]):
                 victim = -1 - new.pop()
@@ -156,7 +177,8 @@ class Ledger:
                 assert held is not None
                 victim = int(held.slots[count - 1])
                 size = int(size_of(victim))
-                left[-label] = count = count - 1
+                left[label] = count - 1
             yield victim, size
-            if count or new:
-                heapq.heappush(queue, (total + size, label))
+            used[label] -= size
+            if new or left.get(label):
+                heapq.heappush(queue, entry(label))

@@ -1,19 +1,20 @@
-"""The metadata of the root group: format version, budget, charges, schema."""
+"""The metadata of the root group: format version, budget, charges, quota, schema."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from exmem.budget import Quota
 from exmem.codecs import CODECS
-from exmem.errors import FormatError
+from exmem.errors import FormatError, SchemaError
 from exmem.store.layout import unsealed
 from exmem.tokens import Schema
 
-__all__ = ["EVICTIONS", "FORMAT", "ROOT_KEY", "Root", "parse_root", "root_document"]
+__all__ = ["EVICTIONS", "FORMAT", "ROOT_KEY", "Root", "check_root", "parse_root", "root_document"]
 
 FORMAT = 1
 ROOT_KEY = "zarr.json"
-EVICTIONS = {name: name for name in ("by_class", "by_priority")}
+EVICTIONS = ("by_class", "by_priority")
 
 
 class Root(NamedTuple):
@@ -29,12 +30,39 @@ class Root(NamedTuple):
         Bytes that a learner accounts for elsewhere.
     eviction : str
         Who goes first: a value of `EVICTIONS`.
+    quota : Quota
+        How classes share the budget.
     """
 
     schema: Schema
     max_bytes: int
     charges: Mapping[str, int]
     eviction: str
+    quota: Quota
+
+    @property
+    def capacity(self) -> int:
+        """Bytes for the objects of the store and their reserve: the budget without the charges."""
+        return self.max_bytes - sum(self.charges.values())
+
+
+def check_root(root: Root) -> None:
+    """Refuse what cannot hold together.
+
+    Parameters
+    ----------
+    root : Root
+        What the metadata is to say, or says.
+
+    Raises
+    ------
+    SchemaError
+        If the eviction is unknown, or knows no classes although there is a quota for them.
+    """
+    if root.eviction not in EVICTIONS:
+        raise SchemaError(f"unknown eviction {root.eviction!r}; choose one of {list(EVICTIONS)}")
+    if root.eviction == "by_priority" and root.quota != Quota():
+        raise SchemaError("eviction 'by_priority' knows no classes, so it takes no quota; make the memory 'by_class'")
 
 
 def root_document(root: Root) -> dict[str, Any]:
@@ -56,6 +84,8 @@ def root_document(root: Root) -> dict[str, Any]:
         for option in found.stored_apart if found else ():
             modality["codec"].pop(option, None)
     own = {"format": FORMAT, "max_bytes": root.max_bytes, "charges": dict(root.charges), "eviction": root.eviction}
+    if root.quota != Quota():  # the key is optional: equal bytes where it is missing
+        own["quota"] = root.quota.to_json()
     own["schema"] = described
     return {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": own}}
 
@@ -93,7 +123,9 @@ def parse_root(data: bytes, location: str) -> Root:
     try:
         own = unsealed(data)["attributes"]["exmem"]
         charges = {str(name): int(size) for name, size in own["charges"].items()}
-        eviction = EVICTIONS[own["eviction"]]
-        return Root(Schema.from_json(own["schema"]), int(own["max_bytes"]), charges, eviction)
+        quota = Quota.from_json(own["quota"]) if "quota" in own else Quota()
+        root = Root(Schema.from_json(own["schema"]), int(own["max_bytes"]), charges, own["eviction"], quota)
+        check_root(root)
+        return root
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(f"{location}: {ROOT_KEY} is broken ({type(error).__name__}: {error})") from error

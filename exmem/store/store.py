@@ -30,7 +30,7 @@ from exmem.store.measure import Measure
 from exmem.store.objects import TEMPORARY, LocalObjects, Objects
 from exmem.store.reader import Reader
 from exmem.store.repairing import drop_damage
-from exmem.store.root import EVICTIONS, ROOT_KEY, Root, parse_root, root_document
+from exmem.store.root import ROOT_KEY, Root, check_root, parse_root, root_document
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Exemplar, Schema
@@ -57,7 +57,7 @@ class Store:
     layout : Layout
         Its layout.
     root : Root
-        What the metadata of the root says: budget, charges, eviction.
+        What the metadata of the root says: budget, charges, eviction, quota.
     threads : int, optional
         Threads that encode and decode; the processors of this machine, at most 8, when left out.
     """
@@ -65,7 +65,7 @@ class Store:
     def __init__(self, objects: Objects, layout: Layout, *, root: Root, threads: int | None) -> None:
         self.location = objects.location
         self.layout = layout
-        self.max_bytes, self.charges, self.eviction = root.max_bytes, dict(root.charges), root.eviction
+        self.root = root
         self._threads = Threads(_num_threads(threads))
         self.reader = Reader(objects, layout, threads=self._threads)
         self.writer: Writer | None = None
@@ -88,7 +88,7 @@ class Store:
         """Measure what the objects take, with what is staged."""
         if self.writer is not None:
             return self.writer.forecast.measure([], [])
-        held = BudgetedObjects(self._objects, max_bytes=self.max_bytes)
+        held = BudgetedObjects(self._objects, max_bytes=self.root.max_bytes)
         return Forecast(held, self.layout, self.catalog, self.reader, shard_target_bytes=0).measure([], [])
 
     def encode(self, exemplars: Sequence[Exemplar]) -> list[Encoded]:
@@ -133,27 +133,28 @@ class Store:
             return list(self.check())
         return drop_damage(self._budgeted, self.layout, self.reader, self.writer)
 
-    def put_root(self, *, max_bytes: int, charges: Mapping[str, int]) -> None:
-        """Change the budget or the charges; it was decided before that everything fits."""
+    def growth(self, root: Root) -> int:
+        """Return the bytes by which the metadata of the root grows if it is to say something else; 0 if it shrinks."""
+        return max(0, len(_root_bytes(root)) - len(_root_bytes(self.root)))
+
+    def put_root(self, root: Root) -> None:
+        """Change the budget, the charges or the quota; it was decided before that everything fits."""
         if self._budgeted is None:
             return
-        document = to_bytes(root_document(Root(self.layout.schema, max_bytes, charges, self.eviction)))
-        self._budgeted.put(ROOT_KEY, document)
+        self._budgeted.put(ROOT_KEY, _root_bytes(root))
         self._budgeted.flush()
-        self.max_bytes, self.charges = max_bytes, dict(charges)
-        self._budgeted.max_bytes = max_bytes
+        self.root, self._budgeted.max_bytes = root, root.max_bytes
 
     def refresh(self) -> None:
-        """Read the committed state, the budget and the charges again."""
+        """Read the committed state, the budget, the charges and the quota again."""
         if self.writer is None:
-            root = parse_root(self._objects.get(ROOT_KEY) or b"", self.location)
-            self.max_bytes, self.charges = root.max_bytes, dict(root.charges)
+            self.root = parse_root(self._objects.get(ROOT_KEY) or b"", self.location)
             self._snapshot = load_catalog(self._objects, self.layout)
             self.reader.show(self._snapshot.document)
 
     def start_writing(self, budgeted: BudgetedObjects, catalog: Catalog) -> Writer:
         """Make this store writable; the lock is held."""
-        target = min(max(self.max_bytes // _SHARDS_IN_BUDGET, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
+        target = min(max(self.root.max_bytes // _SHARDS_IN_BUDGET, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
         self._budgeted = budgeted
         self.writer = Writer(budgeted, self.layout, catalog, self.reader, shard_target_bytes=target)
         return self.writer
@@ -176,25 +177,19 @@ class Store:
         return payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
 
 
-def create_store(
-    place: Place, schema: Schema, *, max_bytes: int, durable: bool, threads: int | None, eviction: str = "by_class"
-) -> Store:
+def create_store(place: Place, root: Root, *, durable: bool, threads: int | None) -> Store:
     """Make an empty store and hold its lock.
 
     Parameters
     ----------
     place : path or zarr store
         A folder that is missing or empty, or a Zarr store.
-    schema : Schema
-        What exemplars hold.
-    max_bytes : int
-        The budget.
+    root : Root
+        What the metadata of the root is to say.
     durable : bool
         Whether puts are synchronised with the disk.
     threads : int, optional
         Threads that encode and decode; the processors of this machine, at most 8, when left out.
-    eviction : str
-        Who goes first: a value of `EVICTIONS`.
 
     Returns
     -------
@@ -208,37 +203,35 @@ def create_store(
     StoreExistsError
         If something is already there.
     SchemaError
-        If `eviction` is unknown.
+        If the eviction is unknown, or knows no classes although there is a quota for them.
     """
-    objects, layout = _objects_at(place, durable=durable), Layout(schema)
-    if eviction not in EVICTIONS:
-        raise SchemaError(f"unknown eviction {eviction!r}; choose one of {sorted(EVICTIONS)}")
-    described = Root(schema, max_bytes, {}, eviction)
-    root = to_bytes(root_document(described))
+    objects, layout = _objects_at(place, durable=durable), Layout(root.schema)
+    check_root(root)
+    root_data = _root_bytes(root)
     documents = {key: to_bytes(document) for key, document in layout.group_documents().items()}
     every = [to_bytes(document) for document in layout.array_documents(2**40, 2**10).values()]
-    every += [root, *documents.values(), to_bytes(_empty_catalog_document(layout))]
+    every += [root_data, *documents.values(), to_bytes(_empty_catalog_document(layout))]
     minimum = sum(map(len, every)) + max(map(len, every)) + 2 * _LOCK_BYTES
-    if max_bytes < minimum:
+    if root.max_bytes < minimum:
         raise BudgetTooSmallError(
-            f"max_bytes is {max_bytes:,}, an empty store of this schema needs {minimum:,} (metadata and the room to "
-            f"rewrite it); give at least {minimum:,} and room for exemplars"
+            f"max_bytes is {root.max_bytes:,}, an empty store of this schema needs {minimum:,} (metadata and the room "
+            f"to rewrite it); give at least {minimum:,} and room for exemplars"
         )
-    store = Store(objects, layout, root=described, threads=threads)
+    store = Store(objects, layout, root=root, threads=threads)
     found = {key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)}
     own = {LOCK_KEY, *documents, *layout.array_documents(0, 1), "catalog/zarr.json"}
     if ROOT_KEY in found or found - own:  # what an interrupted create left has no root and is written over
         raise StoreExistsError(
             f"{objects.location} is not empty ({sorted(found)[0]} is there); open it, or choose another place"
         )
-    budgeted = BudgetedObjects(objects, max_bytes=max_bytes)
+    budgeted = BudgetedObjects(objects, max_bytes=root.max_bytes)
     acquire_lock(budgeted)
     try:
         documents.update(store.start_writing(budgeted, _empty_catalog(layout)).forecast.documents(0, 0))
         for key, data in documents.items():
             budgeted.put(key, data)
         budgeted.flush()
-        budgeted.put(ROOT_KEY, root)  # from here on there is a store
+        budgeted.put(ROOT_KEY, root_data)  # from here on there is a store
         budgeted.flush()
     except BaseException:
         for key in [*documents, ROOT_KEY]:
@@ -353,6 +346,10 @@ def _recorded(objects: Objects, schema: Schema, *, tolerant: bool) -> Layout:
         modalities[name] = dataclasses.replace(spec, codec=config | apart)
         codecs[name] = codec
     return Layout(Schema(modalities, schema.extras), codecs)
+
+
+def _root_bytes(root: Root) -> bytes:
+    return to_bytes(root_document(root))
 
 
 def _empty_catalog(layout: Layout) -> Catalog:

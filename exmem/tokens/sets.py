@@ -1,7 +1,7 @@
 """Exemplars and batches of them, as arrays."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,6 +187,28 @@ class PaddedTokens:
         if np.any(self.keep[:, 1:] & ~self.keep[:, :-1]):
             raise InvalidExemplarError("keep must be True for the first tokens of a row and False for its padding")
 
+    @classmethod
+    def of(cls, sets: Sequence[TokenSet]) -> "PaddedTokens":
+        """Pad token sets to the longest of them.
+
+        Parameters
+        ----------
+        sets : sequence of TokenSet
+            One or more sets of values of the same shape and dtype.
+
+        Returns
+        -------
+        PaddedTokens
+            One row each.
+        """
+        counts = np.array([len(own.positions) for own in sets])
+        keep = np.arange(counts.max())[None] < counts[:, None]
+        values = np.zeros((*keep.shape, *sets[0].values.shape[1:]), sets[0].values.dtype)
+        positions = np.zeros(keep.shape, np.int64)
+        values[keep] = np.concatenate([own.values for own in sets])
+        positions[keep] = np.concatenate([own.positions for own in sets])
+        return cls(values, positions, keep)
+
     def row(self, index: int) -> TokenSet:
         """Return the tokens of one exemplar without padding.
 
@@ -240,6 +262,40 @@ class TokenBatch:
         wrong = {name: length for name, length in lengths.items() if length != count}
         if wrong:
             raise InvalidExemplarError(f"expected {count} exemplars in each entry (one per label), got {wrong}")
+
+    @classmethod
+    def of(cls, exemplars: Sequence[Exemplar]) -> "TokenBatch":
+        """Pad exemplars into one batch, as a memory would return them from lossless codecs.
+
+        Parameters
+        ----------
+        exemplars : sequence of Exemplar
+            One or more, of the same schema.
+
+        Returns
+        -------
+        TokenBatch
+            One row each.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If there is none, or they do not hold the same modalities and extra fields.
+        """
+        if not exemplars or any(
+            (one.tokens.keys(), one.extras.keys()) != (exemplars[0].tokens.keys(), exemplars[0].extras.keys())
+            for one in exemplars
+        ):
+            raise InvalidExemplarError(
+                f"expected one or more exemplars with the same modalities and extra fields, got {len(exemplars)}"
+            )
+        first = exemplars[0]
+        return cls(
+            {name: PaddedTokens.of([one.tokens[name] for one in exemplars]) for name in first.tokens},
+            np.array([one.label for one in exemplars], np.int64),
+            np.array([one.priority for one in exemplars], np.float64),
+            {name: np.stack([np.asarray(one.extras[name]) for one in exemplars]) for name in first.extras},
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -10,7 +10,19 @@ from exmem.errors import SchemaError
 
 __all__ = ["RecipeName", "TrainConfig"]
 
-RecipeName = Literal["masked", "jpeg", "half_jpeg", "raw", "none"]
+RecipeName = Literal[
+    "masked",
+    "foveated",
+    "foveated_picture",
+    "rate_aware",
+    "jpeg",
+    "half_jpeg",
+    "third_jpeg",
+    "quarter_jpeg",
+    "raw",
+    "text",
+    "none",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,37 +40,82 @@ class TrainConfig:
         Seed of the order of the classes.
     seed : int
         Seed of everything else.
-    recipe : {"masked", "jpeg", "half_jpeg", "raw", "none"}
-        What is kept of an exemplar: the image patches and text tokens that matter, the whole picture as JPEG, as JPEG
-        of half the side, as raw pixels; or no memory at all (fine-tuning).
+    modalities : {"both", "image", "text"}
+        What the learner sees of an example, when it is trained, replayed and tested.
+    recipe : str
+        What is kept of an exemplar. masked: the image patches and text tokens that matter (the paper's); foveated:
+        patches at several scales, fine where the score is high; foveated_picture: the whole picture in place, smoothed
+        where the score is low; rate_aware: tokens, scales and quality that keep the most score in exemplar_bytes; jpeg,
+        half_jpeg, third_jpeg, quarter_jpeg: the whole picture as JPEG at full or a part of the side; raw: its pixels;
+        text: the text alone; none: no memory at all (fine-tuning).
     max_bytes : str
         Strict budget of the memory on disk, such as 64MB or 1.5GiB.
+    quota : {"bytes", "counts", "frequency"}
+        How classes share it: equal bytes, equal counts, or bytes in proportion to their training examples.
     quality : int
         JPEG quality of stored pictures, 1..100.
+    qualities : tuple of int
+        JPEG qualities that rate_aware chooses from.
+    exemplar_bytes : int
+        Payload bytes of an exemplar, for rate_aware and the keep rule fit_bytes.
     scorer : str
-        Scorer of the masked recipe: cls_attention or random.
+        What gives tokens an importance: cls_attention, attention_rollout, attention_value_norm, grad_attention,
+        cls_diverse, cim_box, centre or random.
     score_layers : tuple of int
-        Layers whose attention is averaged; negative ones count from the last.
+        Layers that the scorer looks at; negative ones count from the last. attention_rollout and grad_attention take
+        all, whatever is given here.
     keep_rule : str
-        mean_threshold (the paper's) or top_k.
+        mean_threshold (the paper's), keep_ratio, top_k, cumulative or fit_bytes.
     keep_patches : int
         Patches kept by top_k.
+    keep_ratio : float
+        Share of the patches kept by keep_ratio, and by random masks of new examples, 0..1.
+    keep_mass : float
+        Share of the score kept by cumulative, 0..1.
+    scale_factors : tuple of int
+        Scales of foveated and rate_aware: the side of a patch is divided by these, finest first.
+    scale_shares : tuple of float
+        Of the patches that foveated does not keep at the finest scale, the share of each further scale; the rest is
+        dropped.
+    coarse : int
+        foveated_picture stores half the side and smooths what is not kept by this factor.
+    thumbnail : int
+        Side of the thumbnail that masked stores besides when the fill is thumbnail.
     text_rule : str
-        lost_patches (the paper's) or all.
+        lost_patches (the paper's), all, or none: exemplars without text. Recipes that do not mask know all and none.
+    text_direction : {"text_to_image", "image_to_text", "both"}
+        Which attention between words and lost patches lost_patches looks at.
+    text_threshold : float
+        Its threshold in multiples of the mean; 1 is our reading of the paper.
     fill : str
-        What becomes of dropped patches at replay: drop or zero.
-    selection : {"herding", "random"}
-        Which examples become exemplars.
-    exchange_text : float
-        Chance of a replayed exemplar to take the text of another of its class, 0..1.
+        What becomes of dropped patches at replay: drop, zero, mean, class_mean, thumbnail or mask_token.
+    selection : str
+        Which examples become exemplars: herding, closest_to_mean, k_centre, random, reservoir, loss or entropy.
+    selection_form : {"full", "stored"}
+        Whether they are ranked by the features of the full example or of what would be stored of it.
+    augmentations : tuple of str
+        What replayed exemplars go through, in order: text_exchange, image_exchange, patch_paste, token_dropout, flip,
+        colour_jitter. All but text_exchange and token_dropout need exemplars to be embedded anew at each step.
+    augment_probability : float
+        Chance of each exemplar for each augmentation, 0..1.
+    drop_ratio : float
+        Share of the image tokens that token_dropout drops, 0..1.
+    new_stored_form : float
+        Chance of a new example to be shown as it would be stored (masked, or scaled down), 0..1, so that the model
+        knows such input and cannot learn that it means an old class.
+    new_masks : {"scores", "random"}
+        Whether those are made by the recipe, or by random masks of keep_ratio.
+    test_stored_form : bool
+        Also measure on test examples as they would be stored.
     sampler : str
         How exemplars are drawn at replay: balanced over the classes, or uniform.
-    backbone : {"joint", "vilt"}
+    backbone : {"joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"}
         Family of the backbone.
     vision : str, optional
-        Hub name or folder of the vision model, or of the whole ViLT; the packaged DINOv2-S for joint when left out.
+        Hub name or folder of the vision model, or of the whole model of a family with one; the packaged DINOv2-S for
+        joint, vit and dinov2 when left out.
     text : str, optional
-        Hub name or folder of the text encoder of joint; the packaged MiniLM when left out.
+        Hub name or folder of the text encoder of joint, or of bert; the packaged MiniLM when left out.
     image_size : int
         Side of the pictures in pixels, a multiple of the patch side.
     tuned_blocks : int
@@ -99,19 +156,37 @@ class TrainConfig:
     increments: tuple[int, ...]
     class_seed: int = 0
     seed: int = 0
+    modalities: Literal["both", "image", "text"] = "both"
     recipe: RecipeName = "masked"
     max_bytes: str = "64MB"
+    quota: Literal["bytes", "counts", "frequency"] = "bytes"
     quality: int = 75
+    qualities: tuple[int, ...] = (30, 60)
+    exemplar_bytes: int = 1000
     scorer: str = "cls_attention"
     score_layers: tuple[int, ...] = (-1,)
     keep_rule: str = "mean_threshold"
     keep_patches: int = 32
+    keep_ratio: float = 0.35
+    keep_mass: float = 0.7
+    scale_factors: tuple[int, ...] = (1, 2, 4)
+    scale_shares: tuple[float, ...] = (0.5, 0.5)
+    coarse: int = 4
+    thumbnail: int = 28
     text_rule: str = "lost_patches"
+    text_direction: Literal["text_to_image", "image_to_text", "both"] = "text_to_image"
+    text_threshold: float = 1.0
     fill: str = "drop"
-    selection: Literal["herding", "random"] = "herding"
-    exchange_text: float = 0.0
+    selection: str = "herding"
+    selection_form: Literal["full", "stored"] = "full"
+    augmentations: tuple[str, ...] = ()
+    augment_probability: float = 0.5
+    drop_ratio: float = 0.5
+    new_stored_form: float = 0.0
+    new_masks: Literal["scores", "random"] = "scores"
+    test_stored_form: bool = False
     sampler: str = "balanced"
-    backbone: Literal["joint", "vilt"] = "joint"
+    backbone: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"] = "joint"
     vision: str | None = None
     text: str | None = None
     image_size: int = 224
@@ -148,10 +223,17 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise SchemaError(f"{name} must be 0 or more, got {value}")
-        if not 0 <= self.exchange_text <= 1:
-            raise SchemaError(f"exchange_text must be in 0..1, got {self.exchange_text}")
-        if not 1 <= self.quality <= 100:
-            raise SchemaError(f"quality must be in 1..100, got {self.quality}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise SchemaError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if self.scorer == "grad_attention" and self.new_stored_form and self.new_masks == "scores":
+            raise SchemaError(
+                "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
+                "new_masks='random' or another scorer with new_stored_form"
+            )
+        wrong = [quality for quality in (self.quality, *self.qualities) if not 1 <= quality <= 100]
+        if wrong:
+            raise SchemaError(f"quality and qualities must be in 1..100, got {wrong}")
         parse_bytes(self.max_bytes)
 
     def to_json(self) -> dict[str, Any]:
@@ -210,9 +292,13 @@ class TrainConfig:
         ]
 
 
+_SHARES = ("augment_probability", "drop_ratio", "keep_mass", "keep_ratio", "new_stored_form")
 _POSITIVE = (
+    "coarse",
+    "exemplar_bytes",
     "first_classes",
     "keep_patches",
+    "thumbnail",
     "tuned_blocks",
     "max_text",
     "image_size",

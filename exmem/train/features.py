@@ -49,10 +49,12 @@ class CachedStreams:
         All rows, float16 in RAM.
     device : torch.device
         Where rows go when they are asked for.
+    rows : ndarray, shape (N,), int64, optional
+        Their row numbers, increasing; 0..N-1 when left out.
     """
 
-    def __init__(self, stream: Stream, device: torch.device) -> None:
-        self._stream, self._device = stream, device
+    def __init__(self, stream: Stream, device: torch.device, rows: NDArray[np.int64] | None = None) -> None:
+        self._stream, self._device, self._rows = stream, device, rows
 
     def __call__(self, rows: NDArray[np.int64]) -> Stream:
         """Return some rows.
@@ -67,7 +69,8 @@ class CachedStreams:
         Stream
             Those rows, float32.
         """
-        return self._stream.select(torch.from_numpy(rows)).to(self._device).to(torch.float32)
+        places = rows if self._rows is None else np.searchsorted(self._rows, rows)
+        return self._stream.select(torch.from_numpy(places)).to(self._device).to(torch.float32)
 
 
 class LiveStreams:
@@ -118,7 +121,7 @@ def data_batch(backbone: Backbone, data: ImageText) -> Callable[[NDArray[np.int6
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts = [data.texts[row] for row in rows.tolist()]
-        return TensorBatch.from_numpy(backbone.tokens(data.images(rows, backbone.image_size), texts))
+        return TensorBatch.from_numpy(backbone.tokens(data.images(rows, backbone.picture_size), texts))
 
     return read
 
@@ -175,7 +178,11 @@ def data_key(backbone: Backbone, data: ImageText) -> str:
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
-    digest.update(json.dumps([backbone.image_size, backbone.max_text, backbone.num_frozen_blocks]).encode())
+    digest.update(
+        json.dumps(
+            [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
+        ).encode()
+    )
     for path, text in zip(data.paths, data.texts, strict=True):
         found = path.stat()
         digest.update(json.dumps([str(path), found.st_size, found.st_mtime_ns, text]).encode())

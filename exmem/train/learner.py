@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -83,6 +85,58 @@ class Learner(nn.Module):
             Logits, in the order of `classes`.
         """
         return self.features(stream) @ self.weight.T + self.bias
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return logits of features that were measured before.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, D)
+            What `features` returned, on the CPU.
+
+        Returns
+        -------
+        Tensor, shape (B, C)
+            Logits, in the order of `classes`, without gradient.
+        """
+        return features @ self.weight.detach().cpu().T + self.bias.detach().cpu()
+
+    def true_logits(self, encoded: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of the logits of the true classes: what a gradient scorer explains.
+
+        Parameters
+        ----------
+        encoded : Tensor, shape (B, D)
+            What the backbone's `encode` returned.
+        labels : Tensor, shape (B,), int64
+            Classes that were seen.
+
+        Returns
+        -------
+        Tensor, shape ()
+            The sum.
+        """
+        logits = layer_norm(encoded, encoded.shape[-1:]) @ self.weight.T + self.bias
+        return logits.gather(1, self.targets(labels)[:, None]).sum()
+
+    def difficulty(self, features: Tensor, labels: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Measure how hard examples are.
+
+        Parameters
+        ----------
+        features : Tensor, shape (N, D)
+            Their features, on the CPU.
+        labels : Tensor, shape (N,), int64
+            Their classes.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (N,), float32
+            `loss`, the cross-entropy, and `entropy` of the prediction.
+        """
+        log_p = log_softmax(self.logits(features), -1)
+        loss = cross_entropy(log_p, self.targets(labels).cpu(), reduction="none")
+        return {"loss": loss.numpy(), "entropy": -(log_p.exp() * log_p).sum(-1).numpy()}
 
     def targets(self, labels: Tensor) -> Tensor:
         """Turn classes into places among the outputs.

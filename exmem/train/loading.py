@@ -28,7 +28,7 @@ def configured_backbone(config: TrainConfig, progress: Callable[[str], None]) ->
     Backbone
         The backbone.
     """
-    return load_weights(
+    backbone = load_weights(
         config.backbone,
         vision=config.vision,
         text=config.text,
@@ -38,6 +38,9 @@ def configured_backbone(config: TrainConfig, progress: Callable[[str], None]) ->
         seed=config.seed,
         progress=progress,
     )
+    if config.modalities != "both":
+        backbone.restrict(config.modalities)
+    return backbone
 
 
 def load_weights(
@@ -51,16 +54,16 @@ def load_weights(
     seed: int,
     progress: Callable[[str], None],
 ) -> Backbone:
-    """Load a backbone; the packaged DINOv2-S and MiniLM make the joint one when no others are named.
+    """Load a backbone; the packaged DINOv2-S and MiniLM stand in for models that are not named, where they fit.
 
     Parameters
     ----------
     kind : str
         Family of the backbone.
     vision : str or None
-        Hub name or folder of the vision model, or of the whole ViLT.
+        Hub name or folder of the vision model, or of the whole model where image and text are one.
     text : str or None
-        Hub name or folder of the text encoder of joint.
+        Hub name or folder of the text encoder of joint and bert.
     image_size : int
         Side of the pictures in pixels.
     trainable_blocks : int
@@ -80,14 +83,14 @@ def load_weights(
     Raises
     ------
     ExmemError
-        If ViLT is asked for without weights.
+        If the family needs weights of its own and none are named.
     """
-    names: tuple[str | Path, ...]
-    if kind == "joint":
-        names = vision or dinov2_small(progress=progress), text or minilm(progress=progress)
-    elif vision is None:
-        raise ExmemError("vilt needs weights: give --vision a hub name such as dandelin/vilt-b32-mlm, or a folder")
-    else:
-        names = (vision,)
+    names: list[str | Path] = []
+    if kind != "bert":
+        if vision is None and kind not in {"joint", "vit", "dinov2"}:
+            raise ExmemError(f"{kind} needs weights: give --vision a hub name or a folder")
+        names.append(vision or dinov2_small(progress=progress))
+    if kind in {"joint", "bert"}:
+        names.append(text or minilm(progress=progress))
     torch.manual_seed(seed)
     return load_backbone(kind, *names, image_size=image_size, trainable_blocks=trainable_blocks, max_text=max_text)

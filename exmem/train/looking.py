@@ -11,11 +11,8 @@ from exmem.backbones import Backbone
 from exmem.data import ImageText, load_imagefolder
 from exmem.errors import DataError, ExmemError
 from exmem.look.exemplars import Known, Source
-from exmem.look.scoring import takes_layers
-from exmem.masking import Scorer
 from exmem.memory import ExemplarMemory
-from exmem.recipes import Recipe
-from exmem.tensors import TensorBatch
+from exmem.recipes import Masking, Recipe
 from exmem.train.config import TrainConfig
 from exmem.train.features import data_key
 from exmem.train.folder import RunFolder
@@ -25,7 +22,7 @@ from exmem.train.making import make_recipe
 from exmem.train.scenario import Scenario
 from exmem.train.storing import stored_rows
 
-__all__ = ["known_of_run", "load_last_phase", "look_into_run", "scorer_of"]
+__all__ = ["known_of_run", "load_last_phase", "look_into_run", "masking_of"]
 
 _BATCH = 16
 
@@ -60,7 +57,7 @@ def look_into_run(
     """
     config, noted = folder.described()
     names, notes = noted["classes"], []
-    backbone = train = scorer = None
+    backbone = train = masking = None
     progress("Loading the backbone of the run")
     try:
         backbone = configured_backbone(config, progress)
@@ -78,13 +75,15 @@ def look_into_run(
     if not scores:
         notes.append("No scores: they were not asked for.")
     elif backbone is not None and train is not None:
-        scorer = scorer_of(make_recipe(config, backbone))
         learner = Learner(backbone, rank=config.lora_rank, alpha=config.lora_alpha)
         load_last_phase(folder, config, learner, num_classes=len(names))
-        if scorer is None:
+        masking = masking_of(make_recipe(config, backbone, learner.true_logits))
+        if masking is None:
             notes.append(f"No scores: the recipe {config.recipe} uses none.")
         progress("Scoring")
-    known = known_of_run(folder, slots, config=config, class_names=names, backbone=backbone, data=train, scorer=scorer)
+    known = known_of_run(
+        folder, slots, config=config, class_names=names, backbone=backbone, data=train, masking=masking
+    )
     return dataclasses.replace(known, notes=[*notes, *known.notes])
 
 
@@ -96,7 +95,7 @@ def known_of_run(
     class_names: Sequence[str],
     backbone: Backbone | None,
     data: ImageText | None,
-    scorer: Scorer | None,
+    masking: Masking | None,
 ) -> Known:
     """Gather what is known of a run's exemplars.
 
@@ -114,7 +113,7 @@ def known_of_run(
         Its backbone, as the last finished phase left it.
     data : ImageText or None
         Its training data.
-    scorer : Scorer or None
+    masking : Masking or None
         What scores the originals.
 
     Returns
@@ -132,14 +131,14 @@ def known_of_run(
         rows = _rows(folder, done, slots, data)
         pictures = data.images(list(rows.values()), config.image_size)
         texts = [data.texts[row] for row in rows.values()]
-        scores = _scores(backbone, scorer, pictures, texts)
+        scores = _scores(masking, pictures, texts, data.labels[list(rows.values())])
         grid = backbone.grid if backbone is not None else (1, 1)
         sources = dict(zip(rows, map(Source, pictures, texts, scores, [grid] * len(rows)), strict=True))
         if len(rows) < len(slots):
             notes.append("No originals of exemplars whose phase is not finished.")
-        if scorer is not None:
-            layers = ", ".join(map(str, config.score_layers)) if takes_layers(config.scorer) else ""
-            about = f"{config.scorer} of layers {layers}" if layers else config.scorer
+        if masking is not None:
+            layers = getattr(masking.scorer, "layers", None)  # of scorers that have them; None stands for all
+            about = f"{config.scorer} of layers {', '.join(map(str, layers))}" if layers else config.scorer
             facts["scores"] = f"{about}; {config.backbone} backbone with the checkpoint after phase {done}"
             notes.append("Exemplars of earlier phases were masked by the backbone of their time, not by these scores.")
     if backbone is None:
@@ -171,8 +170,8 @@ def load_last_phase(folder: RunFolder, config: TrainConfig, learner: Learner, *,
         learner.load(scenario.seen(last), checkpoint)
 
 
-def scorer_of(recipe: Recipe | None) -> Scorer | None:
-    """Return the scorer of a recipe.
+def masking_of(recipe: Recipe | None) -> Masking | None:
+    """Return what scores and masks in a recipe.
 
     Parameters
     ----------
@@ -181,11 +180,11 @@ def scorer_of(recipe: Recipe | None) -> Scorer | None:
 
     Returns
     -------
-    Scorer or None
+    Masking or None
         None where it has none, as recipes of whole pictures do.
     """
-    scorer: Scorer | None = getattr(recipe, "scorer", None)
-    return scorer
+    masking: Masking | None = getattr(recipe, "masking", None)
+    return masking
 
 
 def _rows(folder: RunFolder, phases: int, slots: Sequence[int], data: ImageText) -> dict[int, int]:
@@ -201,13 +200,12 @@ def _rows(folder: RunFolder, phases: int, slots: Sequence[int], data: ImageText)
 
 
 def _scores(
-    backbone: Backbone | None, scorer: Scorer | None, pictures: NDArray[np.uint8], texts: Sequence[str]
+    masking: Masking | None, pictures: NDArray[np.uint8], texts: Sequence[str], labels: NDArray[np.int64]
 ) -> list[NDArray[np.float32] | None]:
-    if backbone is None or scorer is None:
+    if masking is None:
         return [None] * len(texts)
     scores: list[NDArray[np.float32] | None] = []
     for start in range(0, len(texts), _BATCH):
         chosen = slice(start, start + _BATCH)
-        batch = TensorBatch.from_numpy(backbone.tokens(pictures[chosen], texts[chosen]))
-        scores += [*scorer(backbone, batch).scores["image"]]
+        scores += [*masking(pictures[chosen], texts[chosen], labels[chosen]).maps.scores["image"]]
     return scores

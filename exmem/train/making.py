@@ -1,14 +1,33 @@
-"""The recipe that a configuration names."""
+"""The parts that a configuration names: recipe, fill and augmentations."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from exmem.augment import Compose, get_augmentation
 from exmem.backbones import Backbone
-from exmem.masking import get_keep_rule, get_scorer, get_text_rule
-from exmem.recipes import MaskedTokens, Recipe, WholePicture
+from exmem.codecs import get_codec
+from exmem.errors import SchemaError
+from exmem.masking import Objective, RandomScores, Scorer, get_keep_rule, get_scorer, get_text_rule
+from exmem.recipes import (
+    FoveatedPicture,
+    FoveatedTokens,
+    MaskedTokens,
+    Masking,
+    RateAware,
+    Recipe,
+    TextOnly,
+    WholePicture,
+)
 from exmem.train.config import TrainConfig
 
-__all__ = ["make_recipe"]
+__all__ = ["ON_STREAMS", "make_augmentation", "make_random_masks", "make_recipe"]
+
+ON_STREAMS = frozenset({"text_exchange", "token_dropout"})  # augmentations that hidden states can go through
+
+_PARTS = {"jpeg": 1, "half_jpeg": 2, "third_jpeg": 3, "quarter_jpeg": 4}  # of the side of a whole picture
 
 
-def make_recipe(config: TrainConfig, backbone: Backbone) -> Recipe | None:
+def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | None = None) -> Recipe | None:
     """Make the recipe of a run.
 
     Parameters
@@ -17,28 +36,136 @@ def make_recipe(config: TrainConfig, backbone: Backbone) -> Recipe | None:
         Names it.
     backbone : Backbone
         The backbone.
+    objective : callable, optional
+        What the scorer `grad_attention` explains; its own default when left out.
 
     Returns
     -------
     Recipe or None
         None for `none`: no memory.
+
+    Raises
+    ------
+    SchemaError
+        If an option does not go with the recipe or the backbone.
     """
-    jpeg = {"id": "patch_jpeg", "quality": config.quality}
-    size = backbone.image_size
     if config.recipe == "none":
         return None
-    if config.recipe == "raw":
-        return WholePicture(backbone, side=size, codec="raw")
-    if config.recipe == "jpeg":
-        return WholePicture(backbone, side=size, codec=jpeg)
-    if config.recipe == "half_jpeg":
-        return WholePicture(backbone, side=size // 2, codec=jpeg)
-    options = {"layers": config.score_layers} if config.scorer == "cls_attention" else {"seed": config.seed}
-    rule = {"k": config.keep_patches} if config.keep_rule == "top_k" else {}
-    return MaskedTokens(
-        backbone,
-        scorer=get_scorer(config.scorer, **options),
-        keep_rule=get_keep_rule(config.keep_rule, **rule),
-        text_rule=get_text_rule(config.text_rule),
-        quality=config.quality,
+    if config.recipe == "text":
+        return TextOnly(backbone)
+    if "image" not in backbone.token_specs():
+        raise SchemaError(f"recipe {config.recipe!r} stores pictures, and this learner sees none; use recipe 'text'")
+    jpeg = {"id": "patch_jpeg", "quality": config.quality}
+    height, width = backbone.picture_size
+    if config.recipe in {*_PARTS, "raw"}:
+        part = _PARTS.get(config.recipe, 1)
+        codec = "raw" if config.recipe == "raw" else jpeg
+        return WholePicture(
+            backbone, size=(round(height / part), round(width / part)), codec=codec, text=_whole_text(config)
+        )
+    masking = _masking(config, backbone, _scorer(config, objective))
+    scales = [max(1, round(backbone.patch / factor)) for factor in config.scale_factors]
+    if config.recipe == "foveated":
+        return FoveatedTokens(masking, scales=scales, shares=config.scale_shares, quality=config.quality)
+    if config.recipe == "foveated_picture":
+        size = (height // 2, width // 2)
+        return FoveatedPicture(masking, size=size, coarse=config.coarse, quality=config.quality)
+    if config.recipe == "rate_aware":
+        return RateAware(masking, scales=scales, qualities=config.qualities, max_bytes=config.exemplar_bytes)
+    thumbnail = config.thumbnail if config.fill == "thumbnail" else 0
+    return MaskedTokens(masking, quality=config.quality, thumbnail=thumbnail)
+
+
+def make_random_masks(config: TrainConfig, backbone: Backbone) -> MaskedTokens:
+    """Make what masks new examples at random: `keep_ratio` of the patches, whatever the recipe keeps.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says how many are kept.
+    backbone : Backbone
+        The backbone.
+
+    Returns
+    -------
+    MaskedTokens
+        A recipe that stores nothing.
+    """
+    rule = get_keep_rule("keep_ratio", ratio=config.keep_ratio)
+    masking = Masking(backbone, scorer=RandomScores(seed=config.seed), keep_rule=rule, text_rule=get_text_rule("all"))
+    return MaskedTokens(masking, quality=config.quality)
+
+
+def make_augmentation(config: TrainConfig, backbone: Backbone, modalities: Sequence[str]) -> Compose:
+    """Make the augmentations of a run.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Names them.
+    backbone : Backbone
+        The backbone.
+    modalities : sequence of str
+        Modalities of restored exemplars.
+
+    Returns
+    -------
+    Compose
+        One after the other.
+    """
+    chance = config.augment_probability
+    grids = {"image": backbone.grid} | ({"thumbnail": (1, 1)} if "thumbnail" in modalities else {})
+    options: dict[str, dict[str, Any]] = {
+        "flip": {"grids": grids},
+        "token_dropout": {"ratio": config.drop_ratio},
+    }
+    return Compose(
+        [get_augmentation(name, probability=chance, **options.get(name, {})) for name in config.augmentations]
     )
+
+
+def _whole_text(config: TrainConfig) -> bool:
+    if config.text_rule not in {"all", "none", "lost_patches"}:
+        get_text_rule(config.text_rule)
+    return config.text_rule != "none"  # a whole picture has lost no patches, so its text stays whole
+
+
+def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking:
+    rules: dict[str, dict[str, Any]] = {
+        "cumulative": {"mass": config.keep_mass},
+        "fit_bytes": {"max_bytes": config.exemplar_bytes},
+        "keep_ratio": {"ratio": config.keep_ratio},
+        "top_k": {"k": config.keep_patches},
+    }
+    keep_rule = get_keep_rule(config.keep_rule, **rules.get(config.keep_rule, {}))
+    texts: dict[str, dict[str, Any]] = {
+        "lost_patches": {
+            "direction": config.text_direction,
+            "cls_threshold": config.text_threshold,
+            "lost_threshold": config.text_threshold,
+        }
+    }
+    text_rule = get_text_rule(config.text_rule, **texts.get(config.text_rule, {}))
+    spec = backbone.token_specs()["image"]
+    codec = {"id": "patch_jpeg", "quality": config.quality}
+    measures = config.keep_rule == "fit_bytes"
+    return Masking(
+        backbone,
+        scorer=scorer,
+        keep_rule=keep_rule,
+        text_rule=None if config.text_rule == "none" else text_rule,
+        codec=get_codec(codec, shape=spec.shape, dtype=spec.dtype) if measures else None,
+    )
+
+
+def _scorer(config: TrainConfig, objective: Objective | None) -> Scorer:
+    layered = {"layers": config.score_layers}
+    options: dict[str, dict[str, Any]] = {
+        "attention_value_norm": layered,
+        "cim_box": layered,
+        "cls_attention": layered,
+        "cls_diverse": layered,
+        "grad_attention": {"objective": objective},
+        "random": {"seed": config.seed},
+    }
+    return get_scorer(config.scorer, **options.get(config.scorer, {}))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exmem.augment import exchange_text, text_partners
+from exmem.augment import class_partners
 from exmem.backbones import Backbone, Stream
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
@@ -15,6 +15,8 @@ from exmem.replay import ReplayDataset, get_sampler, replay_loader
 from exmem.tensors import TensorBatch
 from exmem.train.config import TrainConfig
 from exmem.train.features import Advance, embed_rows, load_or_embed, load_stream
+from exmem.train.forms import Replayed
+from exmem.train.making import ON_STREAMS, make_augmentation
 
 __all__ = ["Exemplars"]
 
@@ -25,7 +27,7 @@ class Exemplars:
     Parameters
     ----------
     config : TrainConfig
-        Fill, sampler, text exchange and whether streams are kept.
+        Fill, sampler, augmentations and whether streams are kept.
     backbone : Backbone
         The backbone.
     recipe : Recipe
@@ -44,15 +46,16 @@ class Exemplars:
     def __init__(
         self, config: TrainConfig, backbone: Backbone, recipe: Recipe, *, memory: Path, features: Path
     ) -> None:
-        if config.exchange_text and config.cache_features and not backbone.text_is_separate:
-            raise SchemaError(
-                "exchange_text above 0 needs cache_features=False with frozen blocks that mix image and text"
-            )
-        self._config, self._backbone, self._recipe = config, backbone, recipe
+        self._cached = config.cache_features and ON_STREAMS.issuperset(config.augmentations)
+        if "text_exchange" in config.augmentations and self._cached and not backbone.text_is_separate:
+            raise SchemaError("text_exchange needs cache_features=False with frozen blocks that mix image and text")
+        self._config, self._backbone = config, backbone
+        augmentation = make_augmentation(config, backbone, [*recipe.schema().modalities])
+        self._replayed = Replayed(backbone, recipe, fill=config.fill, augmentation=augmentation)
         self._path, self._features = memory, features
         self._streams: dict[int, Stream] = {}  # phase -> streams of what it added
         self._place_of: dict[int, tuple[int, int]] = {}
-        self._dataset = ReplayDataset(memory, fill=config.fill)
+        self._dataset = ReplayDataset(memory)
 
     @property
     def slots(self) -> NDArray[np.int64]:
@@ -77,8 +80,9 @@ class Exemplars:
             Told how many exemplars were embedded.
         """
         self._dataset.memory.refresh()
+        self._replayed.know(lambda: self._dataset.__getitems__(self.slots.tolist()))
         new = self.slots[self.slots >= first_slot]
-        if not self._config.cache_features:
+        if not self._cached:
             return
         held = set(self.slots.tolist())
         self._place_of = {slot: place for slot, place in self._place_of.items() if slot in held}
@@ -101,7 +105,7 @@ class Exemplars:
         slots : ndarray, shape (M,), int64
             Slots that it added, evicted ones too.
         """
-        if not self._config.cache_features:
+        if not self._cached:
             return
         held, file = self.slots, self._file(phase)
         if not file.exists():  # it was deleted: computed again, without what was evicted since
@@ -123,7 +127,7 @@ class Exemplars:
         Stream
             Their streams, float32, on the backbone's device.
         """
-        if not self._config.cache_features:
+        if not self._cached:
             return self._backbone.embed(self._tokens(slots))
         places = [self._place_of[slot] for slot in slots.tolist()]
         parts = sorted({part for part, _ in places})
@@ -155,21 +159,18 @@ class Exemplars:
         """
         config, size = self._config, self._config.replay_batch
         generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, epoch, 1]).integers(2**62)))
-        chance = config.exchange_text
-        if not config.cache_features:
+        if not self._cached:
             loader = replay_loader(
                 self._path,
                 batch=size,
                 sampler=config.sampler,
                 length=number * size,
-                fill=config.fill,
                 num_workers=config.num_workers,
                 seed=seed,
             )
             loader.set_epoch(epoch)
             for batch in loader:
-                tokens = exchange_text(self._recipe.restore(batch), probability=chance, generator=generator)
-                yield self._backbone.embed(tokens), tokens.labels
+                yield self._backbone.embed(self._replayed(batch, generator)), batch.labels
             return
         sampler = get_sampler(config.sampler)(self.slots, self.labels, length=number * size, seed=seed)
         sampler.set_epoch(epoch)
@@ -178,8 +179,7 @@ class Exemplars:
         for start in range(0, len(slots), size):
             chosen = slots[start : start + size]
             labels = torch.tensor([label_of[slot] for slot in chosen.tolist()])
-            partners = text_partners(labels, probability=chance, generator=generator)
-            yield self.streams(chosen).with_text_of(partners.to(self._backbone.pixel_mean.device)), labels
+            yield self._augmented(self.streams(chosen), labels, generator), labels
 
     def _file(self, phase: int) -> Path:
         return self._features / f"exemplars-{phase}.safetensors"
@@ -190,4 +190,15 @@ class Exemplars:
         self._place_of.update({slot: (phase, row) for row, slot in enumerate(slots.tolist()) if slot in held})
 
     def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
-        return self._recipe.restore(self._dataset.__getitems__(slots.tolist()))
+        return self._replayed(self._dataset.__getitems__(slots.tolist()))
+
+    def _augmented(self, stream: Stream, labels: torch.Tensor, generator: torch.Generator) -> Stream:
+        """Augment hidden states as tokens would be; only what `ON_STREAMS` names."""
+        chance = self._config.augment_probability
+        for name in self._config.augmentations:
+            if name == "text_exchange":
+                partners = class_partners(labels, probability=chance, generator=generator)
+                stream = stream.with_text_of(partners.to(stream.prefix.device))
+            else:
+                stream = stream.thinned(self._config.drop_ratio, probability=chance, generator=generator)
+        return stream

@@ -4,7 +4,7 @@ from exmem.look.drawing import draw_sheet
 from exmem.look.exemplars import choose_slots, exemplar_sheet
 from exmem.look.page import write_page
 from exmem.memory import ExemplarMemory
-from exmem.train.looking import known_of_run, load_last_phase, scorer_of
+from exmem.train.looking import known_of_run, load_last_phase, masking_of
 from exmem.train.plots import draw_accuracy
 from exmem.train.trainer import Trainer
 
@@ -37,7 +37,7 @@ def draw_run(trainer: Trainer) -> None:
         class_names=data.class_names,
         backbone=trainer.backbone,
         data=data,
-        scorer=scorer_of(trainer.recipe),
+        masking=masking_of(trainer.recipe),
     )
     sheet = exemplar_sheet(folder.memory, slots, known=known)
     draw_sheet(sheet, folder.sheet)

@@ -1,6 +1,6 @@
 """After a phase: rank the new examples, make exemplars of the best, and store them within the budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from exmem.data import ImageText
 from exmem.memory import ExemplarMemory
 from exmem.planning import AddPlan
 from exmem.recipes import Recipe
-from exmem.selection import herding, random_order
+from exmem.selection import get_selection
 from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
 
@@ -20,7 +20,12 @@ _FIRST_RANKS = 32
 
 
 def rank_examples(
-    features: NDArray[np.floating], labels: NDArray[np.int64], *, selection: str, seed: Sequence[int]
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    *,
+    selection: str,
+    seed: Sequence[int],
+    values: Mapping[str, NDArray[np.floating]],
 ) -> NDArray[np.int64]:
     """Rank examples within their class.
 
@@ -30,21 +35,25 @@ def rank_examples(
         Features.
     labels : ndarray, shape (N,), int64
         Classes.
-    selection : {"herding", "random"}
-        How.
+    selection : str
+        A key of `SELECTIONS`.
     seed : sequence of int
         Seed of a random order.
+    values : mapping of str to ndarray, shape (N,)
+        What was measured of each example, `loss` and `entropy`, for the selections of these names.
 
     Returns
     -------
     ndarray, shape (N,), int64
         Rank of each example in its class, 0 is best.
     """
+    rule, measured = get_selection(selection), values.get(selection)
     ranks = np.empty(len(labels), np.int64)
     rng = np.random.default_rng(list(seed))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        order = herding(features[rows]) if selection == "herding" else random_order(len(rows), rng)
+        own = None if measured is None else measured[rows]
+        order = rule(len(rows), features=features[rows], values=own, rng=rng)
         ranks[rows[order]] = np.arange(len(rows))
     return ranks
 
@@ -62,8 +71,8 @@ class Candidates:
         Examples of the phase.
     ranks : ndarray, shape (N,), int64
         Their ranks within their classes.
-    image_size : int
-        Side of the pictures in pixels.
+    picture_size : tuple of int
+        Height and width of the pictures in pixels.
     advance : callable
         Told how many pictures went through the backbone.
     """
@@ -75,10 +84,10 @@ class Candidates:
         rows: NDArray[np.int64],
         ranks: NDArray[np.int64],
         *,
-        image_size: int,
+        picture_size: tuple[int, int],
         advance: Callable[[int], None],
     ) -> None:
-        self._recipe, self._data, self._size, self._advance = recipe, data, image_size, advance
+        self._recipe, self._data, self._size, self._advance = recipe, data, picture_size, advance
         order = np.lexsort((rows, data.labels[rows], ranks))
         self.rows, self.ranks = rows[order], ranks[order]
         self._made: list[Exemplar] = []

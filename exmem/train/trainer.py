@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,13 +29,15 @@ from exmem.train.features import (
     load_or_embed,
 )
 from exmem.train.folder import RunFolder
+from exmem.train.forms import stored_form
 from exmem.train.learner import ClassMeans, Learner
-from exmem.train.making import make_recipe
+from exmem.train.making import make_random_masks, make_recipe
 from exmem.train.metrics import accuracies
 from exmem.train.progress import RunProgress
 from exmem.train.replaying import Exemplars
 from exmem.train.scenario import Scenario
 from exmem.train.storing import Candidates, rank_examples, store_phase
+from exmem.train.training import NewExamples, train_phase
 
 __all__ = ["Trainer", "folder_bytes", "learning_units"]
 
@@ -64,7 +66,9 @@ def learning_units(config: TrainConfig, backbone: Backbone, examples: int) -> fl
     steps = config.epochs * _step_units(config, backbone)
     if recipe is None:
         return examples * steps
-    return examples * (steps * (1 + config.replay_batch / config.batch) + recipe.passes + 1)  # 1: embedding it again
+    forms = bool(config.new_stored_form) + (config.selection_form == "stored") + config.test_stored_form
+    stored = (recipe.passes + 1) * (1 + forms)  # 1: embedding what is stored
+    return examples * (steps * (1 + config.replay_batch / config.batch) + stored)
 
 
 def _step_units(config: TrainConfig, backbone: Backbone) -> float:
@@ -128,9 +132,11 @@ class Trainer:
         self._accelerator = Accelerator()
         if self._accelerator.num_processes > 1:
             raise SchemaError("the trainer runs in one process; launch it without several processes")
+        if config.modalities != "both":
+            backbone.restrict(config.modalities)
         self._keys = {"train": data_key(backbone, train), "test": data_key(backbone, test)}
         self.backbone = backbone.to(self._accelerator.device)
-        self.recipe = make_recipe(config, self.backbone)
+        self.recipe = make_recipe(config, self.backbone, lambda *batch: self.learner.true_logits(*batch))
         torch.manual_seed(config.seed)
         self.learner = Learner(self.backbone, rank=config.lora_rank, alpha=config.lora_alpha)
         self._shared = features
@@ -194,8 +200,9 @@ class Trainer:
         if self.recipe is None:
             return None
         if not (self.folder.memory / "zarr.json").exists():
-            schema = self.recipe.schema()
-            ExemplarMemory.create(self.folder.memory, schema=schema, max_bytes=self.config.max_bytes).close()
+            schema, config = self.recipe.schema(), self.config
+            unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
+            ExemplarMemory.create(self.folder.memory, schema=schema, max_bytes=config.max_bytes, quota=unit).close()
         folders = {"memory": self.folder.memory, "features": self.folder.features}
         exemplars = Exemplars(self.config, self.backbone, self.recipe, **folders)
         for phase in range(done):
@@ -223,53 +230,65 @@ class Trainer:
         return entry
 
     def _train(self, phase: int) -> None:
-        config, learner = self.config, self.learner
-        teacher = learner.tuned() if phase else {}
-        learner.grow(self.scenario.phases[phase])
-        rows = self.scenario.rows(self.train.labels, phase)
-        steps = -(-len(rows) // config.batch)
-        trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps * config.epochs)
-        cost = _step_units(config, self.backbone)
-        held = self._exemplars if self._exemplars and len(self._exemplars.slots) else None
-        for epoch in range(config.epochs):
-            self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, epoch {epoch + 1}/{config.epochs}")
-            order = np.random.default_rng([config.seed, phase, epoch]).permutation(rows)
-            replayed = held.draw(steps, seed=config.seed, epoch=phase * config.epochs + epoch) if held else None
-            for step in range(steps):
-                chosen = order[step * config.batch : (step + 1) * config.batch]
-                parts = [(self._streams["train"](chosen), torch.from_numpy(self.train.labels[chosen]))]
-                parts += [next(replayed)] if replayed else []
-                optimizer.zero_grad()
-                for stream, labels in parts:  # apart: dropped tokens then save work instead of becoming padding
-                    loss = learner.loss(
-                        stream, labels, teacher=teacher, weight=config.distill_weight, temperature=config.temperature
-                    )
-                    self._accelerator.backward(loss / len(parts))
-                optimizer.step()
-                schedule.step()
-                self._progress.advance(cost * sum(len(labels) for _, labels in parts))
+        rows, teacher = self.scenario.rows(self.train.labels, phase), self.learner.tuned() if phase else {}
+        self.learner.grow(self.scenario.phases[phase])
+        new = NewExamples(rows, self.train.labels, self._streams["train"], self._stored_form(rows))
+        cost, where = _step_units(self.config, self.backbone), f"phase {phase + 1}/{len(self.scenario)}"
+
+        def report(what: str, examples: int) -> None:
+            self._progress.stage(f"{where}, {what}")
+            self._progress.advance(cost * examples)
+
+        train_phase(
+            self.learner,
+            self.config,
+            new,
+            phase=phase,
+            teacher=teacher,
+            held=self._exemplars if self._exemplars and len(self._exemplars.slots) else None,
+            backward=self._accelerator.backward,
+            report=report,
+        )
+
+    def _stored_form(self, rows: NDArray[np.int64]) -> Streams | None:
+        """Return new examples as they would be stored; the scorer sees the model as it is before the phase."""
+        config = self.config
+        if self.recipe is None or not config.new_stored_form:
+            return None
+        random = config.new_masks == "random"
+        recipe = make_random_masks(config, self.backbone) if random else self.recipe
+        tokens = stored_form(self.backbone, self.train, recipe, fill=config.fill)
+        self._progress.stage("new examples as they would be stored")
+        made = embed_rows(self.backbone, tokens, rows, self._progress.advance)
+        return CachedStreams(made, self._accelerator.device, rows)
 
     def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
         assert self.recipe is not None
         assert self._exemplars is not None
         self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, storing exemplars")
+        advance, labels = self._progress.advance, self.train.labels[rows]
+        if self.config.selection_form == "stored":
+            tokens = stored_form(self.backbone, self.train, self.recipe, fill=self.config.fill)
+            features = self._features(lambda chunk: self.backbone.embed(tokens(chunk)), rows)
         ranks = rank_examples(
             features.numpy(),
-            self.train.labels[rows],
+            labels,
             selection=self.config.selection,
             seed=[self.config.seed, phase],
+            values=self.learner.difficulty(features, torch.from_numpy(labels)),
         )
-        size, advance = self.backbone.image_size, self._progress.advance
-        candidates = Candidates(self.recipe, self.train, rows, ranks, image_size=size, advance=advance)
+        size = self.backbone.picture_size
+        candidates = Candidates(self.recipe, self.train, rows, ranks, picture_size=size, advance=advance)
         with ExemplarMemory.open(self.folder.memory, mode="r+") as memory:
+            if self.config.quota == "frequency":
+                seen, counts = np.unique(labels, return_counts=True)
+                memory.weigh(dict(zip(seen.tolist(), counts.tolist(), strict=True)))
             store_phase(self.folder, phase, candidates, memory)
             first = (self.folder.note(phase, "plan") or {})["first_slot"]
             self.folder.save_note(phase, "slots", {"slots": memory.slots[memory.slots >= first].tolist()})
         self._exemplars.update(phase, first, self._progress.advance)
-        slots, labels = self._exemplars.slots, self._exemplars.labels
-        return ClassMeans.of(self._features(self._exemplars.streams, slots), torch.from_numpy(labels))
+        slots, held = self._exemplars.slots, torch.from_numpy(self._exemplars.labels)
+        return ClassMeans.of(self._features(self._exemplars.streams, slots), held)
 
     def _learnt_means(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
         """Class means without a memory: each stays as it was when its class was learnt."""
@@ -286,19 +305,31 @@ class Trainer:
         self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, measuring")
         seen = self.scenario.seen(phase)
         rows = np.flatnonzero(np.isin(self.test.labels, seen))
-        features, labels = self._features(self._streams["test"], rows), self.test.labels[rows]
-        logits = features @ self.learner.weight.detach().cpu().T + self.learner.bias.detach().cpu()
-        linear = torch.tensor(self.learner.classes)[logits.argmax(-1)].numpy()
+        found = self._accuracies(self._features(self._streams["test"], rows), rows, phase, means)
+        if self.recipe is not None and self.config.test_stored_form:
+            tokens = stored_form(self.backbone, self.test, self.recipe, fill=self.config.fill)
+            stored = self._features(lambda chunk: self.backbone.embed(tokens(chunk)), rows)
+            as_stored = self._accuracies(stored, rows, phase, means)
+            found |= {f"{name}_stored": accuracy for name, accuracy in as_stored.items()}
         held = folder_bytes(self.folder.memory) if self._exemplars else 0
         return {
             "phase": phase,
             "classes": list(self.scenario.phases[phase]),
-            "linear": accuracies(linear, labels, self.scenario, phase),
-            "ncm": accuracies(means.predict(features).numpy(), labels, self.scenario, phase),
+            **found,
             "exemplars": len(self._exemplars.slots) if self._exemplars else 0,
             "disk_bytes": held,
             "mean_bytes": 0 if self._exemplars else means.means.numel() * means.means.element_size(),
             "classes_without_exemplars": sorted(set(seen) - set(means.classes)),
+        }
+
+    def _accuracies(
+        self, features: Tensor, rows: NDArray[np.int64], phase: int, means: ClassMeans
+    ) -> dict[str, dict[str, Any]]:
+        labels, logits = self.test.labels[rows], self.learner.logits(features)
+        linear = torch.tensor(self.learner.classes)[logits.argmax(-1)].numpy()
+        return {
+            "linear": accuracies(linear, labels, self.scenario, phase),
+            "ncm": accuracies(means.predict(features).numpy(), labels, self.scenario, phase),
         }
 
     def _features(self, streams: Streams, rows: NDArray[np.int64]) -> Tensor:

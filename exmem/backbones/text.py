@@ -1,0 +1,112 @@
+"""A text encoder of transformers on sparse tokens: the text towers of CLIP and SigLIP, and the BERT family."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exmem.backbones.blocks import attention_mask, blocks_of, run_blocks
+from exmem.backbones.checks import check_max_text, check_text_tower, position_offset
+from exmem.errors import SchemaError
+
+__all__ = ["TextTower"]
+
+
+class TextTower(nn.Module):
+    """A text encoder that takes any of the tokens of a text, each with its true position.
+
+    Parameters
+    ----------
+    model : Module
+        An encoder of embeddings, blocks and, maybe, a final norm.
+    max_text : int
+        Most text tokens that it will be given.
+    causal : bool
+        Whether a token sees only those before it: by position, so that the order of the tokens does not matter.
+
+    Raises
+    ------
+    SchemaError
+        If the model is of another form, has fewer positions, or cannot take sparse tokens.
+    """
+
+    def __init__(self, model: Any, *, max_text: int, causal: bool = False) -> None:
+        super().__init__()
+        if not hasattr(model, "embeddings") or not blocks_of(model):
+            raise SchemaError(f"{type(model).__name__} is no text encoder: expected `embeddings` and a list of blocks")
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # unused, and random where the checkpoint has none
+        self.model: Any = model.requires_grad_(False).eval()
+        self.blocks = blocks_of(model)  # a plain list: the blocks belong to the model
+        self.causal = causal
+        check_max_text(model, max_text)
+        self._offset = position_offset(model)
+        check_text_tower(model, self._encode)
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states."""
+        return int(self.model.config.hidden_size)
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Embed tokens.
+
+        Parameters
+        ----------
+        ids : Tensor, shape (B, T), int64
+            Token ids.
+        positions : Tensor, shape (B, T), int64
+            Their places in the text, from 0.
+
+        Returns
+        -------
+        Tensor, shape (B, T, E)
+            What enters the first block.
+        """
+        hidden: Tensor = self.model.embeddings(input_ids=ids, position_ids=positions + self._offset)
+        return hidden
+
+    def run(self, hidden: Tensor, keep: Tensor, positions: Tensor, blocks: slice) -> Tensor:
+        """Run some blocks.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (B, T, E)
+            What the blocks below returned.
+        keep : Tensor, shape (B, T), bool
+            True for a token, False for padding.
+        positions : Tensor, shape (B, T), int64
+            Places of the tokens.
+        blocks : slice
+            Which blocks.
+
+        Returns
+        -------
+        Tensor, shape (B, T, E)
+            Hidden states.
+        """
+        mask = attention_mask(keep)
+        if self.causal:
+            earlier = positions[:, None, None, :] <= positions[:, None, :, None]
+            mask = earlier if mask is None else earlier & mask
+        return run_blocks(self.blocks[blocks], hidden, mask)
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """Return hidden states after the final norm, which BERT does not have.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (B, T, E)
+            What the last block returned.
+
+        Returns
+        -------
+        Tensor, shape (B, T, E)
+            Normalised states.
+        """
+        normed: Tensor = getattr(self.model, "final_layer_norm", nn.Identity())(hidden)
+        return normed
+
+    def _encode(self, ids: Tensor, positions: Tensor) -> Tensor:
+        keep = torch.ones_like(ids, dtype=torch.bool)
+        return self.norm(self.run(self.embed(ids, positions), keep, positions, slice(None)))

@@ -1,0 +1,240 @@
+"""Tokens, scale and JPEG quality chosen for each exemplar so that they keep the most score within its bytes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from exmem.codecs import PayloadCodec, get_codec
+from exmem.errors import SchemaError
+from exmem.masking.rate import allocate
+from exmem.recipes.base import exemplars_of
+from exmem.recipes.foveated import scale_name
+from exmem.recipes.masking import Masked, Masking
+from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
+from exmem.tensors import TensorBatch
+from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
+
+__all__ = ["RateAware"]
+
+_TRIES = 8  # corrections of the budget, because patches encoded together take other bytes than one by one
+_WORD_BYTES = 4  # of a text token before its row is compressed
+
+
+class _Choice(NamedTuple):
+    value: float
+    nbytes: int
+    level: NDArray[np.int64]  # of each patch: 0 dropped, then the scales
+    words: NDArray[np.bool_]
+
+
+class RateAware:
+    """For each exemplar the patches, scales, words and JPEG quality that keep the most score within its bytes.
+
+    A patch that is stored keeps its share of the score times how well it is rendered: 1 minus its squared error over
+    that of its mean colour. So smooth patches, whose mean colour says it all, are dropped first. A word keeps its share
+    of the text's score. Both modalities compete for the same bytes, weighted; since a word costs two to four bytes and
+    a patch ten times that, text comes first. The budget is spent by a Lagrangian sweep for each quality (`allocate`),
+    on sizes that were measured by encoding, and the result is measured again. (A rule of ours.)
+
+    Parameters
+    ----------
+    masking : Masking
+        Its scorer is used; its keep rule is not.
+    scales : sequence of int
+        Sides of a stored patch in pixels, finest first.
+    qualities : sequence of int
+        JPEG qualities to choose from.
+    max_bytes : int
+        Payload bytes of an exemplar, text included.
+    text_weight : float
+        What the whole text is worth beside the whole picture, which is worth 1.
+
+    Raises
+    ------
+    SchemaError
+        If scales, qualities or bytes are out of range.
+    """
+
+    passes = 1
+
+    def __init__(
+        self,
+        masking: Masking,
+        *,
+        scales: Sequence[int],
+        qualities: Sequence[int],
+        max_bytes: int,
+        text_weight: float = 1.0,
+    ) -> None:
+        backbone = masking.backbone
+        check_scales(scales, backbone.patch)
+        if not qualities or len({*qualities}) < len(qualities):
+            raise SchemaError(f"expected one or more different qualities, got {list(qualities)}")
+        if max_bytes < 1:
+            raise SchemaError(f"max_bytes of an exemplar must be 1 or more, got {max_bytes}")
+        self.masking, self.scales, self.qualities = masking, tuple(scales), tuple(qualities)
+        self.max_bytes, self.text_weight = max_bytes, text_weight
+        self._codecs: dict[tuple[int, int], PayloadCodec] = {
+            (scale, quality): get_codec(scale_codec(scale, quality), shape=(scale, scale, 3), dtype="uint8")
+            for scale in scales
+            for quality in qualities
+        }
+
+    def schema(self) -> Schema:
+        """Return a modality for each scale and quality, and text tokens."""
+        specs = self.masking.backbone.token_specs()
+        found = {
+            self._name(scale, quality): TokenSpec(
+                positions=specs["image"].positions, shape=(scale, scale, 3), codec=scale_codec(scale, quality)
+            )
+            for scale, quality in self._codecs
+        }
+        return Schema(found | ({"text": specs["text"]} if self.masking.keeps_text else {}))
+
+    def make(
+        self,
+        images: NDArray[np.uint8],
+        texts: Sequence[str],
+        labels: NDArray[np.int64],
+        priorities: NDArray[np.float64],
+    ) -> list[Exemplar]:
+        """Score, and spend the bytes; see `Recipe`.
+
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            Pictures.
+        texts : sequence of str
+            Their texts.
+        labels : ndarray, shape (B,), int64
+            Their classes.
+        priorities : ndarray, shape (B,), float64
+            Their ranks.
+
+        Returns
+        -------
+        list of Exemplar
+            One each.
+        """
+        masked = self.masking(images, texts, labels)
+        return exemplars_of([self._one(image, masked, row) for row, image in enumerate(images)], labels, priorities)
+
+    def restore(self, batch: TensorBatch) -> TensorBatch:
+        """Put scales and qualities together.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Stored exemplars.
+
+        Returns
+        -------
+        TensorBatch
+            Tokens of the backbone; dropped positions stay away.
+        """
+        backbone = self.masking.backbone
+        names = {self._name(scale, quality): scale for scale, quality in self._codecs}
+        tokens = {name: own for name, own in batch.tokens.items() if name not in names}
+        parts = [(scale, batch.tokens[name]) for name, scale in names.items()]
+        tokens["image"] = compose_scales(parts, backbone.grid, backbone.patch)
+        return TensorBatch(tokens, batch.labels, batch.extras)
+
+    def _name(self, scale: int, quality: int) -> str:
+        return f"{scale_name(scale, self.masking.backbone.patch)}_q{quality}"
+
+    def _one(self, image: NDArray[np.uint8], masked: Masked, row: int) -> dict[str, TokenSet]:
+        backbone = self.masking.backbone
+        patches = {scale: patches_at(image, backbone.grid, scale) for scale in self.scales}
+        full = patches_at(image, backbone.grid, backbone.patch)
+        weights = _shares(masked.maps.scores["image"][row], masked.maps.valid["image"][row])
+        there = masked.keep["text"][row] if self.masking.keeps_text else np.zeros(0, np.bool_)
+        words = self.text_weight * _shares(masked.maps.scores["text"][row], there) if len(there) else np.zeros(0)
+        quality, best = max(
+            ((quality, self._choose(quality, patches, full, weights, words)) for quality in self.qualities),
+            key=lambda found: found[1].value,
+        )
+        found = {}
+        for scale, other in self._codecs:
+            chosen = best.level == 1 + self.scales.index(scale) if other == quality else np.zeros(len(full), np.bool_)
+            found[self._name(scale, other)] = TokenSet.kept(patches[scale], chosen)
+        if self.masking.keeps_text:
+            values = masked.tokens.tokens["text"].values[row]
+            found["text"] = TokenSet.kept(values, best.words[: len(values)])
+        return found
+
+    def _choose(
+        self,
+        quality: int,
+        patches: dict[int, NDArray[np.uint8]],
+        full: NDArray[np.uint8],
+        weights: NDArray[np.float64],
+        words: NDArray[np.float64],
+    ) -> _Choice:
+        """Return the best that fits at one quality; dropping everything but the best word or patch when little does."""
+        codecs = [self._codecs[scale, quality] for scale in self.scales]
+        fidelity = [_fidelity(codec, patches[scale], full) for scale, codec in zip(self.scales, codecs, strict=True)]
+        values = np.stack([np.zeros(len(full)), *(weights * own for own in fidelity)], 1)
+        sizes = np.stack(
+            [
+                np.zeros(len(full)),
+                *(
+                    [len(codec.encode(patch[None])) for patch in patches[scale]]
+                    for scale, codec in zip(self.scales, codecs, strict=True)
+                ),
+            ],
+            1,
+        )
+        options = values.shape[1]
+        word_values = np.repeat(words[:, None], options, 1) * (np.arange(options) > 0)
+        word_sizes = np.full(word_values.shape, float(_WORD_BYTES)) * (np.arange(options) > 0)
+        values, sizes = np.concatenate([values, word_values]), np.concatenate([sizes, word_sizes])
+        best, low, high = None, 0.0, 2.0 * self.max_bytes
+        budget = float(self.max_bytes)
+        for _ in range(_TRIES):
+            choice = allocate(values, sizes, budget)
+            found = self._measured(choice, values, patches, codecs, len(full))
+            if found.nbytes <= self.max_bytes:
+                low = budget
+                best = found if best is None or found.value > best.value else best
+            else:
+                high = budget
+            budget = (low + high) / 2
+        return best or self._measured(np.zeros(len(values), np.int64), values, patches, codecs, len(full))
+
+    def _measured(
+        self,
+        choice: NDArray[np.int64],
+        values: NDArray[np.float64],
+        patches: dict[int, NDArray[np.uint8]],
+        codecs: Sequence[PayloadCodec],
+        number: int,
+    ) -> _Choice:
+        level, words = choice[:number], choice[number:] > 0
+        nbytes = _WORD_BYTES * int(words.sum())
+        for index, (scale, codec) in enumerate(zip(self.scales, codecs, strict=True), start=1):
+            nbytes += len(codec.encode(patches[scale][level == index]))
+        value = float(values[np.arange(len(values)), choice].sum())
+        return _Choice(value, nbytes, level, words)
+
+
+def _shares(scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return each valid token's share of the score; equal shares where there is none."""
+    lowest = min(0.0, float(scores[valid].min(initial=0.0)))  # scores may be below 0, as those of `centre`
+    above = np.where(valid, scores.astype(np.float64) - lowest, 0.0)
+    total = above.sum()
+    shares: NDArray[np.float64] = above / total if total > 0 else valid / max(1, int(valid.sum()))
+    return shares
+
+
+def _fidelity(codec: PayloadCodec, patches: NDArray[np.uint8], full: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return how much of the variation of each patch is left after a scale and its codec, 0..1."""
+    stored, side = codec.decode(codec.encode(patches)), full.shape[1]
+    shown = [np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC)) for patch in stored]
+    error = ((np.stack(shown).astype(np.float64) - full) ** 2).sum((1, 2, 3))
+    variation = ((full - full.mean((1, 2), keepdims=True)) ** 2).sum((1, 2, 3))
+    left = 1 - np.divide(error, variation, out=np.ones_like(error), where=variation > 0)
+    clipped: NDArray[np.float64] = np.clip(left, 0, 1)
+    return clipped

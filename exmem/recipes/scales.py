@@ -1,0 +1,147 @@
+"""One picture as token sets at several scales over the same grid: cut apart, and put together again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from exmem.augment.base import packed
+from exmem.backbones import patchify
+from exmem.errors import SchemaError
+from exmem.recipes.whole import resized
+from exmem.replay.pictures import patches_of, upsampled
+from exmem.tensors import TokenTensors
+
+__all__ = ["check_scales", "compose_scales", "patches_at", "scale_codec"]
+
+
+def check_scales(scales: Sequence[int], patch: int) -> None:
+    """Refuse scales that a picture cannot be stored at.
+
+    Parameters
+    ----------
+    scales : sequence of int
+        Sides of a patch in pixels.
+    patch : int
+        Side of a patch of the backbone.
+
+    Raises
+    ------
+    SchemaError
+        If there is none, one is outside 1..patch, or they do not fall.
+    """
+    if not scales or not all(1 <= scale <= patch for scale in scales) or list(scales) != sorted({*scales})[::-1]:
+        raise SchemaError(f"scales must be falling sides of a patch in 1..{patch} pixels, got {list(scales)}")
+
+
+def scale_codec(scale: int, quality: int) -> dict[str, Any]:
+    """Choose the codec of patches of a scale: chroma is halved unless its larger blocks would pad the patches more.
+
+    Parameters
+    ----------
+    scale : int
+        Side of a patch in pixels.
+    quality : int
+        JPEG quality.
+
+    Returns
+    -------
+    dict
+        Configuration of a payload codec.
+    """
+    more_padding = -(-scale // 16) * 16 > -(-scale // 8) * 8
+    return {"id": "patch_jpeg", "quality": quality, "subsampling": "444" if more_padding else "420"}
+
+
+def patches_at(image: NDArray[np.uint8], grid: tuple[int, int], scale: int) -> NDArray[np.uint8]:
+    """Cut a picture into the patches of a grid at a scale.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        The picture.
+    grid : tuple of int
+        Rows and columns of patches.
+    scale : int
+        Side of a patch in pixels.
+
+    Returns
+    -------
+    ndarray, shape (L, scale, scale, 3), uint8
+        All patches.
+    """
+    patches: NDArray[np.uint8] = patchify(resized(image, (grid[0] * scale, grid[1] * scale))[None], scale)[0]
+    return patches
+
+
+def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, int], patch: int) -> TokenTensors:
+    """Put patches of several scales together as patches of one.
+
+    Parameters
+    ----------
+    parts : sequence of tuple of int and TokenTensors
+        Side of a patch and its tokens. Where a position is held at several scales, the finest counts.
+    grid : tuple of int
+        Rows and columns of patches.
+    patch : int
+        Side of a patch of the backbone.
+
+    Returns
+    -------
+    TokenTensors
+        A patch for each position that is held at any scale, in order.
+
+    Notes
+    -----
+    From the coarsest scale to the finest, the picture so far is scaled up (bicubic) and the patches of the scale are
+    put over it, so that coarse patches are scaled up with their neighbours and no seams appear (a choice).
+    """
+    ordered = sorted(parts, key=lambda part: part[0])
+    side, first = ordered[0]
+    rows, length = len(first.keep), grid[0] * grid[1]
+    known = first.keep.new_zeros(rows, length)
+    coarse = first.values.new_zeros(rows, length, side, side, 3)
+    for _, tokens in ordered:
+        places, values = _places(tokens)
+        coarse[places] = _averaged(values, side)
+        known[places] = True
+    weights = known[..., None].float()
+    mean = (coarse.float().mean((2, 3)) * weights).sum(1) / weights.sum(1).clamp(min=1)
+    coarse = torch.where(known[..., None, None, None], coarse, mean[:, None, None, None].to(torch.uint8))
+    picture = _assembled(coarse, grid)
+    for scale, tokens in ordered:
+        tiles = patches_of(_scaled(picture, grid, scale), scale).clone()
+        places, values = _places(tokens)
+        tiles[places] = values
+        picture = _assembled(tiles, grid)
+    every = TokenTensors.dense(patches_of(_scaled(picture, grid, patch), patch))
+    return packed(TokenTensors(every.values, every.positions, known))
+
+
+def _places(tokens: TokenTensors) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    rows, columns = tokens.keep.nonzero(as_tuple=True)
+    return (rows, tokens.positions[rows, columns]), tokens.values[rows, columns]
+
+
+def _averaged(values: Tensor, side: int) -> Tensor:
+    if values.shape[1] == side or len(values) == 0:
+        return values[:, :side, :side]
+    smaller = interpolate(values.permute(0, 3, 1, 2).float(), size=(side, side), mode="area")
+    return smaller.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _assembled(tiles: Tensor, grid: tuple[int, int]) -> Tensor:
+    rows, _, height, width, channels = tiles.shape
+    return (
+        tiles.reshape(rows, *grid, height, width, channels)
+        .transpose(2, 3)
+        .reshape(rows, grid[0] * height, grid[1] * width, channels)
+    )
+
+
+def _scaled(picture: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
+    return upsampled(picture[:, None], (grid[0] * scale, grid[1] * scale))[:, 0]

@@ -1,0 +1,83 @@
+"""Texts alone: for a fiftieth of the bytes of a picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.backbones import Backbone
+from exmem.errors import SchemaError
+from exmem.recipes.base import exemplars_of
+from exmem.tensors import TensorBatch
+from exmem.tokens import Exemplar, Schema
+
+__all__ = ["TextOnly"]
+
+
+class TextOnly:
+    """The whole text and nothing of the picture.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The backbone that will see the exemplars.
+
+    Raises
+    ------
+    SchemaError
+        If it sees no text.
+    """
+
+    passes = 0
+
+    def __init__(self, backbone: Backbone) -> None:
+        if "text" not in backbone.token_specs():
+            raise SchemaError("text exemplars need a learner that sees text; choose another recipe or backbone")
+        self.backbone = backbone
+
+    def schema(self) -> Schema:
+        """Return the text tokens."""
+        return Schema({"text": self.backbone.token_specs()["text"]})
+
+    def make(
+        self,
+        images: NDArray[np.uint8],
+        texts: Sequence[str],
+        labels: NDArray[np.int64],
+        priorities: NDArray[np.float64],
+    ) -> list[Exemplar]:
+        """Make exemplars; see `Recipe`.
+
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            Pictures; not used.
+        texts : sequence of str
+            Texts.
+        labels : ndarray, shape (B,), int64
+            Their classes.
+        priorities : ndarray, shape (B,), float64
+            Their ranks.
+
+        Returns
+        -------
+        list of Exemplar
+            One each.
+        """
+        words = self.backbone.tokenize(texts)
+        return exemplars_of([{"text": words.row(row)} for row in range(len(texts))], labels, priorities)
+
+    def restore(self, batch: TensorBatch) -> TensorBatch:
+        """Return the batch as it is.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Stored exemplars.
+
+        Returns
+        -------
+        TensorBatch
+            The same.
+        """
+        return batch

@@ -1,0 +1,56 @@
+"""Fills: what becomes of dropped image tokens at replay."""
+
+from exmem.errors import SchemaError
+from exmem.replay.fills.base import Fill, FillContext
+from exmem.replay.fills.class_mean import class_means, fill_class_mean
+from exmem.replay.fills.drop import fill_drop
+from exmem.replay.fills.mask_token import fill_mask_token
+from exmem.replay.fills.mean import fill_mean
+from exmem.replay.fills.thumbnail import fill_thumbnail
+from exmem.replay.fills.zero import fill_zero
+
+__all__ = [
+    "FILLS",
+    "Fill",
+    "FillContext",
+    "class_means",
+    "fill_class_mean",
+    "fill_drop",
+    "fill_mask_token",
+    "fill_mean",
+    "fill_thumbnail",
+    "fill_zero",
+    "get_fill",
+]
+
+FILLS: dict[str, Fill] = {
+    "class_mean": fill_class_mean,
+    "drop": fill_drop,
+    "mask_token": fill_mask_token,
+    "mean": fill_mean,
+    "thumbnail": fill_thumbnail,
+    "zero": fill_zero,
+}
+
+
+def get_fill(name: str) -> Fill:
+    """Find a fill by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FILLS`.
+
+    Returns
+    -------
+    Fill
+        Takes a batch and a `FillContext`.
+
+    Raises
+    ------
+    SchemaError
+        If the name is unknown.
+    """
+    if name not in FILLS:
+        raise SchemaError(f"unknown fill {name!r}; choose one of {sorted(FILLS)}")
+    return FILLS[name]

@@ -1,0 +1,24 @@
+"""Dropped tokens are left out."""
+
+from exmem.replay.fills.base import FillContext
+from exmem.tensors import TensorBatch
+
+__all__ = ["fill_drop"]
+
+
+def fill_drop(batch: TensorBatch, context: FillContext) -> TensorBatch:
+    """Leave dropped tokens out: only kept tokens enter the transformer, with their true positions.
+
+    Parameters
+    ----------
+    batch : TensorBatch
+        Stored exemplars.
+    context : FillContext
+        Not used.
+
+    Returns
+    -------
+    TensorBatch
+        The same batch.
+    """
+    return batch

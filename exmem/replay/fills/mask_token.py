@@ -1,0 +1,38 @@
+"""Dropped tokens become the backbone's mask token."""
+
+import dataclasses
+
+import torch
+
+from exmem.replay.fills.base import FillContext, with_image
+from exmem.replay.fills.zero import fill_zero
+from exmem.tensors import TensorBatch
+
+__all__ = ["fill_mask_token"]
+
+
+def fill_mask_token(batch: TensorBatch, context: FillContext) -> TensorBatch:
+    """Put tokens of unknown value where tokens were dropped: the backbone embeds its mask token there.
+
+    Parameters
+    ----------
+    batch : TensorBatch
+        Stored exemplars.
+    context : FillContext
+        The dense length.
+
+    Returns
+    -------
+    TensorBatch
+        L image tokens per row, all of them kept; `unknown` where they were dropped.
+    """
+    if "image" not in batch.tokens:
+        return batch
+    stored = batch.tokens["image"]
+    dense = fill_zero(batch, context).tokens["image"]
+    rows, places = stored.keep.nonzero(as_tuple=True)
+    unknown = torch.ones_like(dense.keep)
+    unknown[rows, stored.positions[rows, places]] = False
+    if dense.unknown is not None:
+        unknown |= dense.unknown
+    return with_image(batch, dataclasses.replace(dense, unknown=unknown))

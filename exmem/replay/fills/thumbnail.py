@@ -1,0 +1,52 @@
+"""A tiny whole picture lies under the kept patches."""
+
+import dataclasses
+
+from exmem.errors import SchemaError
+from exmem.replay.fills.base import FillContext, check_patches, filled
+from exmem.replay.pictures import patches_of, upsampled
+from exmem.tensors import TensorBatch
+
+__all__ = ["fill_thumbnail"]
+
+
+def fill_thumbnail(batch: TensorBatch, context: FillContext) -> TensorBatch:
+    """Put the exemplar's thumbnail, scaled up, where patches were dropped; black where it has none.
+
+    The thumbnail is a modality of one token, stored with the exemplar and paid for like everything else that is stored;
+    it is not in the batch afterwards.
+
+    Parameters
+    ----------
+    batch : TensorBatch
+        Stored exemplars with a modality `thumbnail`.
+    context : FillContext
+        The dense length and the grid.
+
+    Returns
+    -------
+    TensorBatch
+        L image tokens per row, all of them kept.
+
+    Raises
+    ------
+    SchemaError
+        If there is no such modality, the grid is not known, or image tokens are no patches.
+    """
+    image, thumbnail = batch.tokens.get("image"), batch.tokens.get("thumbnail")
+    if image is None:
+        return batch
+    if thumbnail is None:
+        raise SchemaError(
+            "fill 'thumbnail' needs a modality 'thumbnail', got "
+            f"{sorted(batch.tokens)}; store one: TokenSpec(positions=1, shape=(t, t, 3), codec='patch_jpeg') in the "
+            "schema, and the whole picture at t x t pixels as its only token in each exemplar"
+        )
+    check_patches(image)
+    rows, columns = context.rows_and_columns()
+    patch = image.values.shape[2]
+    picture = thumbnail.values.new_zeros(len(batch), 1, *thumbnail.values.shape[2:])
+    picture[:, : thumbnail.values.shape[1]] = thumbnail.values  # a batch in which no row has one is 0 wide
+    background = patches_of(upsampled(picture, (rows * patch, columns * patch))[:, 0], patch)
+    others = {name: tokens for name, tokens in batch.tokens.items() if name != "thumbnail"}
+    return dataclasses.replace(batch, tokens={**others, "image": filled(image, background)})

@@ -1,0 +1,28 @@
+"""Dropped tokens become black."""
+
+from exmem.replay.fills.base import FillContext, filled, with_image
+from exmem.tensors import TensorBatch
+
+__all__ = ["fill_zero"]
+
+
+def fill_zero(batch: TensorBatch, context: FillContext) -> TensorBatch:
+    """Put zeros (black) where tokens were dropped: the sequence is dense again.
+
+    Parameters
+    ----------
+    batch : TensorBatch
+        Stored exemplars.
+    context : FillContext
+        The dense length.
+
+    Returns
+    -------
+    TensorBatch
+        L image tokens per row, all of them kept.
+    """
+    image = batch.tokens.get("image")
+    if image is None:
+        return batch
+    black = image.values.new_zeros(len(batch), context.length, *image.values.shape[2:])
+    return with_image(batch, filled(image, black))

@@ -1,0 +1,128 @@
+"""What every selection rule shares: what it goes by, and checks of what it is given."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from exmem.errors import InvalidExemplarError, SchemaError
+
+__all__ = ["Selection", "checked_count", "unit_rows"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """A rule that orders the examples of one class, best first.
+
+    Every rule is prefix-nested: the order of `count` examples is the front of the order of all, so that evicting from
+    the end leaves the smaller selection. No index comes twice; ties go to the lower one.
+
+    Parameters
+    ----------
+    order : callable
+        Makes the order out of what the rule goes by, and a keyword `count`.
+    needs : {"features", "values", "rng"}
+        What it goes by: nothing else has to be measured for it.
+    """
+
+    order: Callable[..., NDArray[np.int64]]
+    needs: Literal["features", "values", "rng"]
+
+    def __call__(
+        self,
+        number: int,
+        *,
+        features: NDArray[np.floating] | None = None,
+        values: ArrayLike | None = None,
+        rng: np.random.Generator | None = None,
+        count: int | None = None,
+    ) -> NDArray[np.int64]:
+        """Order the examples of one class.
+
+        Parameters
+        ----------
+        number : int
+            Examples N.
+        features : ndarray, shape (N, D), floating, optional
+            Features, of the masked exemplars or of the full ones: what is to be well represented.
+        values : array-like, shape (N,), optional
+            What the caller measured of each example, such as its loss.
+        rng : numpy.random.Generator, optional
+            Source of randomness.
+        count : int, optional
+            Length of the order; all N when left out or larger.
+
+        Returns
+        -------
+        ndarray, shape (count,), int64
+            Indices, best first.
+
+        Raises
+        ------
+        SchemaError
+            If what the rule goes by is missing.
+        InvalidExemplarError
+            If there is not one row or value per example, one is NaN, or `count` is negative.
+        """
+        given = {"features": features, "values": values, "rng": rng}[self.needs]
+        if given is None:
+            raise SchemaError(f"this selection goes by {self.needs}, got none; give {self.needs}=...")
+        if self.needs == "rng":
+            return self.order(number, given, count=count)
+        measured = np.asarray(given)
+        if measured.ndim == 0 or len(measured) != number:
+            raise InvalidExemplarError(f"expected {self.needs} of {number} examples, got shape {measured.shape}")
+        return self.order(measured, count=count)
+
+
+def checked_count(count: int | None, number: int) -> int:
+    """Return the length of an order of `number` examples.
+
+    Parameters
+    ----------
+    count : int, optional
+        What was asked for; all when left out.
+    number : int
+        Examples N.
+
+    Returns
+    -------
+    int
+        At most N.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If `count` is negative.
+    """
+    if count is not None and count < 0:
+        raise InvalidExemplarError(f"count must be 0 or more, got {count}")
+    return number if count is None else min(count, number)
+
+
+def unit_rows(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return features with rows of length 1.
+
+    Parameters
+    ----------
+    features : ndarray, shape (N, D), floating
+        Features.
+
+    Returns
+    -------
+    ndarray, shape (N, D), float64
+        The same directions; zero vectors stay zero.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If they are not two-dimensional, or one is NaN or infinite.
+    """
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise InvalidExemplarError(f"expected finite features (N, D) without NaN, got shape {features.shape}")
+    rows = features.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows /= np.where(norms > 0, norms, 1.0)
+    return rows

@@ -1,0 +1,111 @@
+"""A uniform sample of a stream: as an order by random keys, or by its places."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.errors import SchemaError
+from exmem.selection.base import checked_count
+
+__all__ = ["Reservoir", "reservoir_order"]
+
+
+def reservoir_order(number: int, rng: np.random.Generator, *, count: int | None = None) -> NDArray[np.int64]:
+    """Order a stream so that its first `c` are a reservoir of `c` places, for every `c`.
+
+    Each arrival draws a key in 0..1 when it comes; the order goes by key, the highest first. So it is nested twice:
+    fewer places hold a part of what more places hold, and arrivals that come later only push others back: those of a
+    stream that has gone on are still in the same order among themselves. `exmem.stream.StreamReservoir` gives the same
+    keys as priorities: of the same seed and with exemplars of equal size, it holds a prefix of this order.
+
+    Parameters
+    ----------
+    number : int
+        Arrivals N so far.
+    rng : numpy.random.Generator
+        Source of the keys: one draw per arrival.
+    count : int, optional
+        Length of the order; all N when left out or larger.
+
+    Returns
+    -------
+    ndarray, shape (count,), int64
+        Indices of arrivals, none twice; ties go to the lower index.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If `count` is negative.
+
+    Notes
+    -----
+    Random keys: Efraimidis & Spirakis 2006, algorithm A-Res with equal weights.
+    """
+    length = checked_count(count, number)
+    return np.argsort(-rng.random(number), kind="stable")[:length].astype(np.int64)
+
+
+class Reservoir:
+    """A uniform sample of a stream of unknown length.
+
+    Parameters
+    ----------
+    capacity : int
+        Places, 1 or more.
+    seed : int
+        Seed of the choices.
+
+    Raises
+    ------
+    SchemaError
+        If the capacity is below 1.
+
+    Notes
+    -----
+    Algorithm R (Vitter 1985, section 2): after n arrivals each is held with probability capacity / n.
+    """
+
+    def __init__(self, capacity: int, *, seed: int = 0) -> None:
+        if capacity < 1:
+            raise SchemaError(f"capacity must be 1 or more, got {capacity}")
+        self.capacity = capacity
+        self.seen = 0
+        self._rng = np.random.default_rng(seed)
+
+    def offer(self) -> int | None:
+        """Decide where the next arrival goes.
+
+        Returns
+        -------
+        int or None
+            The place it takes, whose holder leaves; None when it is not held.
+        """
+        self.seen += 1
+        if self.seen <= self.capacity:
+            return self.seen - 1
+        place = int(self._rng.integers(self.seen))
+        return place if place < self.capacity else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain JSON values."""
+        return {"capacity": self.capacity, "seen": self.seen, "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where a saved reservoir stopped.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+
+        Raises
+        ------
+        SchemaError
+            If it is the state of a reservoir of another capacity.
+        """
+        if state["capacity"] != self.capacity:
+            raise SchemaError(f"expected the state of a reservoir of {self.capacity}, got {state['capacity']}")
+        self.seen = int(state["seen"])
+        self._rng.bit_generator.state = state["rng"]

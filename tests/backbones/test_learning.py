@@ -1,0 +1,46 @@
+"""Every backbone can be tuned by the learner."""
+
+import pytest
+import torch
+
+from exmem.backbones import BACKBONES
+from exmem.train.learner import Learner
+from tests.backbones.models import load, whole
+
+
+@pytest.mark.parametrize("kind", sorted(BACKBONES))
+def test_gradients_reach_all_adapters_and_extras_and_the_loss_falls(kind, written):
+    backbone = load(kind, written[kind], blocks=1)
+    torch.manual_seed(0)
+    learner = Learner(backbone, rank=2, alpha=4)
+    learner.grow((3, 5))
+    stream, labels = backbone.embed(whole(backbone)), torch.tensor([3, 5])
+    trained = {name: value for name, value in learner.named_parameters() if value.requires_grad}
+    optimizer = torch.optim.SGD(trained.values(), lr=0.01)
+    losses = []
+    for _ in range(3):  # LoRA starts at B = 0, the head at 0: A moves in the third step
+        optimizer.zero_grad()
+        loss = learner.loss(stream, labels, teacher={}, weight=0.0, temperature=2.0)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[2] < losses[1] < losses[0]
+    assert sum("lora_A" in name for name in trained) == len(backbone.lora_targets()) > 0
+    assert all(value.grad.any() for value in trained.values())
+    untouched = [value for name, value in learner.named_parameters() if name not in trained]
+    assert all(value.grad is None for value in untouched)
+
+
+@pytest.mark.parametrize("kind", sorted(BACKBONES))
+def test_what_is_frozen_does_not_move_with_the_adapters(kind, written):
+    backbone = load(kind, written[kind], blocks=1)
+    before = backbone.embed(whole(backbone))
+    learner = Learner(backbone, rank=2, alpha=4)
+    expected = backbone.encode(before)
+    for name, value in learner.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.5)
+    after = backbone.embed(whole(backbone))
+    for part in ("prefix", "image", "text"):
+        torch.testing.assert_close(getattr(after, part), getattr(before, part), rtol=0, atol=0)
+    assert (backbone.encode(after) - expected).abs().max() > 1e-3

@@ -1,0 +1,38 @@
+"""Pictures are scaled up and cut."""
+
+import numpy as np
+import pytest
+import torch
+
+from exmem.backbones import patchify
+from exmem.errors import InvalidExemplarError
+from exmem.replay import patches_of, upsampled
+from tests.exemplars import crop
+
+
+def test_patches_are_those_of_the_arrays():
+    pictures = np.stack([crop(seed, 64)[:32] for seed in (1, 2)])
+    np.testing.assert_array_equal(patches_of(torch.from_numpy(pictures), 16), patchify(pictures, 16))
+    with pytest.raises(InvalidExemplarError, match="multiples of 24, got 32 x 64"):
+        patches_of(torch.from_numpy(pictures), 24)
+
+
+def test_scaling_up_clamps_and_keeps_what_has_its_size():
+    edge = torch.zeros(1, 2, 4, 4, 3, dtype=torch.uint8)
+    edge[:, :, :, 2:] = 255
+    larger = upsampled(edge, (8, 12))
+    assert larger.shape == (1, 2, 8, 12, 3)
+    # Bicubic overshoots on both sides of an edge; without clamping 255 would wrap to small values.
+    assert (larger.int().diff(dim=3) >= 0).all()
+    assert (larger[:, :, :, 0].max(), larger[:, :, :, -1].min()) == (0, 255)
+    assert upsampled(edge, (4, 4)) is edge
+    assert upsampled(edge[:, :0], (8, 8)).shape == (1, 0, 8, 8, 3)
+
+
+def test_a_crop_scaled_down_and_up_is_close_to_what_it_was():
+    whole = crop(3, 96)
+    small = torch.from_numpy(whole.reshape(32, 3, 32, 3, 3).mean((1, 3)).round().astype(np.uint8))
+    found = upsampled(small[None, None], (96, 96))[0, 0]
+    blocks = small.repeat_interleave(3, 0).repeat_interleave(3, 1)
+    off = (found.float() - torch.from_numpy(whole)).abs().mean()
+    assert off < (blocks.float() - torch.from_numpy(whole)).abs().mean()
