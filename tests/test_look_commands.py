@@ -13,7 +13,6 @@ from exmem.cli.score import Model, score
 from exmem.cli.show import show
 from exmem.data import load_imagefolder
 from exmem.errors import DataError, SchemaError, StoreNotFoundError
-from exmem.look.scoring import takes_layers
 from exmem.masking import SCORERS
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
@@ -189,6 +188,7 @@ def test_whole_pictures_are_shown_and_a_run_without_memory_is_refused(tmp_path, 
         ("foveated_picture", {"scorer": "grad_attention"}, ["image", "scores"]),
         ("rate_aware", {"exemplar_bytes": 300, "qualities": (50,)}, None),
         ("text", {}, []),
+        ("text", {"backbone": "bert"}, []),
         ("masked", {"modalities": "image", "text_rule": "none"}, ["image", "scores"]),
     ],
 )
@@ -199,7 +199,17 @@ def test_every_recipe_is_shown(tmp_path, trained, data, recipe, options, caption
     if captions is not None:
         told = [caption.partition(":")[0] for caption in found.captions[: len(captions) + 1]]
         assert sorted(told) == sorted(["original", *captions])
-    assert bool(found.states) == (options.get("text_rule") != "none")
+    assert {state for state, _ in found.states} >= ({"del"} if options.get("text_rule") == "none" else {"mark"})
+
+
+def test_a_backbone_that_sees_no_text_keeps_none(tmp_path, models):
+    Image.fromarray(crop(0, 48)).save(tmp_path / "temple.png")
+    model = Model(backbone="vit", vision=str(models[0]), image_size=SIDE, tuned_blocks=1)
+    score(tmp_path / "temple.png", "temple", model, out=tmp_path / "scores.html")
+    found = Page((tmp_path / "scores.html").read_text())
+    assert found.headings == ["everything", *sorted(SCORERS)]
+    assert set(found.states) == {("del", "temple")}
+    assert (found.facts.count("-1"), found.facts.count("all")) == (4, 2)  # the layers that scorers take by themselves
 
 
 def test_every_scorer_is_shown_side_by_side(tmp_path, models):
@@ -218,4 +228,4 @@ def test_every_scorer_is_shown_side_by_side(tmp_path, models):
     everything = next(int(fact.replace(",", "")) for fact in found.facts if fact.replace(",", "").isdecimal())
     assert all(0 < size <= everything for size in sizes)
     assert sum("of the kept patches, 75% of all" in fact for fact in found.facts) == len(SCORERS)  # 12 of 4 x 4
-    assert sum(fact == "0" for fact in found.facts) == sum(takes_layers(name) for name in SCORERS) > 0
+    assert found.facts.count("0") == 6  # layers of those that take layers; centre and random take none

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from exmem.budget import format_bytes
 from exmem.errors import CorruptExemplarError, SchemaError, UnknownSlotError
 from exmem.look.pictures import Placed, draw_heat, draw_placed, find_grid, place_tokens, put_together
-from exmem.look.sheet import Card, Panel, Passage, Sheet
+from exmem.look.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.look.words import mark_ids, mark_text, mark_tokens
 from exmem.memory import ExemplarMemory
 from exmem.portable import is_picture
@@ -235,7 +235,7 @@ def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *
         notes.append(
             "Scores: dark is the lowest of the picture, light the highest 2%; the line runs around what image holds."
         )
-    if known.tokenizer is not None and "text" in schema.modalities:
+    if known.sources or (known.tokenizer is not None and "text" in schema.modalities):
         notes.append("Words: green is stored, struck out is lost.")
     notes.append("Bytes: payloads, checksums, index entries and rows; rows before they are compressed together.")
     if not all_shown:
@@ -268,6 +268,8 @@ def _card(
             passages.append(_passage(name, tokens, modalities[name], source, known))
         else:
             facts[f"tokens of {name}"] = f"{_count(tokens, modalities[name])}, {_numbers(tokens.values)}"
+    if source is not None and "text" not in modalities:
+        passages.append(Passage("text: not stored", (Piece(source.text, "lost"),)))
     facts |= {f"extra {name}": _numbers(np.asarray(value)) for name, value in exemplar.extras.items()}
     return Card(f"{_name(known.class_names, exemplar.label)}, slot {slot}", facts, tuple(panels), tuple(passages))
 

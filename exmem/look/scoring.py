@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from exmem.backbones import Backbone
 from exmem.codecs import get_codec
 from exmem.look.pictures import draw_heat, draw_placed, place_tokens
-from exmem.look.sheet import Card, Panel, Passage, Sheet
+from exmem.look.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.look.words import mark_text
 from exmem.masking import (
     SCORERS,
@@ -26,23 +25,7 @@ from exmem.recipes import MaskedTokens, Masking
 from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, TokenSet
 
-__all__ = ["score_sheet", "takes_layers"]
-
-
-def takes_layers(scorer: str) -> bool:
-    """Say whether a scorer has the option `layers`.
-
-    Parameters
-    ----------
-    scorer : str
-        A key of `SCORERS`.
-
-    Returns
-    -------
-    bool
-        True for a scorer of chosen layers.
-    """
-    return "layers" in inspect.signature(SCORERS[scorer]).parameters
+__all__ = ["score_sheet"]
 
 
 def score_sheet(
@@ -87,11 +70,12 @@ def score_sheet(
     whole_bytes, drawn = example.stored(whole)
     about = {"kept": f"{len(whole.tokens['image'])} patches", "bytes": f"{whole_bytes:,}"}
     panels = Panel("picture", picture), Panel(f"all patches, JPEG quality {quality}", drawn)
-    cards = [Card("everything", about, panels, example.passages(whole))]
+    cards = [Card("everything", about, panels, (example.passage(whole),))]
     for name in sorted(SCORERS):
-        options: dict[str, Any] = {"layers": tuple(layers)} if layers is not None and takes_layers(name) else {}
+        option = inspect.signature(SCORERS[name]).parameters.get("layers")
+        options = {} if option is None else {"layers": option.default if layers is None else tuple(layers)}
         maps = get_scorer(name, **options)(backbone, TensorBatch.from_numpy(tokens))
-        about = {"layers": ", ".join(map(str, options["layers"]))} if options else {}
+        about = {key: "all" if chosen is None else ", ".join(map(str, chosen)) for key, chosen in options.items()}
         cards.append(example.card(name, maps, whole_bytes, about))
         if advance is not None:
             advance(1)
@@ -137,7 +121,7 @@ class _Example:
             facts["text"] = "kept whole: this scorer does not relate words and patches"
         heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.picture, keep=keep)
         panels = Panel("scores", heat), Panel("kept", drawn)
-        return Card(title, facts, panels, self.passages(exemplar))
+        return Card(title, facts, panels, (self.passage(exemplar),))
 
     def stored(self, exemplar: Exemplar) -> tuple[int, NDArray[np.uint8]]:
         """Return the bytes of the patches as patch_jpeg, and what is decoded of them, drawn."""
@@ -148,10 +132,10 @@ class _Example:
         placed = place_tokens(TokenSet(image.positions, decoded), spec, self.backbone.grid)
         return len(payload), draw_placed(placed)
 
-    def passages(self, exemplar: Exemplar) -> tuple[Passage, ...]:
-        """Return the marked text; nothing of a backbone that sees no text."""
+    def passage(self, exemplar: Exemplar) -> Passage:
+        """Return the marked text."""
         if "text" not in exemplar.tokens:
-            return ()
+            return Passage("text: this backbone sees none", (Piece(self.text, "lost"),))
         text, every = exemplar.tokens["text"], len(self.backbone.tokenize([self.text]).row(0))
         marked = mark_text(self.text, text, self.backbone.tokenizer, self.backbone.max_text)
-        return (Passage(f"text: {len(text)} of {every} tokens", marked),)
+        return Passage(f"text: {len(text)} of {every} tokens", marked)
