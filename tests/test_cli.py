@@ -23,7 +23,22 @@ def test_info_tells_what_a_memory_holds(tmp_path):
     told = json.loads(found.stdout)
     assert (told["exemplars"], told["max_bytes"]) == (5, 100_000)
     assert {label: held["exemplars"] for label, held in told["classes"].items()} == {"0": 3, "1": 2}
+    assert told["quota"] == {"unit": "bytes", "weights": {}}
     assert "image: 16 positions" in run("info", str(tmp_path / "memory")).stdout
+
+
+def test_info_tells_the_quota_and_the_weights(tmp_path):
+    with ExemplarMemory.create(tmp_path / "memory", schema=schema(), max_bytes="100kB", quota="counts") as memory:
+        memory.weigh({1: 2.5})
+        memory.add([exemplar(seed, label=seed % 2) for seed in range(5)])
+        expected = {str(label): held.quota_bytes for label, held in memory.summary().items()}
+    told = json.loads(run("info", str(tmp_path / "memory"), "--json").stdout)
+    assert told["quota"] == {"unit": "counts", "weights": {"1": 2.5}}
+    assert {label: held["weight"] for label, held in told["classes"].items()} == {"0": 1.0, "1": 2.5}
+    assert {label: held["quota_bytes"] for label, held in told["classes"].items()} == expected
+    table = run("info", str(tmp_path / "memory")).stdout
+    assert "quota counts" in table.replace("\n", " ")
+    assert "2.5" in table
 
 
 def test_an_error_is_one_line_and_a_failing_exit_code(tmp_path):

@@ -93,6 +93,46 @@ def test_absurd_values_in_the_root(folder, name, value):
     assert name in {"max_bytes", "charges"}
 
 
+@pytest.mark.parametrize("value", [*HUGE, 0, 1e-300, True, float(2**63)], ids=str)
+def test_absurd_quotas_in_the_root(folder, value):
+    good = {"unit": "counts", "weights": {"1": 2.0}}
+
+    def claim(quota):
+        edit(folder / "zarr.json", lambda document: document["attributes"]["exmem"].update(quota=quota))
+
+    for quota in (value, good | {"unit": value}, good | {"weights": value}, good | {"weights": {"1": value}}):
+        claim(quota)
+        if quota in ({"unit": "counts", "weights": {}}, {"unit": "counts", "weights": {"1": 1.5}}):
+            assert ExemplarMemory.open(folder).quota.unit == "counts"
+            continue
+        if quota == {"unit": "counts", "weights": {"1": 2**31}}:
+            assert ExemplarMemory.open(folder).summary()[1].quota_bytes > 0
+            continue
+        with pytest.raises(FormatError):
+            ExemplarMemory.open(folder)
+    for label in ("", "cat", "1.0", "9" * 30, "9" * 5000, "-9223372036854775809"):
+        claim(good | {"weights": {label: 2.0}})
+        with pytest.raises(FormatError):
+            ExemplarMemory.open(folder)
+
+
+def test_a_quota_of_a_memory_that_knows_no_classes_and_an_unknown_eviction_are_refused(folder):
+    for change in ({"eviction": "by_priority", "quota": {"unit": "counts", "weights": {}}}, {"eviction": ["by_class"]}):
+        edit(folder / "zarr.json", lambda document, change=change: document["attributes"]["exmem"].update(change))
+        with pytest.raises(FormatError):
+            ExemplarMemory.open(folder)
+
+
+def test_weights_for_classes_that_are_not_there_do_no_harm(folder):
+    weights = {str(label): 1e12 for label in range(10, 50_000)}
+    edit(
+        folder / "zarr.json",
+        lambda document: document["attributes"]["exmem"].update(quota={"unit": "bytes", "weights": weights}),
+    )
+    read_everything(folder)
+    assert set(ExemplarMemory.open(folder).summary()) == {0, 1, 2}
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", "NaN", "1e999", "9" * 5000, "[" * 100_000, '{"attributes":{"exmem":1e999}}']
 )

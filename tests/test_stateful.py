@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from exmem import ExemplarMemory
+from exmem.budget import Quota
 from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError, StaleSnapshotError
 from tests.exemplars import assert_same, exemplar, folder_bytes, schema
 
@@ -23,11 +24,11 @@ class MemoryMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.committed, self.staged, self.ever, self.reader = {}, {}, {}, None
 
-    @initialize(max_bytes=st.integers(30_000, 90_000))
-    def create(self, max_bytes):
-        self.memory = ExemplarMemory.create(
-            self.folder / "m", schema=schema("lossless"), max_bytes=max_bytes, durable=False, threads=1
-        )
+    @initialize(max_bytes=st.integers(30_000, 90_000), quota=st.sampled_from(["bytes", "counts"]))
+    def create(self, max_bytes, quota):
+        options = {"schema": schema("lossless"), "max_bytes": max_bytes, "quota": quota}
+        self.memory = ExemplarMemory.create(self.folder / "m", **options, durable=False, threads=1)
+        self.quota = Quota(unit=quota)
 
     @rule(picks=st.lists(st.integers(0, len(POOL) - 1), max_size=8))
     def add(self, picks):
@@ -76,6 +77,15 @@ class MemoryMachine(RuleBasedStateMachine):
         except BudgetTooSmallError:
             assert self.memory.max_bytes - nbytes < 45_000
 
+    @rule(weights=st.dictionaries(st.integers(0, 4), st.sampled_from([0.5, 1, 2, 7]), max_size=5))
+    def weigh(self, weights):
+        try:
+            self.forget(self.memory.weigh(weights))
+        except BudgetTooSmallError:
+            assert self.memory.max_bytes - sum(self.memory.charges.values()) < 45_000
+            return
+        self.quota = Quota(unit=self.quota.unit, weights={**self.quota.weights, **weights})
+
     @rule(crash=st.booleans())
     def reopen(self, crash):
         if crash:  # the process is gone: what is staged is lost, full shards of it are orphans on the disk
@@ -122,6 +132,11 @@ class MemoryMachine(RuleBasedStateMachine):
             assert used + sum(self.memory.charges.values()) <= self.memory.max_bytes
             if not self.staged:
                 assert self.memory.used_bytes == used + sum(self.memory.charges.values())
+
+    @invariant()
+    def the_quota_holds(self):
+        if hasattr(self, "memory"):
+            assert self.memory.quota == self.quota
 
     @invariant()
     def slots_and_labels_agree(self):

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from exmem.errors import DataError, SchemaError
+from exmem.selection import SELECTIONS
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import accuracies, average_incremental_accuracy, backward_transfer, forgetting, last_accuracy
@@ -117,14 +118,17 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path):
         folder.claim(config, {"key": "b"})
 
 
-@pytest.mark.parametrize("selection", ["herding", "random"])
+@pytest.mark.parametrize("selection", sorted(SELECTIONS))
 def test_examples_are_ranked_within_their_class(selection):
     labels = np.array([4, 1, 4, 4, 1])
     features = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    ranks = rank_examples(features, labels, selection=selection, seed=[0, 1], values={})
+    options = {"selection": selection, "seed": [0, 1], "values": np.array([0.3, 0.2, 0.1, 0.7, 0.9])}
+    ranks = rank_examples(features, labels, **options)
     assert sorted(ranks[labels == 4].tolist()) == [0, 1, 2]
     assert sorted(ranks[labels == 1].tolist()) == [0, 1]
-    np.testing.assert_array_equal(ranks, rank_examples(features, labels, selection=selection, seed=[0, 1], values={}))
+    np.testing.assert_array_equal(ranks, rank_examples(features, labels, **options))
+    if selection == "loss":
+        assert ranks.tolist() == [1, 1, 2, 0, 0]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -23,7 +23,7 @@ __all__ = ["Backbone"]
 
 
 class Backbone(nn.Module, abc.ABC):
-    """A transformer over one sequence: class token(s), image tokens, text tokens.
+    """A transformer over image tokens, text tokens or both, in one sequence or in two towers.
 
     `embed` runs the frozen part; its result does not change while the backbone is tuned and can be kept. `encode` runs
     the trainable blocks. Tokens may be any subset of the dense sequences, in any order, with true positions.
@@ -128,13 +128,14 @@ class Backbone(nn.Module, abc.ABC):
 
     def token_specs(self) -> dict[str, TokenSpec]:
         """Return how the tokens of this backbone look, by modality."""
-        specs = {
-            "image": TokenSpec(
-                positions=self.grid[0] * self.grid[1], shape=(self.patch, self.patch, 3), codec="patch_jpeg"
-            ),
-            "text": TokenSpec(positions=self.max_text, dtype="int32"),
-        }
-        return {name: specs[name] for name in self._made}
+        specs = {}
+        if "image" in self._made:
+            rows, columns = self.grid
+            shape = (self.patch, self.patch, 3)
+            specs["image"] = TokenSpec(positions=rows * columns, shape=shape, codec="patch_jpeg")
+        if "text" in self._made:
+            specs["text"] = TokenSpec(positions=self.max_text, dtype="int32")
+        return specs
 
     def tokens(self, images: NDArray[np.uint8], texts: Sequence[str]) -> TokenBatch:
         """Cut pictures into patches and texts into tokens; all are kept, special text tokens too.

@@ -19,7 +19,7 @@ class Stream:
     Parameters
     ----------
     prefix : Tensor, shape (B, P, D)
-        Tokens that are always there; the first is the class token.
+        Tokens that are always there; the first is the class token. None (P = 0) in a model without one.
     image : Tensor, shape (B, K, D)
         Image tokens.
     image_keep : Tensor, shape (B, K), bool

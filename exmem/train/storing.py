@@ -1,6 +1,6 @@
 """After a phase: rank the new examples, make exemplars of the best, and store them within the budget."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,40 +20,41 @@ _FIRST_RANKS = 32
 
 
 def rank_examples(
-    features: NDArray[np.floating],
+    features: NDArray[np.floating] | None,
     labels: NDArray[np.int64],
     *,
     selection: str,
     seed: Sequence[int],
-    values: Mapping[str, NDArray[np.floating]],
+    values: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64]:
     """Rank examples within their class.
 
     Parameters
     ----------
-    features : ndarray, shape (N, D), floating
-        Features.
+    features : ndarray, shape (N, D), floating, optional
+        Features; only for a selection that goes by them.
     labels : ndarray, shape (N,), int64
         Classes.
     selection : str
-        A key of `SELECTIONS`.
+        How: a key of `exmem.selection.SELECTIONS`.
     seed : sequence of int
-        Seed of a random order.
-    values : mapping of str to ndarray, shape (N,)
-        What was measured of each example, `loss` and `entropy`, for the selections of these names.
+        Seed of a selection by chance.
+    values : ndarray, shape (N,), floating, optional
+        What was measured of each example, such as its loss; only for a selection that goes by it.
 
     Returns
     -------
     ndarray, shape (N,), int64
         Rank of each example in its class, 0 is best.
     """
-    rule, measured = get_selection(selection), values.get(selection)
+    rule = get_selection(selection)
     ranks = np.empty(len(labels), np.int64)
     rng = np.random.default_rng(list(seed))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        own = None if measured is None else measured[rows]
-        order = rule(len(rows), features=features[rows], values=own, rng=rng)
+        own_features = None if features is None else features[rows]
+        own_values = None if values is None else values[rows]
+        order = rule(len(rows), features=own_features, values=own_values, rng=rng)
         ranks[rows[order]] = np.arange(len(rows))
     return ranks
 

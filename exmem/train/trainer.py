@@ -275,7 +275,7 @@ class Trainer:
             labels,
             selection=self.config.selection,
             seed=[self.config.seed, phase],
-            values=self.learner.difficulty(features, torch.from_numpy(labels)),
+            values=self.learner.difficulty(features, torch.from_numpy(labels)).get(self.config.selection),
         )
         size = self.backbone.picture_size
         candidates = Candidates(self.recipe, self.train, rows, ranks, picture_size=size, advance=advance)

@@ -21,6 +21,7 @@ def test_tokens_of_unknown_value_are_masked_as_the_original_model_does(kind, siz
     model = shaken(MASKED[kind]())
     backbone = Vit(model, image_size=size)
     assert backbone.has_mask_token
+    assert backbone.token_specs()["image"].positions == size[0] * size[1] // 64
     batch = whole(backbone)
     image = batch.tokens["image"]
     unknown = torch.rand(image.keep.shape, generator=torch.Generator().manual_seed(0)) < 0.4
@@ -38,3 +39,16 @@ def test_a_model_without_a_mask_token_says_so():
         shaken(Dinov2Model(Dinov2Config(**sizes, **VISION, use_mask_token=False))), image_size=32
     ).has_mask_token
     assert not Vit(shaken(MAKERS["vit"]()), image_size=32).has_mask_token
+
+
+def test_padding_does_not_leak_where_attention_is_computed_step_by_step():
+    padded, found = None, []
+    for attention in ("sdpa", "eager"):
+        torch.manual_seed(0)
+        model = shaken(MAKERS["vit"]())
+        model.set_attn_implementation(attention)
+        backbone = Vit(model, image_size=32)
+        padded = padded or whole(backbone)
+        padded.tokens["image"].keep[1, 3:] = False
+        found.append(backbone(padded))
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)  # float32, another order of sums
