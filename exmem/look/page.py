@@ -47,6 +47,7 @@ article dl { margin-top: .6rem; font-size: .88rem; }
 """
 _CARD_REM = {0: 22, 1: 22, 2: 24, 3: 34}  # narrower cards where there are fewer pictures
 _WIDE_REM = 44
+_ACROSS = 4
 
 
 def write_page(sheet: Sheet, path: Path) -> None:
@@ -76,7 +77,8 @@ def render_page(sheet: Sheet) -> str:
         The page.
     """
     widest = max((len(card.panels) for card in sheet.cards), default=0)
-    style = _STYLE.replace("WIDTH", str(_CARD_REM.get(widest, _WIDE_REM))).replace("PANELS", str(max(1, widest)))
+    across = max(1, widest if widest <= _ACROSS else -(-widest // 2))  # more pictures fill two lines
+    style = _STYLE.replace("WIDTH", str(_CARD_REM.get(widest, _WIDE_REM))).replace("PANELS", str(across))
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in sheet.notes)
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
