@@ -17,7 +17,7 @@ from exmem.errors import DataError
 from exmem.memory import ExemplarMemory
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
 
-__all__ = ["export_folder", "import_folder"]
+__all__ = ["export_folder", "import_folder", "is_picture"]
 
 _BATCH = 64
 _INLINE = 64  # values that are written into the metadata
@@ -128,12 +128,29 @@ def import_folder(
     return memory
 
 
+def is_picture(spec: TokenSpec) -> bool:
+    """Say whether the tokens of a modality can be drawn: uint8 of shape (h, w), (h, w, 1) or (h, w, 3).
+
+    Parameters
+    ----------
+    spec : TokenSpec
+        The modality.
+
+    Returns
+    -------
+    bool
+        True for a patch or a picture.
+    """
+    shape = tuple(spec.shape)
+    return spec.dtype == "uint8" and (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3}))
+
+
 def _line(root: Path, schema: Schema, slot: int, exemplar: Exemplar) -> dict[str, Any]:
     tokens: dict[str, Any] = {}
     for name, found in exemplar.tokens.items():
         spec = schema.modalities[name]
         tokens[name] = {"positions": found.positions.tolist()}
-        if _is_picture(spec):
+        if is_picture(spec):
             tokens[name]["file"] = f"files/{slot}-{name}.png"
             (root / tokens[name]["file"]).write_bytes(imagecodecs.png_encode(_canvas(spec, found)))
         elif found.values.size <= _INLINE and found.values.dtype.kind in "iub":
@@ -178,11 +195,6 @@ def _tokens(root: Path, spec: TokenSpec, entry: dict[str, Any]) -> TokenSet:
         return TokenSet(positions, np.load(file, allow_pickle=False))
     canvas = np.asarray(imagecodecs.png_decode(file.read_bytes()))
     return TokenSet(positions, _cut(spec, canvas)[positions])
-
-
-def _is_picture(spec: TokenSpec) -> bool:
-    shape = tuple(spec.shape)
-    return spec.dtype == "uint8" and (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3}))
 
 
 def _grid(spec: TokenSpec) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Looking after a store: find damage, drop what is damaged, pack what is left."""
+"""Looking after a store: what takes its bytes, what is damaged; drop that, and pack what is left."""
 
 import dataclasses
 import os
@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exmem.errors import BudgetTooSmallError, StoreExistsError
 from exmem.store import Damage, Place, create_store, encoded_batches, open_store
 
-__all__ = ["CompactReport", "Damage", "RepairReport", "check", "compact", "describe", "repair"]
+__all__ = ["CompactReport", "Damage", "RepairReport", "check", "compact", "describe", "repair", "sizes_by_modality"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +177,36 @@ def compact(path: str | os.PathLike[str], *, threads: int | None = None) -> Comp
     packed.rename(folder)
     shutil.rmtree(old)
     return CompactReport(before, _bytes_of(folder), dict(zip(held, slots, strict=True)))
+
+
+def sizes_by_modality(place: Place, slots: Sequence[int]) -> dict[str, NDArray[np.int64]]:
+    """Say what each modality of some exemplars takes; together they are `ExemplarMemory.sizes`.
+
+    Parameters
+    ----------
+    place : path or zarr store
+        Where the store lies.
+    slots : sequence of int
+        Slots that hold an exemplar.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (B,), int64
+        Bytes by modality, in the order of the slots: payloads, checksums, index entries, rows uncompressed. The entry
+        `extras` is there when the schema has extra fields.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    UnknownSlotError
+        If a slot holds no exemplar.
+    """
+    store = open_store(place, writable=False, durable=False, threads=1)
+    try:
+        return store.sizes_by_part(slots)
+    finally:
+        store.close()
 
 
 def _bytes_of(folder: Path) -> int:

@@ -15,7 +15,7 @@ from exmem import ExemplarMemory
 from tests.tiny import SIDE, write_imagefolder, write_models
 
 OPTIONS = "--first-classes 2 --increments 1 --max-bytes 40kB --tuned-blocks 1 --epochs 2 --batch 8 --lora-rank 2"
-OPTIONS += f" --replay-batch 8 --max-text 8 --image-size {SIDE} --exchange-text 0.5"
+OPTIONS += f" --replay-batch 8 --max-text 8 --image-size {SIDE} --augmentations text_exchange"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_run_killed_and_interrupted_at_random_moments_ends_with_the_same_numbe
     lasted = time.monotonic() - began
     assert whole.returncode == 0, errors
     assert "phase 3 of 3" in told
-    for name in ("metrics.jsonl", "accuracy.png", "exemplars.png"):
+    for name in ("metrics.jsonl", "accuracy.png", "exemplars.png", "exemplars.html"):
         assert str(tmp_path / "whole" / name) in told
     out, rng = tmp_path / "cut", random.Random(0)
     kills = max(2, int(request.config.getoption("--kills")) // 60)

@@ -164,4 +164,5 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path, backbone, data, recipe):
     draw_run(trainer)
     with Image.open(tmp_path / "run" / "accuracy.png") as picture:
         assert min(picture.size) > 400
-    assert (tmp_path / "run" / "exemplars.png").exists() == (recipe == "masked")
+    for name in ("exemplars.png", "exemplars.html"):
+        assert (tmp_path / "run" / name).exists() == (recipe == "masked")

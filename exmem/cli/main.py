@@ -6,6 +6,8 @@ import tyro
 
 from exmem.cli.demo import demo
 from exmem.cli.info import info
+from exmem.cli.score import score
+from exmem.cli.show import show
 from exmem.cli.train import train
 from exmem.cli.upkeep import check, compact, export, import_, repair
 from exmem.errors import ExmemError
@@ -28,6 +30,8 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {
                 "info": info,
+                "show": show,
+                "score": score,
                 "check": check,
                 "repair": repair,
                 "compact": compact,

@@ -105,6 +105,19 @@ class Store:
         rows = self.catalog.rows(slots)
         return self._sizes(rows[:, rows.shape[1] - len(self.layout.sharded) :].T)  # the last columns
 
+    def sizes_by_part(self, slots: Sequence[int]) -> dict[str, NDArray[np.int64]]:
+        """Return the same bytes apart, one entry per modality and one for `extras`, shape (B,), int64 each."""
+        rows, layout = self.catalog.rows(slots), self.layout
+        parts = {}
+        for name in layout.schema.modalities:
+            own = layout.keep[name].row_bytes + (layout.packed[name].row_bytes if name in layout.packed else 0)
+            parts[name] = np.full(len(rows), own, np.int64)
+            if name in layout.sharded:
+                parts[name] += self._with_overhead(rows[:, self.catalog.columns.index(f"{name}.bytes")])
+        if layout.extras:
+            parts["extras"] = np.full(len(rows), sum(field.row_bytes for field in layout.extras.values()), np.int64)
+        return parts
+
     def exemplar_bytes(self, exemplar: Encoded) -> int:
         """Return the bytes an exemplar is accounted with: payloads, checksums, index entries, rows uncompressed."""
         payloads = exemplar.payload_bytes.values()
@@ -156,9 +169,12 @@ class Store:
         self.reader.close()
 
     def _sizes(self, payloads: NDArray[np.int64]) -> NDArray[np.int64]:
-        with_overhead = payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
-        sizes: NDArray[np.int64] = with_overhead.sum(axis=0) + self._row_bytes
+        sizes: NDArray[np.int64] = self._with_overhead(payloads).sum(axis=0) + self._row_bytes
         return sizes
+
+    @staticmethod
+    def _with_overhead(payloads: NDArray[np.int64]) -> NDArray[np.int64]:
+        return payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
 
 
 def create_store(place: Place, root: Root, *, durable: bool, threads: int | None) -> Store:

@@ -54,6 +54,18 @@ class RunFolder:
         """Picture of stored exemplars."""
         return self.path / "exemplars.png"
 
+    @property
+    def page(self) -> Path:
+        """Page of stored exemplars."""
+        return self.path / "exemplars.html"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has claimed the folder; another program's config.json is none."""
+        file = self.path / "config.json"
+        known = self._read_json(file) if file.exists() else None
+        return isinstance(known, dict) and {"config", "data"} <= known.keys()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one process; the lock goes with the process.
@@ -102,24 +114,35 @@ class RunFolder:
             If the folder belongs to another run; the message names what differs.
         """
         file = self.path / "config.json"
-        if not file.exists():
+        if not self.is_run:
             others = sorted(p.name for p in self.path.iterdir() if p.name != ".lock" and not p.name.endswith(".tmp"))
             if others:
                 raise DataError(f"{self.path}: expected an empty folder or a run, found {others[:5]}; choose another")
             self._write_json(file, {"config": config.to_json(), "data": dict(data)})
             return
-        known = self._read_json(file)
-        differences = TrainConfig.from_json(known["config"]).differences(config)
+        there, known = self.described()
+        differences = there.differences(config)
         differences += [
-            f"data {key}: {value!r}, {data.get(key)!r}"
-            for key, value in known["data"].items()
-            if value != data.get(key)
+            f"data {key}: {value!r}, {data.get(key)!r}" for key, value in known.items() if value != data.get(key)
         ]
         if differences:
             raise DataError(
                 f"{self.path} holds a run that differs in {'; '.join(differences)} (there, here); "
                 "use the same settings to continue it, or another folder"
             )
+
+    def described(self) -> tuple[TrainConfig, dict[str, Any]]:
+        """Return what the folder was claimed with.
+
+        Returns
+        -------
+        config : TrainConfig
+            The configuration.
+        data : dict
+            What describes the data.
+        """
+        known = self._read_json(self.path / "config.json")
+        return TrainConfig.from_json(known["config"]), known["data"]
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured, one entry per finished phase."""

@@ -1,0 +1,155 @@
+"""`exmem show`: a sheet of stored exemplars."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from exmem.errors import DataError, StoreNotFoundError
+from exmem.look.drawing import draw_sheet
+from exmem.look.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
+from exmem.look.page import write_page
+from exmem.look.pictures import parse_grid
+from exmem.look.sheet import Sheet
+from exmem.memory import ExemplarMemory
+
+if TYPE_CHECKING:
+    from exmem.train.folder import RunFolder
+
+__all__ = ["show", "write_sheet"]
+
+
+def show(
+    store: Path,
+    /,
+    *,
+    slots: tuple[int, ...] = (),
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = (),
+    out: Path = Path(),
+    data: Path | None = None,
+    scores: bool = True,
+    most: int = 24,
+    grid: str | None = None,
+) -> None:
+    """Show what is stored of exemplars: patches in their places, words, bytes; as a picture and as a page.
+
+    Of a run of the trainer also the originals, the words that were lost, class names and scores.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of any memory, or of a run.
+    slots : tuple of int
+        Exemplars to show.
+    classes : tuple of str
+        Classes to show, by name or number.
+    out : Path
+        A .png file, a .html file, or a folder for both (exemplars.png, exemplars.html).
+    data : Path, optional
+        Folder of the data that a run was trained with: gives the originals.
+    scores : bool
+        Whether the originals are scored again, with the scorer and the last checkpoint of the run.
+    most : int
+        Exemplars shown, at most, where no slots are given: the first of each class, then the second, and so on.
+    grid : str, optional
+        Rows and columns of patches, such as 12x16; as square as can be when left out.
+
+    Raises
+    ------
+    DataError
+        If slots and classes are both given.
+    """
+    console = Console()
+    shape = parse_grid(grid) if grid is not None else None
+    if slots and classes:
+        raise DataError("expected --slots or --class, got both; give one of them")
+    place, run = _find(store)
+    names = tuple(run.described()[1]["classes"]) if run is not None else ()
+    with ExemplarMemory.open(place) as memory:
+        among = slots_of_classes(memory, classes, names) if classes else None
+        chosen = list(dict.fromkeys(slots)) or choose_slots(memory, most=most, among=among)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("Reading exemplars", total=len(chosen))
+
+        def tell(text: str) -> None:
+            progress.update(task, description=text)
+
+        known = _known(run, chosen, data=data, scores=scores, tell=tell)
+        tell("Reading exemplars")
+        sheet = exemplar_sheet(place, chosen, known=known, grid=shape, advance=lambda n: progress.advance(task, n))
+        tell("Drawing")
+        paths = write_sheet(sheet, out, name="exemplars")
+    for path in paths:
+        console.print(f"Exemplars: {path}", highlight=False, soft_wrap=True)
+
+
+def write_sheet(sheet: Sheet, out: Path, *, name: str) -> list[Path]:
+    """Write a sheet as a picture, a page, or both.
+
+    Parameters
+    ----------
+    sheet : Sheet
+        What to show.
+    out : Path
+        A .png file, a .html file, or a folder for both.
+    name : str
+        Name of the files in a folder, without ending.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    writers: dict[str, Callable[[Sheet, Path], None]] = {".png": draw_sheet, ".html": write_page}
+    paths = [out] if out.suffix in writers else [out / f"{name}{ending}" for ending in writers]
+    try:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            writers[path.suffix](sheet, path)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error}; choose another place with --out") from error
+    return paths
+
+
+def _find(store: Path) -> "tuple[Path, RunFolder | None]":
+    # Where the memory lies, and the run that it belongs to.
+    path = store.expanduser().absolute()
+    for folder in (path, path.parent) if path.name == "memory" else (path,):
+        if not (folder / "config.json").exists():  # then there is no run, and no torch is needed
+            continue
+        from exmem.train.folder import RunFolder
+
+        run = RunFolder(folder)
+        if run.is_run and not (run.memory / "zarr.json").exists():
+            raise StoreNotFoundError(f"{folder}: this run has no memory, or none yet")
+        if run.is_run:
+            return run.memory, run
+    return path, None
+
+
+def _known(
+    run: "RunFolder | None",
+    slots: list[int],
+    *,
+    data: Path | None,
+    scores: bool,
+    tell: Callable[[str], None],
+) -> Known:
+    if run is None:
+        why = "Only what is stored is shown: this memory belongs to no run, so originals, words and scores are unknown."
+        return Known(notes=[why])
+    import transformers
+
+    from exmem.train.looking import look_into_run
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    return look_into_run(run, slots, data=data, scores=scores, progress=tell)
