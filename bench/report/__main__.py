@@ -1,6 +1,7 @@
 """`python -m bench.report OUT` measures everything and writes the tables; it goes on where it was stopped.
 
-`--part probe` and `--part trained` measure a part; `--tables` only writes what was measured so far.
+`--part probe` and `--part trained` measure a part, `--part gallery` draws what the recipes make of the same pictures;
+`--tables` only writes what was measured so far.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.report import trained
 from bench.report.rows import PROBE, TRAINED
 from bench.report.tables import write_report
-from bench.report.work import PROBE_DATA, TRAINED_DATA, probe_rows, start, trained_cells
+from bench.report.work import PROBE_DATA, TRAINED_DATA, draw, probe_rows, start, trained_cells
 from exmem.data import build_stickers, dinov2_small, minilm
 
 
@@ -41,7 +42,7 @@ def entries(file: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--part", choices=["probe", "trained"])
+    parser.add_argument("--part", choices=["probe", "trained", "gallery"])
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--tables", action="store_true")
     given = parser.parse_args()
@@ -68,6 +69,9 @@ def main() -> None:
             ]
             build_stickers(TRAINED_DATA, progress=console.print)
             measure(trained_cells, ([cell] for cell in cells), files["trained"], out=out)
+        if given.part in {None, "gallery"}:
+            start(out)
+            draw(out / "gallery.png")
     write_report({name: entries(file) for name, file in files.items()}, out)
 
 

@@ -7,7 +7,7 @@ from exmem.train.config import TrainConfig
 
 BASE: dict[str, Any] = {
     "first_classes": 4,
-    "increments": (4,),
+    "increments": (3,),
     "image_size": 112,
     "tuned_blocks": 1,
     "score_layers": (-3,),

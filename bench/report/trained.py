@@ -14,7 +14,7 @@ from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
 from exmem.train.trainer import Trainer
 
-BUDGETS = (75_000, 225_000)
+BUDGETS = (50_000, 150_000)
 SEEDS = (0, 1, 2)
 MODALITIES = ("image", "both")
 

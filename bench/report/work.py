@@ -6,12 +6,13 @@ from typing import Any
 import torch
 
 from bench.report import probe, trained
+from bench.report.gallery import draw_gallery
 from bench.report.rows import Row
 from exmem.backbones import Joint
 from exmem.data import StickersConfig, build_stickers, dinov2_small, load_imagefolder, minilm
 
 PROBE_DATA = StickersConfig(num_classes=22, max_train=70, max_test=25)  # that of the demo
-TRAINED_DATA = StickersConfig(num_classes=12, max_train=40, max_test=20)
+TRAINED_DATA = StickersConfig(num_classes=10, max_train=32, max_test=20)
 
 _state: dict[str, Any] = {}
 
@@ -22,11 +23,15 @@ def start(out: Path) -> None:
     _state["weights"] = dinov2_small(), minilm()
 
 
+def draw(path: Path) -> None:
+    backbone = Joint.from_pretrained(*_state["weights"], image_size=112, trainable_blocks=1)
+    draw_gallery(backbone, load_imagefolder(build_stickers(PROBE_DATA))[0], path)
+
+
 def probe_rows(rows: list[Row]) -> list[dict[str, Any]]:
     if "probe" not in _state:
         backbone = Joint.from_pretrained(*_state["weights"], image_size=112, trainable_blocks=1)
-        data = load_imagefolder(build_stickers(PROBE_DATA))
-        _state["probe"] = probe.Probe(backbone, *data)
+        _state["probe"] = probe.Probe(backbone, *load_imagefolder(build_stickers(PROBE_DATA)))
     return [entry for row in rows for entry in _state["probe"].run(row)]
 
 
