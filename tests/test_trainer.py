@@ -65,9 +65,11 @@ RUNS = {
         "new_stored_form": 0.5,
         "test_stored_form": True,
     },
+    "class_mean": {"cache_features": False, "fill": "class_mean"},
     "none": {"recipe": "none"},
 }
 CUTS = [(run, step) for run in ("cached", "live", "mixed") for step in ("_train", "_store", "_measure")]
+CUTS += [("class_mean", "_train")]
 
 
 @pytest.mark.parametrize(("run", "where"), [*CUTS, ("none", "_train"), ("none", "_learnt_means"), ("none", "_measure")])

@@ -51,7 +51,7 @@ def class_means(batches: Iterable[TensorBatch]) -> Mapping[int, Tensor]:
     Parameters
     ----------
     batches : iterable of TensorBatch
-        All exemplars of a memory.
+        All exemplars of a memory; batches without `image` say nothing.
 
     Returns
     -------
@@ -60,6 +60,8 @@ def class_means(batches: Iterable[TensorBatch]) -> Mapping[int, Tensor]:
     """
     sums: dict[int, Tensor] = {}
     for batch in batches:
+        if "image" not in batch.tokens:
+            continue
         totals = torch.cat(colour_sums(batch.tokens["image"]), 1)
         for label, total in zip(batch.labels.tolist(), totals, strict=True):
             sums[label] = sums.get(label, 0) + total
