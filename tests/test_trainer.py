@@ -97,6 +97,27 @@ def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, backbone, d
         np.testing.assert_array_equal(one.labels, two.labels)
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"selection": "best"}, "selection: unknown 'best'; choose one of"),
+        ({"sampler": "best"}, "sampler: unknown 'best'; choose one of"),
+        ({"augmentations": ("flip", "blur")}, "augmentations: unknown 'blur'; choose one of"),
+        ({"recipe": "none", "scorer": "best"}, "scorer: unknown 'best'; choose one of"),
+        ({"fill": "mask_token"}, "Joint has no mask token"),
+    ],
+)
+def test_what_is_needed_after_the_first_phase_is_checked_before_it(tmp_path, backbone, data, options, why):
+    with pytest.raises(SchemaError, match=why):
+        start(tmp_path / "run", backbone, data, **options)
+
+
+@pytest.mark.parametrize("options", [{"fill": "thumbnail", "thumbnail": 8}, {"recipe": "text", "fill": "class_mean"}])
+def test_random_masks_go_with_every_recipe_and_fill(tmp_path, backbone, data, options):
+    trainer = start(tmp_path / "run", backbone, data, new_stored_form=0.5, new_masks="random", **options)
+    assert len(trainer.run(Console(quiet=True))) == 3
+
+
 def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path, backbone, data):
     start(tmp_path / "run", backbone, data, recipe="none").run(Console(quiet=True))
     with pytest.raises(DataError, match=r"epochs: 1, 2"):
