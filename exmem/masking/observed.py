@@ -240,7 +240,9 @@ def observe(
     taps = model.attention_taps()
     wrong = [layer for layer in layers or () if not -len(taps) <= layer < len(taps)]
     if wrong:
-        raise SchemaError(f"layers {wrong} do not exist: the model has {len(taps)} layers")
+        raise SchemaError(
+            f"layers {wrong} do not exist: the model has {len(taps)}; choose from {-len(taps)}..{len(taps) - 1}"
+        )
     chosen = sorted({layer % len(taps) for layer in (range(len(taps)) if layers is None else layers)})
     listened = {layer: taps[layer] for layer in sorted({*chosen, len(taps) - 1})}
     with capture(listened, parts, gradient=gradient) as captured:
