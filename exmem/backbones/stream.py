@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from exmem.augment.base import random_subset, uniform
+from exmem.augment.base import random_subset
 
 __all__ = ["Stream"]
 
@@ -104,9 +104,9 @@ class Stream:
         Stream
             The stream with fewer image tokens, which keep their order.
         """
+        chosen = torch.rand(len(self), generator=generator) < probability
         counts = self.image_keep.sum(1)
-        chosen = uniform(len(self), generator=generator, device=counts.device) < probability
-        dropped = (counts * ratio).round().long().minimum(counts - 1).clamp(min=0) * chosen
+        dropped = (counts * ratio).round().long().minimum(counts - 1).clamp(min=0) * chosen.to(counts.device)
         keep = random_subset(self.image_keep, counts - dropped, generator=generator)
         order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, : _length(keep.sort(1, descending=True).values)]
         rows = torch.arange(len(self), device=keep.device)[:, None]
