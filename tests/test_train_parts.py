@@ -76,6 +76,9 @@ def test_a_configuration_survives_json_and_refuses_unknown_keys():
         {"recipe": "x"},
         {"scale_factors": (1, 0)},
         {"scale_factors": ()},
+        {"keep_ratio": 0.0},
+        {"keep_mass": 1.5},
+        {"text_threshold": -1.0},
     ],
 )
 def test_a_value_out_of_range_is_named(wrong):

@@ -105,6 +105,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, backbone, d
         ({"augmentations": ("flip", "blur")}, "augmentations: unknown 'blur'; choose one of"),
         ({"recipe": "none", "scorer": "best"}, "scorer: unknown 'best'; choose one of"),
         ({"fill": "mask_token"}, "Joint has no mask token"),
+        ({"score_layers": (2,)}, r"layers \[2\] do not exist: the model has 2; choose from -2..1"),
+        ({"keep_rule": "top_k"}, "keep_patches must be at most 16"),
     ],
 )
 def test_what_is_needed_after_the_first_phase_is_checked_before_it(tmp_path, backbone, data, options, why):

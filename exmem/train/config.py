@@ -72,9 +72,9 @@ class TrainConfig:
     keep_patches : int
         Patches kept by top_k.
     keep_ratio : float
-        Share of the patches kept by keep_ratio, and by random masks of new examples, 0..1.
+        Share of the patches kept by keep_ratio, and by random masks of new examples, above 0 and at most 1.
     keep_mass : float
-        Share of the score kept by cumulative, 0..1.
+        Share of the score kept by cumulative, above 0 and at most 1.
     scale_factors : tuple of int
         Scales of foveated and rate_aware: the side of a patch is divided by these, finest first.
     scale_shares : tuple of float
@@ -222,11 +222,11 @@ class TrainConfig:
                 raise SchemaError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not self.increments or min(self.increments) < 1:
             raise SchemaError(f"increments must be numbers of 1 or more, got {self.increments}")
-        for name in ("lr", "temperature", "lora_alpha"):
+        for name in ("keep_mass", "keep_ratio", "lr", "temperature", "lora_alpha"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise SchemaError(f"{name} must be above 0, got {value}")
-        for name in ("weight_decay", "distill_weight"):
+        for name in ("distill_weight", "text_threshold", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise SchemaError(f"{name} must be 0 or more, got {value}")

@@ -18,6 +18,7 @@ from exmem.masking import (
     get_scorer,
     get_text_rule,
 )
+from exmem.masking.observed import chosen_layers
 from exmem.recipes import (
     FoveatedPicture,
     FoveatedTokens,
@@ -87,7 +88,7 @@ def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | 
         return WholePicture(backbone, size=size, codec=codec, text=config.text_rule != "none")
     if config.fill == "mask_token" and not backbone.has_mask_token:
         raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has no mask token here; choose another fill")
-    masking = _masking(config, backbone, _scorer(config, objective))
+    masking = _masking(config, backbone, _scorer(config, backbone, objective))
     scales = [max(1, round(backbone.patch / factor)) for factor in config.scale_factors]
     if config.recipe == "foveated":
         return FoveatedTokens(masking, scales=scales, shares=config.scale_shares, quality=config.quality)
@@ -185,6 +186,10 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
     }
     text_rule = get_text_rule(config.text_rule, **texts.get(config.text_rule, {}))
     spec = backbone.token_specs()["image"]
+    if config.keep_rule == "top_k" and config.keep_patches > spec.positions:
+        raise SchemaError(
+            f"keep_patches must be at most {spec.positions}, the patches of a picture, got {config.keep_patches}"
+        )
     codec = {"id": "patch_jpeg", "quality": config.quality}
     measures = config.keep_rule == "fit_bytes"
     return Masking(
@@ -196,7 +201,7 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
     )
 
 
-def _scorer(config: TrainConfig, objective: Objective | None) -> Scorer:
+def _scorer(config: TrainConfig, backbone: Backbone, objective: Objective | None) -> Scorer:
     layered = {"layers": config.score_layers}
     options: dict[str, dict[str, Any]] = {
         "attention_value_norm": layered,
@@ -206,4 +211,7 @@ def _scorer(config: TrainConfig, objective: Objective | None) -> Scorer:
         "grad_attention": {"objective": objective},
         "random": {"seed": config.seed},
     }
-    return get_scorer(config.scorer, **options.get(config.scorer, {}))
+    own = options.get(config.scorer, {})
+    if "layers" in own:
+        chosen_layers(own["layers"], len(backbone.attention_taps()))  # refused here, not after the first phase
+    return get_scorer(config.scorer, **own)
