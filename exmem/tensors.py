@@ -148,6 +148,21 @@ class TensorBatch:
             {name: torch.from_numpy(values) for name, values in batch.extras.items()},
         )
 
+    def with_tokens(self, changed: Mapping[str, TokenTensors]) -> "TensorBatch":
+        """Return the batch with some modalities replaced or added.
+
+        Parameters
+        ----------
+        changed : mapping of str to TokenTensors
+            New tokens by modality.
+
+        Returns
+        -------
+        TensorBatch
+            The new tokens; labels, extras and all other modalities are the same.
+        """
+        return dataclasses.replace(self, tokens={**self.tokens, **changed})
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TensorBatch":
         """Return the same batch on another device.
 

@@ -74,11 +74,33 @@ def test_a_configuration_survives_json_and_refuses_unknown_keys():
         {"qualities": (0, 50)},
         {"quality": 0},
         {"recipe": "x"},
+        {"scale_factors": (1, 0)},
+        {"scale_factors": ()},
+        {"keep_ratio": 0.0},
+        {"keep_mass": 1.5},
+        {"text_threshold": -1.0},
     ],
 )
 def test_a_value_out_of_range_is_named(wrong):
     with pytest.raises(SchemaError, match=next(iter(wrong))):
         TrainConfig(**({"first_classes": 3, "increments": (1,)} | wrong))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"recipe": "none", "new_stored_form": 0.5}, "stores nothing"),
+        ({"recipe": "none", "test_stored_form": True}, "stores nothing"),
+        ({"recipe": "text", "text_rule": "none"}, "nothing to store"),
+        ({"recipe": "half_jpeg", "fill": "thumbnail"}, "needs recipe 'masked'"),
+        ({"scorer": "grad_attention", "new_stored_form": 0.5}, "knows nothing of new classes"),
+        ({"scorer": "grad_attention", "test_stored_form": True}, "tell their labels"),
+        ({"fill": "class_mean", "test_stored_form": True}, "show their labels"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, why):
+    with pytest.raises(SchemaError, match=why):
+        TrainConfig(first_classes=3, increments=(1,), **options)
 
 
 def test_a_run_folder_keeps_metrics_notes_and_the_last_two_checkpoints(tmp_path):

@@ -65,9 +65,11 @@ RUNS = {
         "new_stored_form": 0.5,
         "test_stored_form": True,
     },
+    "class_mean": {"cache_features": False, "fill": "class_mean"},
     "none": {"recipe": "none"},
 }
 CUTS = [(run, step) for run in ("cached", "live", "mixed") for step in ("_train", "_store", "_measure")]
+CUTS += [("class_mean", "_train")]
 
 
 @pytest.mark.parametrize(("run", "where"), [*CUTS, ("none", "_train"), ("none", "_learnt_means"), ("none", "_measure")])
@@ -93,6 +95,29 @@ def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, backbone, d
         one, two = (ExemplarMemory.open(tmp_path / name / "memory") for name in ("whole", "cut"))
         np.testing.assert_array_equal(one.slots, two.slots)
         np.testing.assert_array_equal(one.labels, two.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"selection": "best"}, "selection: unknown 'best'; choose one of"),
+        ({"sampler": "best"}, "sampler: unknown 'best'; choose one of"),
+        ({"augmentations": ("flip", "blur")}, "augmentations: unknown 'blur'; choose one of"),
+        ({"recipe": "none", "scorer": "best"}, "scorer: unknown 'best'; choose one of"),
+        ({"fill": "mask_token"}, "Joint has no mask token"),
+        ({"score_layers": (2,)}, r"layers \[2\] do not exist: the model has 2; choose from -2..1"),
+        ({"keep_rule": "top_k"}, "keep_patches must be at most 16"),
+    ],
+)
+def test_what_is_needed_after_the_first_phase_is_checked_before_it(tmp_path, backbone, data, options, why):
+    with pytest.raises(SchemaError, match=why):
+        start(tmp_path / "run", backbone, data, **options)
+
+
+@pytest.mark.parametrize("options", [{"fill": "thumbnail", "thumbnail": 8}, {"recipe": "text", "fill": "class_mean"}])
+def test_random_masks_go_with_every_recipe_and_fill(tmp_path, backbone, data, options):
+    trainer = start(tmp_path / "run", backbone, data, new_stored_form=0.5, new_masks="random", **options)
+    assert len(trainer.run(Console(quiet=True))) == 3
 
 
 def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path, backbone, data):

@@ -1,7 +1,5 @@
 """The contract of an augmentation, and what several of them need."""
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -17,7 +15,6 @@ __all__ = [
     "packed",
     "random_subset",
     "uniform",
-    "with_tokens",
 ]
 
 
@@ -131,21 +128,3 @@ def packed(tokens: TokenTensors) -> TokenTensors:
     lost = ~keep.reshape(*keep.shape, *[1] * (values.ndim - 2))
     unknown = None if tokens.unknown is None else tokens.unknown[rows, order] & keep
     return TokenTensors(values.masked_fill(lost, 0), tokens.positions[rows, order].masked_fill(~keep, 0), keep, unknown)
-
-
-def with_tokens(batch: TensorBatch, changed: Mapping[str, TokenTensors]) -> TensorBatch:
-    """Return a batch with some modalities replaced.
-
-    Parameters
-    ----------
-    batch : TensorBatch
-        A batch.
-    changed : mapping of str to TokenTensors
-        New tokens by modality.
-
-    Returns
-    -------
-    TensorBatch
-        The new tokens; labels, extras and all other modalities are the same.
-    """
-    return dataclasses.replace(batch, tokens={**batch.tokens, **changed})

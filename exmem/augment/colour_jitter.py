@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, is_picture, uniform, with_tokens
+from exmem.augment.base import check_share, is_picture, uniform
 from exmem.tensors import TensorBatch, TokenTensors
 
 __all__ = ["ColourJitter"]
@@ -71,7 +71,7 @@ class ColourJitter:
         factors = 1 + reach * (2 * uniform(len(batch), 3, generator=generator, device=device) - 1)
         grey = _mean_grey(pictures)
         changed = {name: _jittered(tokens, factors, grey, chosen) for name, tokens in pictures.items()}
-        return with_tokens(batch, changed)
+        return batch.with_tokens(changed)
 
 
 def _jittered(tokens: TokenTensors, factors: Tensor, grey: Tensor, chosen: Tensor) -> TokenTensors:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, is_picture, packed, uniform, with_tokens
+from exmem.augment.base import check_share, is_picture, packed, uniform
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors
 
@@ -73,7 +73,7 @@ class Flip:
             )
         chosen = uniform(len(batch), generator=generator, device=batch.labels.device) < self.probability
         changed = {name: _flipped(tokens, name, self.grids[name], chosen) for name, tokens in pictures.items()}
-        return with_tokens(batch, changed)
+        return batch.with_tokens(changed)
 
 
 def _flipped(tokens: TokenTensors, name: str, grid: tuple[int, int], chosen: Tensor) -> TokenTensors:

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from exmem.augment.base import check_share, with_tokens
+from exmem.augment.base import check_share
 from exmem.augment.partners import class_partners
 from exmem.tensors import TensorBatch
 
@@ -53,4 +53,4 @@ class ImageExchange:
         if not images:
             return batch
         rows = class_partners(batch.labels, probability=self.probability, generator=generator)
-        return with_tokens(batch, {name: tokens.select(rows) for name, tokens in images.items()})
+        return batch.with_tokens({name: tokens.select(rows) for name, tokens in images.items()})

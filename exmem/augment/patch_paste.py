@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, packed, random_subset, with_tokens
+from exmem.augment.base import check_share, packed, random_subset
 from exmem.augment.partners import class_partners
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors
@@ -82,7 +82,7 @@ class PatchPaste:
             torch.cat([own.keep, pasted], 1),
             unknown,
         )
-        return with_tokens(batch, {self.modality: packed(both)})
+        return batch.with_tokens({self.modality: packed(both)})
 
 
 def _is_held(tokens: TokenTensors, positions: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from exmem.augment.base import check_share, with_tokens
+from exmem.augment.base import check_share
 from exmem.augment.partners import class_partners
 from exmem.tensors import TensorBatch
 
@@ -52,4 +52,4 @@ class TextExchange:
         if "text" not in batch.tokens:
             return batch
         rows = class_partners(batch.labels, probability=self.probability, generator=generator)
-        return with_tokens(batch, {"text": batch.tokens["text"].select(rows)})
+        return batch.with_tokens({"text": batch.tokens["text"].select(rows)})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, packed, random_subset, uniform, with_tokens
+from exmem.augment.base import check_share, packed, random_subset, uniform
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors
 
@@ -69,7 +69,7 @@ class TokenDropout:
                 tokens = batch.tokens[name]
                 lost = self._lost(tokens, is_text=name == "text", generator=generator) & chosen[:, None]
                 changed[name] = packed(dataclasses.replace(tokens, keep=tokens.keep & ~lost))
-        return with_tokens(batch, changed)
+        return batch.with_tokens(changed)
 
     def _lost(self, tokens: TokenTensors, *, is_text: bool, generator: torch.Generator) -> Tensor:
         candidates = tokens.keep

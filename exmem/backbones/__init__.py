@@ -8,7 +8,7 @@ from exmem.backbones.base import Backbone
 from exmem.backbones.bert import Bert
 from exmem.backbones.clip import Clip
 from exmem.backbones.joint import Joint
-from exmem.backbones.patches import patchify, unpatchify
+from exmem.backbones.patches import patchify
 from exmem.backbones.siglip import Siglip
 from exmem.backbones.stream import Stream
 from exmem.backbones.vilt import Vilt
@@ -27,7 +27,6 @@ __all__ = [
     "Vit",
     "load_backbone",
     "patchify",
-    "unpatchify",
 ]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {

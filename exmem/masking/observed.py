@@ -15,7 +15,7 @@ from exmem.masking.base import ScorableModel, ScoreMaps
 from exmem.masking.dense import dense_lengths, place, place_pairs, valid_tokens
 from exmem.tensors import TensorBatch
 
-__all__ = ["Observed", "carry_down", "check_layers", "observe"]
+__all__ = ["Observed", "carry_down", "check_layers", "chosen_layers", "observe"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,15 +238,38 @@ def observe(
         If the model lacks a layer.
     """
     taps = model.attention_taps()
-    wrong = [layer for layer in layers or () if not -len(taps) <= layer < len(taps)]
-    if wrong:
-        raise SchemaError(f"layers {wrong} do not exist: the model has {len(taps)} layers")
-    chosen = sorted({layer % len(taps) for layer in (range(len(taps)) if layers is None else layers)})
+    chosen = chosen_layers(layers, len(taps))
     listened = {layer: taps[layer] for layer in sorted({*chosen, len(taps) - 1})}
     with capture(listened, parts, gradient=gradient) as captured:
         stream = model.embed(batch, gradient=gradient)
         features = model.encode(stream)
     return Observed(model, batch, stream, features, chosen, captured)
+
+
+def chosen_layers(layers: Sequence[int] | None, number: int) -> list[int]:
+    """Return chosen layers of a model, counted from 0.
+
+    Parameters
+    ----------
+    layers : sequence of int or None
+        Chosen layers; negative ones count from the last. None for all.
+    number : int
+        Layers of the model.
+
+    Returns
+    -------
+    list of int
+        First to last, none twice.
+
+    Raises
+    ------
+    SchemaError
+        If the model lacks a layer.
+    """
+    wrong = [layer for layer in layers or () if not -number <= layer < number]
+    if wrong:
+        raise SchemaError(f"layers {wrong} do not exist: the model has {number}; choose from {-number}..{number - 1}")
+    return sorted({layer % number for layer in (range(number) if layers is None else layers)})
 
 
 def check_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -108,8 +108,7 @@ def restored_picture(batch: TensorBatch, backbone: Backbone) -> TensorBatch:
     """
     size = (backbone.grid[0] * backbone.patch, backbone.grid[1] * backbone.patch)
     pictures = upsampled(batch.tokens["image"].values, size)[:, 0]
-    tokens = {**batch.tokens, "image": TokenTensors.dense(patches_of(pictures, backbone.patch))}
-    return TensorBatch(tokens, batch.labels, batch.extras)
+    return batch.with_tokens({"image": TokenTensors.dense(patches_of(pictures, backbone.patch))})
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

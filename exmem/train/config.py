@@ -57,21 +57,24 @@ class TrainConfig:
     qualities : tuple of int
         JPEG qualities that rate_aware chooses from.
     exemplar_bytes : int
-        Payload bytes of an exemplar, for rate_aware and the keep rule fit_bytes.
+        Payload bytes of an exemplar, text included, for rate_aware; payload bytes of the kept patches alone, at the
+        backbone's own patch size, for the keep rule fit_bytes.
     scorer : str
-        What gives tokens an importance: cls_attention, attention_rollout, attention_value_norm, grad_attention,
-        cls_diverse, cim_box, centre or random.
+        What gives tokens an importance in the recipes that mask (masked, foveated, foveated_picture, rate_aware):
+        cls_attention, attention_rollout, attention_value_norm, grad_attention, cls_diverse, cim_box, centre or random.
+        grad_attention explains the true class.
     score_layers : tuple of int
         Layers that the scorer looks at; negative ones count from the last. attention_rollout and grad_attention take
-        all, whatever is given here.
+        all, centre and random none, whatever is given here.
     keep_rule : str
-        mean_threshold (the paper's), keep_ratio, top_k, cumulative or fit_bytes.
+        Which patches the recipes that mask keep (at the finest scale): mean_threshold (the paper's), keep_ratio, top_k,
+        cumulative or fit_bytes. In rate_aware it decides for the text rule only, which asks what the image lost.
     keep_patches : int
         Patches kept by top_k.
     keep_ratio : float
-        Share of the patches kept by keep_ratio, and by random masks of new examples, 0..1.
+        Share of the patches kept by keep_ratio, and by random masks of new examples, above 0 and at most 1.
     keep_mass : float
-        Share of the score kept by cumulative, 0..1.
+        Share of the score kept by cumulative, above 0 and at most 1.
     scale_factors : tuple of int
         Scales of foveated and rate_aware: the side of a patch is divided by these, finest first.
     scale_shares : tuple of float
@@ -82,20 +85,24 @@ class TrainConfig:
     thumbnail : int
         Side of the thumbnail that masked stores besides when the fill is thumbnail.
     text_rule : str
-        lost_patches (the paper's), all, or none: exemplars without text. Recipes that do not mask know all and none.
+        lost_patches (the paper's), all, or none: exemplars without text. Recipes that do not mask lose no patches, so
+        lost_patches stores their whole text, as all does.
     text_direction : {"text_to_image", "image_to_text", "both"}
         Which attention between words and lost patches lost_patches looks at.
     text_threshold : float
         Its threshold in multiples of the mean; 1 is our reading of the paper.
     fill : str
-        What becomes of dropped patches at replay: drop, zero, mean, class_mean, thumbnail or mask_token.
+        What becomes of dropped patches at replay: drop, zero, mean, class_mean, thumbnail (recipe masked only) or
+        mask_token (backbones that have one; that of the packaged DINOv2-S was not published and is zeros). Whole
+        pictures and foveated_picture drop none.
     selection : str
         Which examples become exemplars: herding, closest_to_mean, k_centre, random, reservoir, loss or entropy.
     selection_form : {"full", "stored"}
         Whether they are ranked by the features of the full example or of what would be stored of it.
     augmentations : tuple of str
         What replayed exemplars go through, in order: text_exchange, image_exchange, patch_paste, token_dropout, flip,
-        colour_jitter. All but text_exchange and token_dropout need exemplars to be embedded anew at each step.
+        colour_jitter. All but text_exchange and token_dropout need exemplars to be embedded anew at each step. One that
+        finds nothing to change, such as patch_paste where no patch was dropped, leaves exemplars as they are.
     augment_probability : float
         Chance of each exemplar for each augmentation, 0..1.
     drop_ratio : float
@@ -149,7 +156,7 @@ class TrainConfig:
     Raises
     ------
     SchemaError
-        If a value is out of range.
+        If a value is out of range, or options do not go together.
     """
 
     first_classes: int
@@ -215,26 +222,54 @@ class TrainConfig:
                 raise SchemaError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not self.increments or min(self.increments) < 1:
             raise SchemaError(f"increments must be numbers of 1 or more, got {self.increments}")
-        for name in ("lr", "temperature", "lora_alpha"):
+        for name in ("keep_mass", "keep_ratio", "lr", "temperature", "lora_alpha"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise SchemaError(f"{name} must be above 0, got {value}")
-        for name in ("weight_decay", "distill_weight"):
+        for name in ("distill_weight", "text_threshold", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise SchemaError(f"{name} must be 0 or more, got {value}")
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise SchemaError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if min(self.scale_factors, default=0) < 1:
+            raise SchemaError(f"scale_factors must be numbers of 1 or more, got {self.scale_factors}")
+        wrong = [quality for quality in (self.quality, *self.qualities) if not 1 <= quality <= 100]
+        if wrong:
+            raise SchemaError(f"quality and qualities must be in 1..100, got {wrong}")
+        parse_bytes(self.max_bytes)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        stored_form = self.new_stored_form > 0 or self.test_stored_form
+        if self.recipe == "none" and stored_form:
+            raise SchemaError(
+                "recipe 'none' stores nothing, so no example has a stored form; leave new_stored_form and "
+                "test_stored_form out or choose another recipe"
+            )
+        if self.recipe == "text" and self.text_rule == "none":
+            raise SchemaError("recipe 'text' and text_rule 'none' leave nothing to store; change one of them")
+        if self.fill == "thumbnail" and self.recipe != "masked":
+            raise SchemaError(
+                "fill 'thumbnail' needs recipe 'masked', the only one that stores a thumbnail, got "
+                f"{self.recipe!r}; choose another fill or recipe"
+            )
         if self.scorer == "grad_attention" and self.new_stored_form and self.new_masks == "scores":
             raise SchemaError(
                 "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
                 "new_masks='random' or another scorer with new_stored_form"
             )
-        wrong = [quality for quality in (self.quality, *self.qualities) if not 1 <= quality <= 100]
-        if wrong:
-            raise SchemaError(f"quality and qualities must be in 1..100, got {wrong}")
-        parse_bytes(self.max_bytes)
+        if self.scorer == "grad_attention" and self.test_stored_form:
+            raise SchemaError(
+                "grad_attention explains the true class, so the masks of test examples would tell their labels; use "
+                "another scorer with test_stored_form"
+            )
+        if self.fill == "class_mean" and self.test_stored_form:
+            raise SchemaError(
+                "class_mean fills with the mean colour of the true class, so test examples would show their labels; "
+                "use another fill with test_stored_form"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""

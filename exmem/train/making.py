@@ -1,13 +1,24 @@
 """The parts that a configuration names: recipe, fill and augmentations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exmem.augment import Compose, get_augmentation
+from exmem.augment import AUGMENTATIONS, Compose, get_augmentation
 from exmem.backbones import Backbone
 from exmem.codecs import get_codec
 from exmem.errors import SchemaError
-from exmem.masking import Objective, RandomScores, Scorer, get_keep_rule, get_scorer, get_text_rule
+from exmem.masking import (
+    KEEP_RULES,
+    SCORERS,
+    TEXT_RULES,
+    Objective,
+    RandomScores,
+    Scorer,
+    get_keep_rule,
+    get_scorer,
+    get_text_rule,
+)
+from exmem.masking.observed import chosen_layers
 from exmem.recipes import (
     FoveatedPicture,
     FoveatedTokens,
@@ -18,12 +29,22 @@ from exmem.recipes import (
     TextOnly,
     WholePicture,
 )
+from exmem.replay import FILLS, SAMPLERS
+from exmem.selection import SELECTIONS
 from exmem.train.config import TrainConfig
 
 __all__ = ["ON_STREAMS", "make_augmentation", "make_random_masks", "make_recipe"]
 
 ON_STREAMS = frozenset({"text_exchange", "token_dropout"})  # augmentations that hidden states can go through
 
+_REGISTRIES: dict[str, Mapping[str, object]] = {
+    "fill": FILLS,
+    "keep_rule": KEEP_RULES,
+    "sampler": SAMPLERS,
+    "scorer": SCORERS,
+    "selection": SELECTIONS,
+    "text_rule": TEXT_RULES,
+}
 _PARTS = {"jpeg": 1, "half_jpeg": 2, "third_jpeg": 3, "quarter_jpeg": 4}  # of the side of a whole picture
 
 
@@ -47,8 +68,10 @@ def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | 
     Raises
     ------
     SchemaError
-        If an option does not go with the recipe or the backbone.
+        If a part that the configuration names is unknown, in the recipe or elsewhere, or an option does not go with the
+        recipe or the backbone.
     """
+    _check_names(config)
     if config.recipe == "none":
         return None
     if config.recipe == "text":
@@ -60,10 +83,12 @@ def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | 
     if config.recipe in {*_PARTS, "raw"}:
         part = _PARTS.get(config.recipe, 1)
         codec = "raw" if config.recipe == "raw" else jpeg
-        return WholePicture(
-            backbone, size=(round(height / part), round(width / part)), codec=codec, text=_whole_text(config)
-        )
-    masking = _masking(config, backbone, _scorer(config, objective))
+        size = (round(height / part), round(width / part))
+        # No patch is lost, so lost_patches has no reason to drop a word.
+        return WholePicture(backbone, size=size, codec=codec, text=config.text_rule != "none")
+    if config.fill == "mask_token" and not backbone.has_mask_token:
+        raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has no mask token here; choose another fill")
+    masking = _masking(config, backbone, _scorer(config, backbone, objective))
     scales = [max(1, round(backbone.patch / factor)) for factor in config.scale_factors]
     if config.recipe == "foveated":
         return FoveatedTokens(masking, scales=scales, shares=config.scale_shares, quality=config.quality)
@@ -72,8 +97,7 @@ def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | 
         return FoveatedPicture(masking, size=size, coarse=config.coarse, quality=config.quality)
     if config.recipe == "rate_aware":
         return RateAware(masking, scales=scales, qualities=config.qualities, max_bytes=config.exemplar_bytes)
-    thumbnail = config.thumbnail if config.fill == "thumbnail" else 0
-    return MaskedTokens(masking, quality=config.quality, thumbnail=thumbnail)
+    return _masked_tokens(config, masking)
 
 
 def make_random_masks(config: TrainConfig, backbone: Backbone) -> MaskedTokens:
@@ -90,10 +114,17 @@ def make_random_masks(config: TrainConfig, backbone: Backbone) -> MaskedTokens:
     -------
     MaskedTokens
         A recipe that stores nothing.
+
+    Raises
+    ------
+    SchemaError
+        If the backbone sees no pictures.
     """
+    if "image" not in backbone.token_specs():
+        raise SchemaError("new_masks 'random' masks patches, and this learner sees none; use new_masks 'scores'")
     rule = get_keep_rule("keep_ratio", ratio=config.keep_ratio)
     masking = Masking(backbone, scorer=RandomScores(seed=config.seed), keep_rule=rule, text_rule=get_text_rule("all"))
-    return MaskedTokens(masking, quality=config.quality)
+    return _masked_tokens(config, masking)
 
 
 def make_augmentation(config: TrainConfig, backbone: Backbone, modalities: Sequence[str]) -> Compose:
@@ -124,10 +155,18 @@ def make_augmentation(config: TrainConfig, backbone: Backbone, modalities: Seque
     )
 
 
-def _whole_text(config: TrainConfig) -> bool:
-    if config.text_rule not in {"all", "none", "lost_patches"}:
-        get_text_rule(config.text_rule)
-    return config.text_rule != "none"  # a whole picture has lost no patches, so its text stays whole
+def _check_names(config: TrainConfig) -> None:
+    # Some are looked up only after the first phase: too late to learn that one is unknown.
+    named = [(field, getattr(config, field), known) for field, known in _REGISTRIES.items()]
+    named += [("augmentations", name, AUGMENTATIONS) for name in config.augmentations]
+    for field, name, known in named:
+        if name not in known:
+            raise SchemaError(f"{field}: unknown {name!r}; choose one of {sorted(known)}")
+
+
+def _masked_tokens(config: TrainConfig, masking: Masking) -> MaskedTokens:
+    thumbnail = config.thumbnail if config.fill == "thumbnail" else 0
+    return MaskedTokens(masking, quality=config.quality, thumbnail=thumbnail)
 
 
 def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking:
@@ -147,6 +186,10 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
     }
     text_rule = get_text_rule(config.text_rule, **texts.get(config.text_rule, {}))
     spec = backbone.token_specs()["image"]
+    if config.keep_rule == "top_k" and config.keep_patches > spec.positions:
+        raise SchemaError(
+            f"keep_patches must be at most {spec.positions}, the patches of a picture, got {config.keep_patches}"
+        )
     codec = {"id": "patch_jpeg", "quality": config.quality}
     measures = config.keep_rule == "fit_bytes"
     return Masking(
@@ -158,7 +201,7 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
     )
 
 
-def _scorer(config: TrainConfig, objective: Objective | None) -> Scorer:
+def _scorer(config: TrainConfig, backbone: Backbone, objective: Objective | None) -> Scorer:
     layered = {"layers": config.score_layers}
     options: dict[str, dict[str, Any]] = {
         "attention_value_norm": layered,
@@ -168,4 +211,7 @@ def _scorer(config: TrainConfig, objective: Objective | None) -> Scorer:
         "grad_attention": {"objective": objective},
         "random": {"seed": config.seed},
     }
-    return get_scorer(config.scorer, **options.get(config.scorer, {}))
+    own = options.get(config.scorer, {})
+    if "layers" in own:
+        chosen_layers(own["layers"], len(backbone.attention_taps()))  # refused here, not after the first phase
+    return get_scorer(config.scorer, **own)

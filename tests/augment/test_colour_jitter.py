@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from exmem.augment import ColourJitter
-from exmem.backbones import unpatchify
+from exmem.backbones import patchify
 from exmem.tensors import TensorBatch, TokenTensors
 from tests.augment.cases import batch, generator
 
@@ -50,8 +50,8 @@ def test_all_scales_of_an_exemplar_change_alike():
     given = batch([2, 3], [0, 1], whole=True)
     found = ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4)(given, generator=generator(1)).tokens
     whole = found["whole"].values[:, 0].numpy()
-    np.testing.assert_array_equal(unpatchify(found["image"].values.numpy(), (4, 8)), whole)
-    np.testing.assert_array_equal(unpatchify(found["coarse"].values.numpy(), (2, 4)), whole)
+    np.testing.assert_array_equal(found["image"].values.numpy(), patchify(whole, 8))
+    np.testing.assert_array_equal(found["coarse"].values.numpy(), patchify(whole, 16))
     before = given.tokens["whole"].values[:, 0].numpy()
     assert all((whole[row] != before[row]).mean() > 0.5 for row in (0, 1))
 

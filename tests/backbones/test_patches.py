@@ -1,16 +1,19 @@
-"""Pictures as patches and back."""
+"""Pictures as patches."""
 
 import numpy as np
 import pytest
 
-from exmem.backbones import patchify, unpatchify
+from exmem.backbones import patchify
 from exmem.errors import InvalidExemplarError
 from tests.exemplars import photographs
 
 
-def test_patches_go_together_again():
+def test_patches_follow_each_other_row_by_row():
     pictures = np.stack([photo[:32, :48] for photo in photographs()])
-    np.testing.assert_array_equal(unpatchify(patchify(pictures, 8), (4, 6)), pictures)
-    np.testing.assert_array_equal(patchify(pictures, 8)[0, 7], pictures[0, 8:16, 8:16])
+    patches = patchify(pictures, 8)
+    assert patches.shape == (len(pictures), 24, 8, 8, 3)
+    for place in range(24):
+        top, left = 8 * (place // 6), 8 * (place % 6)
+        np.testing.assert_array_equal(patches[:, place], pictures[:, top : top + 8, left : left + 8])
     with pytest.raises(InvalidExemplarError, match="multiples of 5"):
         patchify(pictures, 5)

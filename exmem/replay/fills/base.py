@@ -11,7 +11,7 @@ from torch import Tensor
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors
 
-__all__ = ["Fill", "FillContext", "check_patches", "colour_sums", "filled", "with_image"]
+__all__ = ["Fill", "FillContext", "check_patches", "colour_sums", "filled"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,24 +93,6 @@ def filled(tokens: TokenTensors, background: Tensor) -> TokenTensors:
     unknown = torch.zeros_like(dense.keep)
     unknown[rows, positions] = tokens.unknown[rows, places]
     return dataclasses.replace(dense, unknown=unknown)
-
-
-def with_image(batch: TensorBatch, image: TokenTensors) -> TensorBatch:
-    """Return a batch with another image.
-
-    Parameters
-    ----------
-    batch : TensorBatch
-        A batch.
-    image : TokenTensors
-        Its new tokens of `image`.
-
-    Returns
-    -------
-    TensorBatch
-        Everything else is the same.
-    """
-    return dataclasses.replace(batch, tokens={**batch.tokens, "image": image})
 
 
 def check_patches(tokens: TokenTensors) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from exmem.errors import SchemaError
-from exmem.replay.fills.base import FillContext, colour_sums, with_image
+from exmem.replay.fills.base import FillContext, colour_sums
 from exmem.replay.fills.mean import over_colour
 from exmem.tensors import TensorBatch
 
@@ -42,7 +42,7 @@ def fill_class_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
     if missing:
         raise SchemaError(f"fill 'class_mean' knows no mean colour of the classes {missing}; compute class_means first")
     colours = torch.stack([means[label] for label in labels]).to(image.values.device)
-    return with_image(batch, over_colour(image, colours, context.length))
+    return batch.with_tokens({"image": over_colour(image, colours, context.length)})
 
 
 def class_means(batches: Iterable[TensorBatch]) -> Mapping[int, Tensor]:
@@ -51,7 +51,7 @@ def class_means(batches: Iterable[TensorBatch]) -> Mapping[int, Tensor]:
     Parameters
     ----------
     batches : iterable of TensorBatch
-        All exemplars of a memory.
+        All exemplars of a memory; batches without `image` say nothing.
 
     Returns
     -------
@@ -60,6 +60,8 @@ def class_means(batches: Iterable[TensorBatch]) -> Mapping[int, Tensor]:
     """
     sums: dict[int, Tensor] = {}
     for batch in batches:
+        if "image" not in batch.tokens:
+            continue
         totals = torch.cat(colour_sums(batch.tokens["image"]), 1)
         for label, total in zip(batch.labels.tolist(), totals, strict=True):
             sums[label] = sums.get(label, 0) + total

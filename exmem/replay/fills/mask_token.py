@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from exmem.replay.fills.base import FillContext, with_image
+from exmem.replay.fills.base import FillContext
 from exmem.replay.fills.zero import fill_zero
 from exmem.tensors import TensorBatch
 
@@ -35,4 +35,4 @@ def fill_mask_token(batch: TensorBatch, context: FillContext) -> TensorBatch:
     unknown[rows, stored.positions[rows, places]] = False
     if dense.unknown is not None:
         unknown |= dense.unknown
-    return with_image(batch, dataclasses.replace(dense, unknown=unknown))
+    return batch.with_tokens({"image": dataclasses.replace(dense, unknown=unknown)})

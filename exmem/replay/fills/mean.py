@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from exmem.replay.fills.base import FillContext, check_patches, colour_sums, filled, with_image
+from exmem.replay.fills.base import FillContext, check_patches, colour_sums, filled
 from exmem.tensors import TensorBatch, TokenTensors
 
 __all__ = ["fill_mean", "over_colour"]
@@ -32,7 +32,7 @@ def fill_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
     if image is None:
         return batch
     sums, pixels = colour_sums(image)
-    return with_image(batch, over_colour(image, sums / pixels.clamp(min=1), context.length))
+    return batch.with_tokens({"image": over_colour(image, sums / pixels.clamp(min=1), context.length)})
 
 
 def over_colour(image: TokenTensors, colours: Tensor, length: int) -> TokenTensors:

@@ -1,6 +1,6 @@
 """Dropped tokens become black."""
 
-from exmem.replay.fills.base import FillContext, filled, with_image
+from exmem.replay.fills.base import FillContext, filled
 from exmem.tensors import TensorBatch
 
 __all__ = ["fill_zero"]
@@ -25,4 +25,4 @@ def fill_zero(batch: TensorBatch, context: FillContext) -> TensorBatch:
     if image is None:
         return batch
     black = image.values.new_zeros(len(batch), context.length, *image.values.shape[2:])
-    return with_image(batch, filled(image, black))
+    return batch.with_tokens({"image": filled(image, black)})
