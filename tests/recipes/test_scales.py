@@ -7,6 +7,7 @@ import torch
 from exmem.backbones import patchify
 from exmem.errors import SchemaError
 from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
+from exmem.recipes.whole import resized
 from exmem.replay import patches_of, upsampled
 from exmem.tensors import TokenTensors
 from tests.recipes.cases import assert_packed, pictures
@@ -83,14 +84,9 @@ def test_one_colour_at_all_scales_is_that_colour_exactly(grey):
 def test_one_scale_alone_is_the_picture_scaled_up(side):
     picture = pictures((8, 12), 1)[0]
     found = compose_scales([(side, cut(picture, side))], GRID, PATCH)
-    small = torch.from_numpy(_small(picture, side))
+    small = torch.from_numpy(resized(picture, (GRID[0] * side, GRID[1] * side)).copy())
     assert torch.equal(found.values, patches_of(upsampled(small[None, None], (8, 12))[:, 0], PATCH))
     assert found.positions.tolist() == [[*range(6)]]
-
-
-def _small(picture, side):
-    tiles = patches_at(picture, GRID, side).reshape(*GRID, side, side, 3)
-    return np.ascontiguousarray(tiles.transpose(0, 2, 1, 3, 4)).reshape(GRID[0] * side, GRID[1] * side, 3)
 
 
 def test_everything_at_the_finest_scale_is_the_picture_itself():
