@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from exmem import ExtraSpec, PaddedTokens, Schema, TokenBatch, TokenSet, TokenSpec
+from exmem import Exemplar, ExemplarMemory, ExtraSpec, PaddedTokens, Schema, TokenBatch, TokenSet, TokenSpec
 from exmem.errors import InvalidExemplarError, SchemaError
+from tests.exemplars import exemplar, schema
 
 
 @pytest.mark.parametrize(
@@ -95,3 +96,56 @@ def test_batch_entries_must_agree_on_the_number_of_exemplars():
     tokens = PaddedTokens(np.zeros((2, 1)), np.zeros((2, 1), int), np.ones((2, 1), bool))
     with pytest.raises(InvalidExemplarError, match="expected 3 exemplars"):
         TokenBatch({"text": tokens}, np.zeros(3, int))
+
+
+def test_token_sets_are_padded_to_the_longest():
+    found = PaddedTokens.of(
+        [
+            TokenSet([1, 3, 8], np.array([10, 30, 80], np.int32)),
+            TokenSet([], np.zeros(0, np.int32)),
+            TokenSet([5], np.array([50], np.int32)),
+        ]
+    )
+    assert found.positions.tolist() == [[1, 3, 8], [0, 0, 0], [5, 0, 0]]
+    assert found.values.tolist() == [[10, 30, 80], [0, 0, 0], [50, 0, 0]]
+    assert found.keep.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    assert found.values.dtype == np.int32
+    nothing = PaddedTokens.of([TokenSet([], np.zeros((0, 2, 2), np.uint8))] * 2)
+    assert nothing.values.shape == (2, 0, 2, 2)
+
+
+def test_token_sets_of_several_kinds_make_no_batch():
+    with pytest.raises(InvalidExemplarError, match=r"got \['int32 of shape \(\)', 'uint8 of shape \(2,\)'\]"):
+        PaddedTokens.of([TokenSet([0], np.zeros(1, np.int32)), TokenSet([0], np.zeros((1, 2), np.uint8))])
+    with pytest.raises(InvalidExemplarError, match=r"got \['float32 of shape \(\)', 'float64 of shape \(\)'\]"):
+        PaddedTokens.of([TokenSet([0], np.zeros(1, np.float32)), TokenSet([0], np.zeros(1))])
+    with pytest.raises(InvalidExemplarError, match=r"got \[\]"):
+        PaddedTokens.of([])
+
+
+def test_exemplars_become_the_batch_that_a_memory_returns_of_them(tmp_path):
+    exemplars = [exemplar(seed, label=seed, priority=-seed, kept=kept) for seed, kept in enumerate([3, 16, 0, 7])]
+    with ExemplarMemory.create(tmp_path / "m", schema=schema("raw"), max_bytes="1MB", durable=False) as memory:
+        slots = memory.add(exemplars).slots
+        memory.commit()
+        expected = memory.read(slots)
+    found = TokenBatch.of(exemplars)
+    assert found.tokens.keys() == expected.tokens.keys()
+    for name, tokens in expected.tokens.items():
+        for part in ("values", "positions", "keep"):
+            np.testing.assert_array_equal(getattr(found.tokens[name], part), getattr(tokens, part), strict=True)
+    np.testing.assert_array_equal(found.labels, expected.labels, strict=True)
+    np.testing.assert_array_equal(found.priorities, expected.priorities, strict=True)
+    for name, values in expected.extras.items():
+        np.testing.assert_array_equal(found.extras[name], values, strict=True)
+
+
+def test_exemplars_of_several_schemas_make_no_batch():
+    one = TokenSet([0], np.zeros(1))
+    for wrong in (
+        [],
+        [Exemplar({"image": one}, label=0), Exemplar({"text": one}, label=0)],
+        [Exemplar({"image": one}, label=0), Exemplar({"image": one}, label=0, extras={"task": 1})],
+    ):
+        with pytest.raises(InvalidExemplarError, match=f"same modalities and extra fields, got {len(wrong)}"):
+            TokenBatch.of(wrong)

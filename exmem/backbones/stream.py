@@ -108,13 +108,15 @@ class Stream:
         counts = self.image_keep.sum(1)
         dropped = (counts * ratio).round().long().minimum(counts - 1).clamp(min=0) * chosen.to(counts.device)
         keep = random_subset(self.image_keep, counts - dropped, generator=generator)
-        order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, : _length(keep.sort(1, descending=True).values)]
+        longest = max(keep.sum(1).tolist(), default=0)
+        order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
         rows = torch.arange(len(self), device=keep.device)[:, None]
+        kept = keep[rows, order]
         return dataclasses.replace(
             self,
             image=self.image[rows, order],
-            image_keep=keep[rows, order],
-            image_positions=self.image_positions[rows, order],
+            image_keep=kept,
+            image_positions=self.image_positions[rows, order].masked_fill(~kept, 0),
         )
 
     @classmethod

@@ -67,7 +67,7 @@ class ClsDiverse:
         keys, layout = seen.captured[seen.last].state("key").float().cpu().numpy(), seen.layout(seen.last)
         scores = dict(maps.scores)
         for name, part in (("image", layout.image), ("text", layout.text)):
-            if part is not None:
+            if part is not None and name in scores:  # a restricted model has places for what it is not given
                 dense = place(keys[:, part], batch.tokens.get(name), scores[name].shape[1])
                 scores[name] = diverse_gains(scores[name], dense, maps.valid[name])
         return dataclasses.replace(maps, scores=scores)

@@ -29,6 +29,10 @@ class _Choice(NamedTuple):
     level: NDArray[np.int64]  # of each patch: 0 dropped, then the scales
     words: NDArray[np.bool_]
 
+    @property
+    def keeps_any(self) -> bool:
+        return bool(self.level.any() or self.words.any())
+
 
 class RateAware:
     """For each exemplar the patches, scales, words and JPEG quality that keep the most score within its bytes.
@@ -37,7 +41,9 @@ class RateAware:
     that of its mean colour. So smooth patches, whose mean colour says it all, are dropped first. A word keeps its share
     of the text's score. Both modalities compete for the same bytes, weighted; since a word costs two to four bytes and
     a patch ten times that, text comes first. The budget is spent by a Lagrangian sweep for each quality (`allocate`),
-    on sizes that were measured by encoding, and the result is measured again. (A rule of ours.)
+    on sizes that were measured by encoding, and the result is measured again. Where that leaves nothing, the one token
+    that is worth most of those that fit is kept; so an exemplar is empty only when no single token fits. (A rule of
+    ours.)
 
     Parameters
     ----------
@@ -48,14 +54,14 @@ class RateAware:
     qualities : sequence of int
         JPEG qualities to choose from.
     max_bytes : int
-        Payload bytes of an exemplar, text included.
+        Bytes of an exemplar: the payloads of its patches, and 4 for each text token (before texts are compressed).
     text_weight : float
-        What the whole text is worth beside the whole picture, which is worth 1.
+        What the whole text is worth beside the whole picture, which is worth 1; 0 or more.
 
     Raises
     ------
     SchemaError
-        If scales, qualities or bytes are out of range.
+        If scales, qualities, bytes or weight are out of range.
     """
 
     passes = 1
@@ -75,6 +81,8 @@ class RateAware:
             raise SchemaError(f"expected one or more different qualities, got {list(qualities)}")
         if max_bytes < 1:
             raise SchemaError(f"max_bytes of an exemplar must be 1 or more, got {max_bytes}")
+        if not 0 <= text_weight < np.inf:
+            raise SchemaError(f"text_weight must be 0 or more, got {text_weight}")
         self.masking, self.scales, self.qualities = masking, tuple(scales), tuple(qualities)
         self.max_bytes, self.text_weight = max_bytes, text_weight
         self._codecs: dict[tuple[int, int], PayloadCodec] = {
@@ -154,7 +162,7 @@ class RateAware:
         words = self.text_weight * _shares(masked.maps.scores["text"][row], there) if len(there) else np.zeros(0)
         quality, best = max(
             ((quality, self._choose(quality, patches, full, weights, words)) for quality in self.qualities),
-            key=lambda found: found[1].value,
+            key=lambda found: (found[1].value, found[1].keeps_any),
         )
         found = {}
         for scale, other in self._codecs:
@@ -173,7 +181,7 @@ class RateAware:
         weights: NDArray[np.float64],
         words: NDArray[np.float64],
     ) -> _Choice:
-        """Return the best that fits at one quality; dropping everything but the best word or patch when little does."""
+        """Return the best that fits at one quality."""
         codecs = [self._codecs[scale, quality] for scale in self.scales]
         fidelity = [_fidelity(codec, patches[scale], full) for scale, codec in zip(self.scales, codecs, strict=True)]
         values = np.stack([np.zeros(len(full)), *(weights * own for own in fidelity)], 1)
@@ -202,7 +210,10 @@ class RateAware:
             else:
                 high = budget
             budget = (low + high) / 2
-        return best or self._measured(np.zeros(len(values), np.int64), values, patches, codecs, len(full))
+        if best is None or not best.keeps_any:
+            choice = _best_alone(values, sizes, np.concatenate([weights, words]), self.max_bytes)
+            best = self._measured(choice, values, patches, codecs, len(full))
+        return best
 
     def _measured(
         self,
@@ -218,6 +229,19 @@ class RateAware:
             nbytes += len(codec.encode(patches[scale][level == index]))
         value = float(values[np.arange(len(values)), choice].sum())
         return _Choice(value, nbytes, level, words)
+
+
+def _best_alone(
+    values: NDArray[np.float64], sizes: NDArray[np.float64], scores: NDArray[np.float64], max_bytes: int
+) -> NDArray[np.int64]:
+    """Choose the one option that is worth most of those that fit; nothing where none fits."""
+    choice = np.zeros(len(values), np.int64)
+    fitting = np.argwhere((sizes > 0) & (sizes <= max_bytes) & (scores[:, None] > 0))
+    if len(fitting):
+        # Where nothing is worth anything, as in a picture of one colour: the best score, at the fewest bytes.
+        item, option = max(map(tuple, fitting.tolist()), key=lambda at: (values[at], scores[at[0]], -sizes[at]))
+        choice[item] = option
+    return choice
 
 
 def _shares(scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float64]:

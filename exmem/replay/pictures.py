@@ -58,5 +58,6 @@ def patches_of(pictures: Tensor, patch: int) -> Tensor:
     count, height, width, channels = pictures.shape
     if height % patch or width % patch:
         raise InvalidExemplarError(f"expected sides that are multiples of {patch}, got {height} x {width}")
-    tiles = pictures.reshape(count, height // patch, patch, width // patch, patch, channels)
-    return tiles.transpose(2, 3).reshape(count, -1, patch, patch, channels)
+    rows, columns = height // patch, width // patch
+    tiles = pictures.reshape(count, rows, patch, columns, patch, channels)
+    return tiles.transpose(2, 3).reshape(count, rows * columns, patch, patch, channels)

@@ -200,7 +200,15 @@ class PaddedTokens:
         -------
         PaddedTokens
             One row each.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If there is none, or their values do not look the same.
         """
+        looks = sorted({f"{own.values.dtype} of shape {own.values.shape[1:]}" for own in sets})
+        if len(looks) != 1:
+            raise InvalidExemplarError(f"expected token sets with values of one shape and dtype, got {looks}")
         counts = np.array([len(own.positions) for own in sets])
         keep = np.arange(counts.max())[None] < counts[:, None]
         values = np.zeros((*keep.shape, *sets[0].values.shape[1:]), sets[0].values.dtype)

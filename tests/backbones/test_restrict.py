@@ -1,0 +1,69 @@
+"""A backbone that is told to see one modality only."""
+
+import pytest
+import torch
+
+from exmem.backbones import BACKBONES
+from exmem.errors import SchemaError
+from exmem.masking import SCORERS, get_scorer
+from exmem.tensors import TensorBatch
+from tests.backbones.models import WIDTH, load, whole
+
+BOTH = ["clip", "joint", "siglip", "vilt"]
+
+
+def part_of(backbone, name):
+    """The part of a feature that is about a modality."""
+    size = backbone.feature_dim
+    width = WIDTH if size == 3 * WIDTH else size // 2  # image and text stand last; a class token before them
+    return torch.arange(size).split(width)[("image", "text").index(name) - 2]
+
+
+@pytest.mark.parametrize("kept", ["image", "text"])
+@pytest.mark.parametrize("kind", BOTH)
+def test_it_makes_tokens_of_that_modality_only_and_features_of_the_other_are_zeros(kind, kept, written):
+    backbone = load(kind, written[kind])
+    both, other = whole(backbone), {"image": "text", "text": "image"}[kept]
+    size = backbone.feature_dim
+    backbone.restrict(kept)
+    assert [*backbone.token_specs()] == [kept]
+    batch = whole(backbone)
+    assert [*batch.tokens] == [kept]
+    assert torch.equal(batch.tokens[kept].values, both.tokens[kept].values)
+    found = backbone(batch)
+    assert found.shape == (2, size)
+    assert not found[:, part_of(backbone, other)].any()
+    assert found[:, part_of(backbone, kept)].abs().max() > 0.01
+    torch.testing.assert_close(found, backbone(TensorBatch({kept: both.tokens[kept]}, both.labels)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_it_can_be_undone(kind, written):
+    backbone = load(kind, written[kind])
+    expected = backbone(whole(backbone))
+    backbone.restrict("text")
+    backbone.restrict("image", "text")
+    torch.testing.assert_close(backbone(whole(backbone)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),  # two towers have attention to images only
+    [*((kind, "image") for kind in BOTH), ("joint", "text"), ("vilt", "text")],
+)
+@pytest.mark.parametrize("scorer", sorted(SCORERS))
+def test_every_scorer_scores_what_is_left(scorer, kind, kept, written):
+    backbone = load(kind, written[kind])
+    backbone.restrict(kept)
+    maps = get_scorer(scorer)(backbone, whole(backbone))
+    assert [*maps.scores] == [*maps.valid] == [kept]
+    assert maps.valid[kept].any()
+    assert maps.text_to_image is None
+
+
+@pytest.mark.parametrize("kind", sorted(BACKBONES))
+def test_what_it_cannot_see_is_refused_and_what_it_sees_is_listed(kind, written):
+    backbone = load(kind, written[kind])
+    for wrong in ((), ("audio",), ("image", "audio"), *([("image",)] if kind == "bert" else [])):
+        with pytest.raises(SchemaError, match=rf"sees \['{backbone.modalities[0]}'"):
+            backbone.restrict(*wrong)
+    assert {*backbone.token_specs()} == {*backbone.modalities}
