@@ -102,6 +102,11 @@ PROBE: tuple[Row, ...] = (
     Row("rate-aware", "700 B, scales 14/7/4, q30 or q60", {"recipe": "rate_aware", "exemplar_bytes": 700}),
     Row(
         "rate-aware",
+        "700 B, scales 14/7/4, q30 or q60, mean fill",
+        {"recipe": "rate_aware", "exemplar_bytes": 700, "fill": "mean"},
+    ),
+    Row(
+        "rate-aware",
         "500 B, scales 7/4, q30",
         {"recipe": "rate_aware", "exemplar_bytes": 500} | {"scale_factors": (2, 4), "qualities": (30,)},
     ),

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from exmem.codecs import PayloadCodec, get_codec
 from exmem.errors import SchemaError
@@ -14,6 +13,7 @@ from exmem.recipes.base import exemplars_of
 from exmem.recipes.foveated import scale_name
 from exmem.recipes.masking import Masked, Masking
 from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
+from exmem.recipes.whole import resized
 from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
 
@@ -38,17 +38,17 @@ class RateAware:
     """For each exemplar the patches, scales, words and JPEG quality that keep the most score within its bytes.
 
     A patch that is stored keeps its share of the score times how well it is rendered: 1 minus its squared error over
-    that of its mean colour. So smooth patches, whose mean colour says it all, are dropped first. A word keeps its share
-    of the text's score. Both modalities compete for the same bytes, weighted; since a word costs two to four bytes and
-    a patch ten times that, text comes first. The budget is spent by a Lagrangian sweep for each quality (`allocate`),
-    on sizes that were measured by encoding, and the result is measured again. Where that leaves nothing, the one token
-    that is worth most of those that fit is kept; so an exemplar is empty only when no single token fits. (A rule of
-    ours.)
+    that of the mean colour of the picture. So patches that differ little from that colour are dropped first. A word
+    that the text rule lets through, special tokens among them, keeps its share of the text's score. Both modalities
+    compete for the same bytes, weighted; since a word costs two to four bytes and a patch ten times that, text comes
+    first. The budget is spent by a Lagrangian sweep for each quality (`allocate`), on sizes that were measured by
+    encoding, and the result is measured again. Where that leaves nothing, the one token that is worth most of those
+    that fit is kept; so an exemplar is empty only when no single token fits. (A rule of ours.)
 
     Parameters
     ----------
     masking : Masking
-        Its scorer is used; its keep rule is not.
+        Its scorer and text rule are used; its keep rule only says what the text rule takes for lost.
     scales : sequence of int
         Sides of a stored patch in pixels, finest first.
     qualities : sequence of int
@@ -254,11 +254,10 @@ def _shares(scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np
 
 
 def _fidelity(codec: PayloadCodec, patches: NDArray[np.uint8], full: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return how much of the variation of each patch is left after a scale and its codec, 0..1."""
-    stored, side = codec.decode(codec.encode(patches)), full.shape[1]
-    shown = [np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC)) for patch in stored]
-    error = ((np.stack(shown).astype(np.float64) - full) ** 2).sum((1, 2, 3))
-    variation = ((full - full.mean((1, 2), keepdims=True)) ** 2).sum((1, 2, 3))
+    """Return how much of what tells each patch from the mean colour is left after a scale and its codec, 0..1."""
+    shown = np.stack([resized(patch, full.shape[1:3]) for patch in codec.decode(codec.encode(patches))])
+    error = ((shown.astype(np.float64) - full) ** 2).sum((1, 2, 3))
+    variation = ((full - full.mean((0, 1, 2))) ** 2).sum((1, 2, 3))
     left = 1 - np.divide(error, variation, out=np.ones_like(error), where=variation > 0)
     clipped: NDArray[np.float64] = np.clip(left, 0, 1)
     return clipped
