@@ -125,7 +125,6 @@ TRAINED: tuple[Row, ...] = (
     Row("recipes", "half, q30", HALF),
     Row("recipes", "quarter, q75", whole("quarter_jpeg", 75)),
     Row("recipes", "masked, q30", MASKED, stored_test=True),
-    Row("recipes", "random mask, q30", MASKED | {"scorer": "random"}),
     Row("recipes", "picture in place, coarse 4, q30", WINDOW),
     Row("masked training", "masked, new by scores 0.5", MASKED | {"new_stored_form": 0.5}, stored_test=True),
     Row(
@@ -134,7 +133,6 @@ TRAINED: tuple[Row, ...] = (
         MASKED | {"new_stored_form": 0.5, "new_masks": "random"},
         stored_test=True,
     ),
-    Row("fills", "masked, thumbnail", MASKED | {"fill": "thumbnail"}),
     Row("augmentations", "half, token_dropout", HALF | {"augmentations": ("token_dropout",)}),
     Row("augmentations", "half, text_exchange", HALF | {"augmentations": ("text_exchange",)}),
     Row("augmentations", "half, flip + colour_jitter", HALF | {"augmentations": ("flip", "colour_jitter")}),

@@ -12,7 +12,7 @@ from exmem.backbones import Joint
 from exmem.data import StickersConfig, build_stickers, dinov2_small, load_imagefolder, minilm
 
 PROBE_DATA = StickersConfig(num_classes=22, max_train=70, max_test=25)  # that of the demo
-TRAINED_DATA = StickersConfig(num_classes=10, max_train=32, max_test=20)
+TRAINED_DATA = StickersConfig(num_classes=10, max_train=26, max_test=20)
 
 _state: dict[str, Any] = {}
 

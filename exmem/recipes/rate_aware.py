@@ -37,10 +37,11 @@ class _Choice(NamedTuple):
 class RateAware:
     """For each exemplar the patches, scales, words and JPEG quality that keep the most score within its bytes.
 
-    A patch that is stored keeps its share of the score times how well it is rendered: 1 minus its squared error over
-    that of the mean colour of the picture. So patches that differ little from that colour are dropped first. A word
+    A patch that is stored keeps its share of the score times how well it is rendered: how much smaller its squared
+    error is than that of the mean colour of the picture, over the latter and one grey level of noise. So patches that
+    differ little from that colour are dropped first. A word
     that the text rule lets through, special tokens among them, keeps its share of the text's score. Both modalities
-    compete for the same bytes, weighted; since a word costs two to four bytes and a patch ten times that, text comes
+    compete for the same bytes, weighted; since a word costs four bytes and most patches more, most of the text comes
     first. The budget is spent by a Lagrangian sweep for each quality (`allocate`), on sizes that were measured by
     encoding, and the result is measured again. Where that leaves nothing, the one token that is worth most of those
     that fit is kept; so an exemplar is empty only when no single token fits. (A rule of ours.)
@@ -258,6 +259,5 @@ def _fidelity(codec: PayloadCodec, patches: NDArray[np.uint8], full: NDArray[np.
     shown = np.stack([resized(patch, full.shape[1:3]) for patch in codec.decode(codec.encode(patches))])
     error = ((shown.astype(np.float64) - full) ** 2).sum((1, 2, 3))
     variation = ((full - full.mean((0, 1, 2))) ** 2).sum((1, 2, 3))
-    left = 1 - np.divide(error, variation, out=np.ones_like(error), where=variation > 0)
-    clipped: NDArray[np.float64] = np.clip(left, 0, 1)
-    return clipped
+    left: NDArray[np.float64] = np.maximum(variation - error, 0) / (variation + full[0].size)  # one level of noise
+    return left

@@ -26,7 +26,7 @@ RECIPES = {
     "foveated, a part dropped": {"recipe": "foveated", "scale_factors": (1, 4), "scale_shares": (0.5,)},
     "foveated, all coarse": {"recipe": "foveated", "scale_factors": (2, 4), "scale_shares": (1.0,)},
     "foveated_picture": {},
-    "rate_aware": {"exemplar_bytes": 200},
+    "rate_aware": {"exemplar_bytes": 120},
     "jpeg": {},
     "half_jpeg": {},
     "third_jpeg": {},
