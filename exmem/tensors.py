@@ -8,7 +8,7 @@ from torch import Tensor
 
 from exmem.tokens import PaddedTokens, TokenBatch
 
-__all__ = ["TensorBatch", "TokenTensors"]
+__all__ = ["TensorBatch", "TokenTensors", "packed", "random_subset", "uniform"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,3 +191,69 @@ class TensorBatch:
             self.labels.pin_memory(),
             {name: values.pin_memory() for name, values in self.extras.items()},
         )
+
+
+def packed(tokens: TokenTensors) -> TokenTensors:
+    """Sort the kept tokens of each row by position, with padding behind, as wide as the longest row.
+
+    Parameters
+    ----------
+    tokens : TokenTensors
+        Tokens in any order; values and positions where `keep` is False may be anything.
+
+    Returns
+    -------
+    TokenTensors
+        The kept tokens, in the form in which a memory returns and takes them.
+    """
+    width = max(tokens.keep.sum(1).tolist(), default=0)
+    last = torch.iinfo(tokens.positions.dtype).max
+    order = tokens.positions.masked_fill(~tokens.keep, last).argsort(1)[:, :width]
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    keep = tokens.keep[rows, order]
+    values = tokens.values[rows, order]
+    lost = ~keep.reshape(*keep.shape, *[1] * (values.ndim - 2))
+    unknown = None if tokens.unknown is None else tokens.unknown[rows, order] & keep
+    return TokenTensors(values.masked_fill(lost, 0), tokens.positions[rows, order].masked_fill(~keep, 0), keep, unknown)
+
+
+def random_subset(candidates: Tensor, counts: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Choose some candidates of each row at random.
+
+    Parameters
+    ----------
+    candidates : Tensor, shape (B, K), bool
+        True where a token may be chosen.
+    counts : Tensor, shape (B,), int64
+        How many; all candidates of a row that has fewer.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor, shape (B, K), bool
+        True where a token was chosen.
+    """
+    draws = uniform(*candidates.shape, generator=generator, device=candidates.device)
+    ranks = draws.masked_fill(~candidates, 2.0).argsort(1).argsort(1)  # candidates come first
+    return candidates & (ranks < counts[:, None])
+
+
+def uniform(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw numbers where the generator is, and return them where they are needed.
+
+    Parameters
+    ----------
+    *shape : int
+        Shape.
+    generator : torch.Generator
+        Source of randomness.
+    device : torch.device
+        Where the numbers are needed.
+
+    Returns
+    -------
+    Tensor, float32
+        Numbers in [0, 1).
+    """
+    return torch.rand(*shape, generator=generator, device=generator.device).to(device)

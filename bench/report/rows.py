@@ -122,7 +122,7 @@ PROBE: tuple[Row, ...] = (
 
 MASKED = {"quality": 30}
 TRAINED: tuple[Row, ...] = (
-    Row("recipes", "half, q30", HALF),
+    Row("recipes", "half, q30", HALF, stored_test=True),
     Row("recipes", "quarter, q75", whole("quarter_jpeg", 75)),
     Row("recipes", "masked, q30", MASKED, stored_test=True),
     Row("recipes", "picture in place, coarse 4, q30", WINDOW),
@@ -133,6 +133,7 @@ TRAINED: tuple[Row, ...] = (
         MASKED | {"new_stored_form": 0.5, "new_masks": "random"},
         stored_test=True,
     ),
+    Row("masked training", "half, new as stored 0.5", HALF | {"new_stored_form": 0.5}, stored_test=True),
     Row("augmentations", "half, token_dropout", HALF | {"augmentations": ("token_dropout",)}),
     Row("augmentations", "half, text_exchange", HALF | {"augmentations": ("text_exchange",)}),
     Row("augmentations", "half, flip + colour_jitter", HALF | {"augmentations": ("flip", "colour_jitter")}),

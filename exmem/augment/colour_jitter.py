@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, is_picture, uniform
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.augment.base import check_share, is_picture
+from exmem.tensors import TensorBatch, TokenTensors, uniform
 
 __all__ = ["ColourJitter"]
 

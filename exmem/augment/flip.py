@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, is_picture, packed, uniform
+from exmem.augment.base import check_share, is_picture
 from exmem.errors import SchemaError
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.tensors import TensorBatch, TokenTensors, packed, uniform
 
 __all__ = ["Flip"]
 

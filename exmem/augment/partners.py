@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, uniform
+from exmem.augment.base import check_share
+from exmem.tensors import uniform
 
 __all__ = ["class_partners"]
 

@@ -5,10 +5,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, packed, random_subset
+from exmem.augment.base import check_share
 from exmem.augment.partners import class_partners
 from exmem.errors import SchemaError
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.tensors import TensorBatch, TokenTensors, packed, random_subset
 
 __all__ = ["PatchPaste"]
 

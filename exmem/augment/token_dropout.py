@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, packed, random_subset, uniform
+from exmem.augment.base import check_share
 from exmem.errors import SchemaError
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.tensors import TensorBatch, TokenTensors, packed, random_subset, uniform
 
 __all__ = ["TokenDropout"]
 

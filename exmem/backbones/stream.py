@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from exmem.augment.base import random_subset
+from exmem.tensors import random_subset
 
 __all__ = ["Stream"]
 

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from exmem.augment.base import packed
 from exmem.backbones import patchify
 from exmem.errors import SchemaError
 from exmem.recipes.whole import resized
 from exmem.replay.pictures import patches_of, upsampled
-from exmem.tensors import TokenTensors
+from exmem.tensors import TokenTensors, packed
 
 __all__ = ["check_scales", "compose_scales", "patches_at", "scale_codec"]
 

@@ -2,8 +2,7 @@
 
 import torch
 
-from exmem.augment.base import packed, random_subset
-from exmem.tensors import TokenTensors
+from exmem.tensors import TokenTensors, packed, random_subset
 from tests.augment.cases import generator
 
 
