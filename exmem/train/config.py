@@ -69,9 +69,9 @@ class TrainConfig:
     keep_patches : int
         Patches kept by top_k.
     keep_ratio : float
-        Share of the patches kept by keep_ratio, and by random masks of new examples, 0..1.
+        Share of the patches kept by keep_ratio, and by random masks of new examples, above 0 and at most 1.
     keep_mass : float
-        Share of the score kept by cumulative, 0..1.
+        Share of the score kept by cumulative, above 0 and at most 1.
     scale_factors : tuple of int
         Scales of foveated and rate_aware: the side of a patch is divided by these, finest first.
     scale_shares : tuple of float
@@ -104,9 +104,10 @@ class TrainConfig:
         Chance of a new example to be shown as it would be stored (masked, or scaled down), 0..1, so that the model
         knows such input and cannot learn that it means an old class.
     new_masks : {"scores", "random"}
-        Whether those are made by the recipe, or by random masks of keep_ratio.
+        Whether those are made by the recipe, or by random masks of keep_ratio, which go without a recipe too.
     test_stored_form : bool
-        Also measure on test examples as they would be stored.
+        Also measure on test examples as they would be stored; only where that does not take their class, as
+        grad_attention and class_mean do.
     sampler : str
         How exemplars are drawn at replay: balanced over the classes, or uniform.
     backbone : {"joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"}
@@ -226,15 +227,34 @@ class TrainConfig:
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise SchemaError(f"{name} must be in 0..1, got {getattr(self, name)}")
-        if self.scorer == "grad_attention" and self.new_stored_form and self.new_masks == "scores":
-            raise SchemaError(
-                "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
-                "new_masks='random' or another scorer with new_stored_form"
-            )
+        for name in ("keep_mass", "keep_ratio"):
+            if not getattr(self, name) > 0:
+                raise SchemaError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not self.scale_factors or min(self.scale_factors) < 1:
+            raise SchemaError(f"scale_factors must be numbers of 1 or more, got {self.scale_factors}")
         wrong = [quality for quality in (self.quality, *self.qualities) if not 1 <= quality <= 100]
         if wrong:
             raise SchemaError(f"quality and qualities must be in 1..100, got {wrong}")
         parse_bytes(self.max_bytes)
+        self._check_stored_form()
+
+    def _check_stored_form(self) -> None:
+        made_by_recipe = bool(self.new_stored_form) and self.new_masks == "scores"
+        if self.recipe == "none" and (made_by_recipe or self.test_stored_form):
+            raise SchemaError(
+                "new_stored_form and test_stored_form show examples as they would be stored, and recipe 'none' stores "
+                "nothing; choose a recipe, or new_masks='random'"
+            )
+        if self.scorer == "grad_attention" and made_by_recipe:
+            raise SchemaError(
+                "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
+                "new_masks='random' or another scorer with new_stored_form"
+            )
+        if self.test_stored_form and (self.scorer == "grad_attention" or self.fill == "class_mean"):
+            raise SchemaError(
+                "grad_attention and the fill class_mean look at the class of an example, which a test must not give "
+                "away; use another scorer and fill with test_stored_form"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""

@@ -45,7 +45,7 @@ class Replayed:
         )
 
     def know(self, batches: Callable[[], TensorBatch]) -> None:
-        """Take the mean colours of classes from exemplars, if the fill needs them.
+        """Take the mean colours of classes from exemplars, if the fill needs them and they hold images.
 
         Parameters
         ----------
@@ -53,7 +53,8 @@ class Replayed:
             Returns all stored exemplars.
         """
         if self.needs_class_means:
-            means = class_means([self._recipe.restore(batches())])
+            restored = self._recipe.restore(batches())
+            means = class_means([restored]) if "image" in restored.tokens else {}
             self._context = dataclasses.replace(self._context, class_means=means)
 
     def __call__(self, batch: TensorBatch, generator: torch.Generator | None = None) -> TensorBatch:

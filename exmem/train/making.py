@@ -55,6 +55,7 @@ def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | 
         return TextOnly(backbone)
     if "image" not in backbone.token_specs():
         raise SchemaError(f"recipe {config.recipe!r} stores pictures, and this learner sees none; use recipe 'text'")
+    _check_fill(config, backbone)
     jpeg = {"id": "patch_jpeg", "quality": config.quality}
     height, width = backbone.picture_size
     if config.recipe in {*_PARTS, "raw"}:
@@ -72,8 +73,7 @@ def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | 
         return FoveatedPicture(masking, size=size, coarse=config.coarse, quality=config.quality)
     if config.recipe == "rate_aware":
         return RateAware(masking, scales=scales, qualities=config.qualities, max_bytes=config.exemplar_bytes)
-    thumbnail = config.thumbnail if config.fill == "thumbnail" else 0
-    return MaskedTokens(masking, quality=config.quality, thumbnail=thumbnail)
+    return MaskedTokens(masking, quality=config.quality, thumbnail=_thumbnail(config))
 
 
 def make_random_masks(config: TrainConfig, backbone: Backbone) -> MaskedTokens:
@@ -90,10 +90,17 @@ def make_random_masks(config: TrainConfig, backbone: Backbone) -> MaskedTokens:
     -------
     MaskedTokens
         A recipe that stores nothing.
+
+    Raises
+    ------
+    SchemaError
+        If the backbone sees no pictures.
     """
+    if "image" not in backbone.token_specs():
+        raise SchemaError("random masks hide patches, and this learner sees no pictures; use new_masks='scores'")
     rule = get_keep_rule("keep_ratio", ratio=config.keep_ratio)
     masking = Masking(backbone, scorer=RandomScores(seed=config.seed), keep_rule=rule, text_rule=get_text_rule("all"))
-    return MaskedTokens(masking, quality=config.quality)
+    return MaskedTokens(masking, quality=config.quality, thumbnail=_thumbnail(config))
 
 
 def make_augmentation(config: TrainConfig, backbone: Backbone, modalities: Sequence[str]) -> Compose:
@@ -124,6 +131,23 @@ def make_augmentation(config: TrainConfig, backbone: Backbone, modalities: Seque
     )
 
 
+def _thumbnail(config: TrainConfig) -> int:
+    return config.thumbnail if config.fill == "thumbnail" else 0
+
+
+def _check_fill(config: TrainConfig, backbone: Backbone) -> None:
+    # Refused here, because it would fail only when the first exemplars are replayed.
+    if config.fill == "thumbnail" and config.recipe != "masked":
+        raise SchemaError(
+            f"fill 'thumbnail' needs recipe 'masked', which stores one, got recipe {config.recipe!r}; use another fill"
+        )
+    if config.fill == "mask_token" and config.recipe in {"masked", "rate_aware"} and not backbone.has_mask_token:
+        raise SchemaError(
+            f"fill 'mask_token' needs a backbone with a mask token, {type(backbone).__name__} has none; use another "
+            "fill"
+        )
+
+
 def _whole_text(config: TrainConfig) -> bool:
     if config.text_rule not in {"all", "none", "lost_patches"}:
         get_text_rule(config.text_rule)
@@ -147,6 +171,8 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
     }
     text_rule = get_text_rule(config.text_rule, **texts.get(config.text_rule, {}))
     spec = backbone.token_specs()["image"]
+    if config.keep_rule == "top_k" and config.keep_patches > spec.positions:
+        raise SchemaError(f"keep_patches is {config.keep_patches}, a picture has {spec.positions}; keep fewer")
     codec = {"id": "patch_jpeg", "quality": config.quality}
     measures = config.keep_rule == "fit_bytes"
     return Masking(
