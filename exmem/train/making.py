@@ -18,13 +18,36 @@ from exmem.recipes import (
     TextOnly,
     WholePicture,
 )
+from exmem.replay import get_fill, get_sampler
+from exmem.selection import get_selection
 from exmem.train.config import TrainConfig
 
-__all__ = ["ON_STREAMS", "make_augmentation", "make_random_masks", "make_recipe"]
+__all__ = ["ON_STREAMS", "check_names", "make_augmentation", "make_random_masks", "make_recipe"]
 
 ON_STREAMS = frozenset({"text_exchange", "token_dropout"})  # augmentations that hidden states can go through
 
 _PARTS = {"jpeg": 1, "half_jpeg": 2, "third_jpeg": 3, "quarter_jpeg": 4}  # of the side of a whole picture
+
+
+def check_names(config: TrainConfig, backbone: Backbone) -> None:
+    """Refuse names that nothing has, before anything is computed.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        A run.
+    backbone : Backbone
+        Its backbone.
+
+    Raises
+    ------
+    SchemaError
+        If there is no such fill, sampler, selection or augmentation.
+    """
+    get_fill(config.fill)
+    get_sampler(config.sampler)
+    get_selection(config.selection)
+    make_augmentation(config, backbone, [])
 
 
 def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | None = None) -> Recipe | None:

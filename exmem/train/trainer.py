@@ -31,7 +31,7 @@ from exmem.train.features import (
 from exmem.train.folder import RunFolder
 from exmem.train.forms import stored_form
 from exmem.train.learner import ClassMeans, Learner
-from exmem.train.making import make_random_masks, make_recipe
+from exmem.train.making import check_names, make_random_masks, make_recipe
 from exmem.train.metrics import accuracies
 from exmem.train.progress import RunProgress
 from exmem.train.replaying import Exemplars
@@ -112,7 +112,8 @@ class Trainer:
     Raises
     ------
     SchemaError
-        If several processes were launched: the memory has one writer, and only one process is supported yet.
+        If several processes were launched: the memory has one writer, and only one process is supported yet. Or if
+        parts of the configuration are unknown or do not go together.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Trainer:
             raise SchemaError("the trainer runs in one process; launch it without several processes")
         if config.modalities != "both":
             backbone.restrict(config.modalities)
+        check_names(config, backbone)
         self._keys = {"train": data_key(backbone, train), "test": data_key(backbone, test)}
         self.backbone = backbone.to(self._accelerator.device)
         self.recipe = make_recipe(config, self.backbone, lambda *batch: self.learner.true_logits(*batch))
