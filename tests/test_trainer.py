@@ -15,10 +15,7 @@ from exmem.train.config import RecipeName, TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.sheet import draw_run
 from exmem.train.trainer import Trainer, folder_bytes
-from tests.tiny import SIDE, load_joint, write_imagefolder, write_models, write_vilt
-
-CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1}
-CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
+from tests.tiny import CONFIG, SIDE, load_joint, start, write_imagefolder, write_models, write_vilt
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +29,6 @@ def data(tmp_path_factory):
 def backbone(tmp_path_factory):
     models = write_models(tmp_path_factory.mktemp("models"))
     return lambda: load_joint(models)
-
-
-def start(folder, backbone, data, **options):
-    config = TrainConfig(**(CONFIG | options))
-    return Trainer(RunFolder(folder), config, backbone(), train=data[0], test=data[1])
 
 
 def numbers(entries):

@@ -9,10 +9,15 @@ from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizer, ViltConfig, ViltModel, ViTConfig, ViTModel
 
 from exmem.backbones import Joint
+from exmem.train.config import TrainConfig
+from exmem.train.folder import RunFolder
+from exmem.train.trainer import Trainer
 from tests.exemplars import crop
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "temple", "flower", "red", "roof", "leaf", "garden", "stone"]
 SIDE, CLASSES = 32, 4
+CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1}
+CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
 _SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -59,3 +64,9 @@ def write_vilt(folder: Path) -> Path:
 def load_joint(models: tuple[Path, Path], *, blocks: int = 1) -> Joint:
     """The backbone of those models, fresh each time."""
     return Joint.from_pretrained(*models, image_size=SIDE, trainable_blocks=blocks, max_text=8)
+
+
+def start(folder, make_backbone, data, **options):
+    """A trainer of three short phases, unless options say otherwise."""
+    config = TrainConfig(**(CONFIG | options))
+    return Trainer(RunFolder(folder), config, make_backbone(), train=data[0], test=data[1])

@@ -60,7 +60,7 @@ def _through(
             memory.commit()
             replayed = Replayed(backbone, recipe, fill=fill)
             stored = TensorBatch.from_numpy(memory.read(memory.slots))
-            replayed.know(lambda: stored)
+            replayed.know(lambda: [stored])
             image = replayed(stored).tokens["image"]
             sizes = memory.sizes.tolist()
     known = image.keep if image.unknown is None else image.keep & ~image.unknown

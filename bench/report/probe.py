@@ -207,7 +207,7 @@ class Probe:
         every = memory.slots
         if replayed.needs_class_means:
             embedded.clear()  # the mean colours of classes depend on what else is stored
-        replayed.know(lambda: TensorBatch.from_numpy(memory.read(every)))
+        replayed.know(lambda: [TensorBatch.from_numpy(memory.read(every))])
         new = np.array([slot for slot in every.tolist() if of_slot[slot] not in embedded], np.int64)
         for start in range(0, len(new), _ROWS):
             slots = new[start : start + _ROWS]

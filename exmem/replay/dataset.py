@@ -83,6 +83,18 @@ class ReplayDataset(Dataset[TensorBatch]):
         """
         return self.memory.read(np.asarray(slots, np.int64))
 
+    def batches(self) -> Iterator[TensorBatch]:
+        """Read all exemplars as they are stored, some at a time.
+
+        Yields
+        ------
+        TensorBatch
+            The next ones; nothing is filled.
+        """
+        slots = self.memory.slots
+        for start in range(0, len(slots), _READ_AT_ONCE):
+            yield TensorBatch.from_numpy(self.memory.read(slots[start : start + _READ_AT_ONCE]))
+
     def fill_context(self) -> FillContext:
         """Return what the fill knows beside a batch; `class_mean` reads all exemplars once per snapshot for it.
 
@@ -105,9 +117,7 @@ class ReplayDataset(Dataset[TensorBatch]):
     def _class_means(self) -> Mapping[int, Tensor]:
         memory = self.memory
         if self._means is None or self._means[0] != memory.generation:
-            parts = np.array_split(memory.slots, -(-len(memory) // _READ_AT_ONCE) or 1)
-            found = class_means(TensorBatch.from_numpy(memory.read(part)) for part in parts)
-            self._means = memory.generation, found
+            self._means = memory.generation, class_means(self.batches())
         return self._means[1]
 
     def __getitem__(self, slot: int) -> TensorBatch:

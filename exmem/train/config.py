@@ -242,11 +242,11 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        stored_form = self.new_stored_form > 0 or self.test_stored_form
-        if self.recipe == "none" and stored_form:
+        made_by_recipe = self.new_stored_form > 0 and self.new_masks == "scores"
+        if self.recipe == "none" and (made_by_recipe or self.test_stored_form):
             raise SchemaError(
-                "recipe 'none' stores nothing, so no example has a stored form; leave new_stored_form and "
-                "test_stored_form out or choose another recipe"
+                "recipe 'none' stores nothing, so no example has a stored form; choose a recipe, or new_masks='random' "
+                "and no test_stored_form"
             )
         if self.recipe == "text" and self.text_rule == "none":
             raise SchemaError("recipe 'text' and text_rule 'none' leave nothing to store; change one of them")
@@ -255,7 +255,7 @@ class TrainConfig:
                 "fill 'thumbnail' needs recipe 'masked', the only one that stores a thumbnail, got "
                 f"{self.recipe!r}; choose another fill or recipe"
             )
-        if self.scorer == "grad_attention" and self.new_stored_form and self.new_masks == "scores":
+        if self.scorer == "grad_attention" and made_by_recipe:
             raise SchemaError(
                 "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
                 "new_masks='random' or another scorer with new_stored_form"

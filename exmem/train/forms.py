@@ -1,7 +1,7 @@
 """Examples in the form in which they are replayed: of stored exemplars, and of examples that are not stored."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -44,16 +44,16 @@ class Replayed:
             grid=backbone.grid if "image" in specs else None,
         )
 
-    def know(self, batches: Callable[[], TensorBatch]) -> None:
+    def know(self, batches: Callable[[], Iterable[TensorBatch]]) -> None:
         """Take the mean colours of classes from exemplars, if the fill needs them.
 
         Parameters
         ----------
         batches : callable
-            Returns all stored exemplars.
+            Returns all stored exemplars, some at a time.
         """
         if self.needs_class_means:
-            means = class_means([self._recipe.restore(batches())])
+            means = class_means(self._recipe.restore(batch) for batch in batches())
             self._context = dataclasses.replace(self._context, class_means=means)
 
     def __call__(self, batch: TensorBatch, generator: torch.Generator | None = None) -> TensorBatch:
@@ -104,7 +104,7 @@ def stored_form(
         texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
         made = recipe.make(data.images(rows, backbone.picture_size), texts, labels, np.zeros(len(rows)))
         batch = TensorBatch.from_numpy(TokenBatch.of(made))
-        replayed.know(lambda: batch)
+        replayed.know(lambda: [batch])
         return replayed(batch)
 
     return read

@@ -56,7 +56,7 @@ class Exemplars:
         self._streams: dict[int, Stream] = {}  # phase -> streams of what it added
         self._place_of: dict[int, tuple[int, int]] = {}
         self._dataset = ReplayDataset(memory)
-        self._know()
+        self._replayed.know(self._dataset.batches)
 
     @property
     def slots(self) -> NDArray[np.int64]:
@@ -81,7 +81,7 @@ class Exemplars:
             Told how many exemplars were embedded.
         """
         self._dataset.memory.refresh()
-        self._know()
+        self._replayed.know(self._dataset.batches)
         new = self.slots[self.slots >= first_slot]
         if not self._cached:
             return
@@ -181,10 +181,6 @@ class Exemplars:
             chosen = slots[start : start + size]
             labels = torch.tensor([label_of[slot] for slot in chosen.tolist()])
             yield self._augmented(self.streams(chosen), labels, generator), labels
-
-    def _know(self) -> None:
-        if len(self.slots):
-            self._replayed.know(lambda: self._dataset.__getitems__(self.slots.tolist()))
 
     def _file(self, phase: int) -> Path:
         return self._features / f"exemplars-{phase}.safetensors"

@@ -253,10 +253,10 @@ class Trainer:
     def _stored_form(self, rows: NDArray[np.int64]) -> Streams | None:
         """Return new examples as they would be stored; the scorer sees the model as it is before the phase."""
         config = self.config
-        if self.recipe is None or not config.new_stored_form:
+        if not config.new_stored_form:
             return None
-        random = config.new_masks == "random"
-        recipe = make_random_masks(config, self.backbone) if random else self.recipe
+        recipe = make_random_masks(config, self.backbone) if config.new_masks == "random" else self.recipe
+        assert recipe is not None  # the configuration refuses `none` here
         tokens = stored_form(self.backbone, self.train, recipe, fill=config.fill)
         self._progress.stage("new examples as they would be stored")
         made = embed_rows(self.backbone, tokens, rows, self._progress.advance)
