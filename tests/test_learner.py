@@ -1,11 +1,13 @@
 """The model that learns: what is tuned, what a checkpoint holds, distillation, class means."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from exmem.errors import DataError
-from exmem.masking import ClsAttention
+from exmem.masking import ClsAttention, GradAttention
 from exmem.tensors import TensorBatch
 from exmem.train.learner import ClassMeans, Learner, distillation
 from tests.exemplars import crop
@@ -109,3 +111,50 @@ def test_the_nearest_class_mean_worked_by_hand():
     both = means.merged(ClassMeans([4], torch.tensor([[1.0, 1.0]])))
     assert both.predict(torch.tensor([[2.0, 2.1]])).tolist() == [4]
     assert ClassMeans.of(features[:0], torch.zeros(0)).predict(features).tolist() == [-1, -1, -1]
+
+
+def test_true_logits_are_those_of_the_classes_of_the_examples(backbone):
+    learner = learner_of(backbone, classes=(5, 3, 9))
+    with torch.no_grad():
+        learner.weight.copy_(torch.randn(learner.weight.shape, generator=torch.Generator().manual_seed(0)))
+        learner.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 9, 3])
+    encoded = backbone.encode(stream).detach().requires_grad_()
+    found = learner.true_logits(encoded, labels)
+    logits = learner(stream)
+    torch.testing.assert_close(found, logits[0, 1] + logits[1, 0] + logits[2, 2] + logits[3, 1])
+    (gradient,) = torch.autograd.grad(found, encoded)
+    assert gradient.abs().sum(1).min() > 0
+    other = torch.tensor([9, 5, 9, 3])
+    (changed,) = torch.autograd.grad(learner.true_logits(encoded, other), encoded)
+    assert torch.equal(changed[1:], gradient[1:]), "an example explains its own class only"
+    assert not torch.equal(changed[0], gradient[0])
+
+
+def test_a_gradient_scorer_explains_the_true_class(backbone):
+    learner = learner_of(backbone)
+    with torch.no_grad():
+        learner.weight.copy_(torch.randn(learner.weight.shape, generator=torch.Generator().manual_seed(0)))
+    scorer = GradAttention(objective=learner.true_logits)
+    one, other = (
+        scorer(backbone, dataclasses.replace(batch(backbone), labels=torch.tensor(labels))).scores["image"]
+        for labels in ([3, 3, 3, 3], [5, 3, 3, 3])
+    )
+    assert np.abs(one[0] - other[0]).max() > 0
+    np.testing.assert_allclose(one[1:], other[1:], atol=1e-6)
+
+
+def test_difficulty_worked_by_hand(backbone):
+    learner = learner_of(backbone, classes=(7, 2))
+    features = torch.zeros(3, backbone.feature_dim)
+    features[1, 0], features[2, 0] = 1, -1
+    with torch.no_grad():
+        learner.weight[0, 0] = np.log(3)  # logits of (7, 2): (0, 0), (log 3, 0) and (-log 3, 0)
+    found = learner.difficulty(features, torch.tensor([7, 2, 2]))
+    # Probabilities of the true class are 1/2, 1/4 and 3/4; the last two predictions are equally unsure.
+    np.testing.assert_allclose(found["loss"], [np.log(2), np.log(4), np.log(4 / 3)], rtol=1e-5)
+    unsure = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    np.testing.assert_allclose(found["entropy"], [np.log(2), unsure, unsure], rtol=1e-5)
+    assert found["loss"].dtype == np.float32
+    nothing = learner.difficulty(features[:0], torch.zeros(0, dtype=torch.int64))
+    assert [len(values) for values in nothing.values()] == [0, 0]
