@@ -134,6 +134,8 @@ TRAINED: tuple[Row, ...] = (
         stored_test=True,
     ),
     Row("masked training", "half, new as stored 0.5", HALF | {"new_stored_form": 0.5}, stored_test=True),
+    Row("fills", "masked, mean", MASKED | {"fill": "mean"}),
+    Row("fills", "masked, thumbnail", MASKED | {"fill": "thumbnail"}),
     Row("augmentations", "half, token_dropout", HALF | {"augmentations": ("token_dropout",)}),
     Row("augmentations", "half, text_exchange", HALF | {"augmentations": ("text_exchange",)}),
     Row("augmentations", "half, flip + colour_jitter", HALF | {"augmentations": ("flip", "colour_jitter")}),
