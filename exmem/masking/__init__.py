@@ -20,7 +20,7 @@ from exmem.masking.grad_attention import GradAttention, Objective
 from exmem.masking.keep import cumulative, fit_bytes, keep_ratio, mean_threshold, top_k
 from exmem.masking.random import RandomScores
 from exmem.masking.rate import allocate
-from exmem.masking.text import keep_all_text, keep_no_text, keep_text_of_lost_patches
+from exmem.masking.text import keep_all_text, keep_no_text, keep_text_of_lost_patches, keep_text_ratio
 
 __all__ = [
     "KEEP_RULES",
@@ -51,6 +51,7 @@ __all__ = [
     "keep_no_text",
     "keep_ratio",
     "keep_text_of_lost_patches",
+    "keep_text_ratio",
     "mean_threshold",
     "top_k",
 ]
@@ -76,6 +77,7 @@ KEEP_RULES: dict[str, KeepRule] = {
 }
 TEXT_RULES: dict[str, KeepRule] = {
     "all": keep_all_text,
+    "keep_ratio": keep_text_ratio,
     "lost_patches": keep_text_of_lost_patches,
     "none": keep_no_text,
 }

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.masking.base import ScoreMaps
-from exmem.masking.keep import mean_threshold
+from exmem.masking.keep import keep_ratio, mean_threshold
 
-__all__ = ["Direction", "keep_all_text", "keep_no_text", "keep_text_of_lost_patches"]
+__all__ = ["Direction", "keep_all_text", "keep_no_text", "keep_text_of_lost_patches", "keep_text_ratio"]
 
 Direction = Literal["text_to_image", "image_to_text", "both"]
 
@@ -87,6 +87,31 @@ def keep_all_text(maps: ScoreMaps, image_keep: NDArray[np.bool_], special: NDArr
         True where there is a token.
     """
     return maps.valid["text"].copy()
+
+
+def keep_text_ratio(
+    maps: ScoreMaps, image_keep: NDArray[np.bool_], special: NDArray[np.bool_], *, ratio: float
+) -> NDArray[np.bool_]:
+    """Keep a share of the text tokens, those of the highest scores, whatever the image lost.
+
+    Parameters
+    ----------
+    maps : ScoreMaps
+        Scores of a batch.
+    image_keep : ndarray, shape (B, L), bool
+        Image tokens that are kept; not used.
+    special : ndarray, shape (B, T), bool
+        Special tokens of the tokenizer: always kept, never part of the share (a choice).
+    ratio : float
+        Share of the other tokens, above 0 and at most 1; see `keep_ratio`.
+
+    Returns
+    -------
+    ndarray, shape (B, T), bool
+        True where the text token is kept.
+    """
+    there = maps.valid["text"]
+    return (keep_ratio(maps.scores["text"], ratio=ratio, valid=there & ~special)) | (there & special)
 
 
 def keep_no_text(maps: ScoreMaps, image_keep: NDArray[np.bool_], special: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -85,12 +85,14 @@ class TrainConfig:
     thumbnail : int
         Side of the thumbnail that masked stores besides when the fill is thumbnail.
     text_rule : str
-        lost_patches (the paper's), all, or none: exemplars without text. Recipes that do not mask lose no patches, so
-        lost_patches stores their whole text, as all does.
+        lost_patches (the paper's), keep_ratio (the words of the highest scores), all, or none: exemplars without text.
+        Recipes that do not mask score nothing: they store the whole text unless it is none.
     text_direction : {"text_to_image", "image_to_text", "both"}
         Which attention between words and lost patches lost_patches looks at.
     text_threshold : float
         Its threshold in multiples of the mean; 1 is our reading of the paper.
+    text_keep_ratio : float
+        Share of the words that the text rule keep_ratio keeps, 0..1.
     fill : str
         What becomes of dropped patches at replay: drop, zero, mean, class_mean, thumbnail (recipe masked only) or
         mask_token (backbones that have one; that of the packaged DINOv2-S was not published and is zeros). Whole
@@ -183,6 +185,7 @@ class TrainConfig:
     text_rule: str = "lost_patches"
     text_direction: Literal["text_to_image", "image_to_text", "both"] = "text_to_image"
     text_threshold: float = 1.0
+    text_keep_ratio: float = 0.35
     fill: str = "drop"
     selection: str = "herding"
     selection_form: Literal["full", "stored"] = "full"
@@ -222,7 +225,7 @@ class TrainConfig:
                 raise SchemaError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not self.increments or min(self.increments) < 1:
             raise SchemaError(f"increments must be numbers of 1 or more, got {self.increments}")
-        for name in ("keep_mass", "keep_ratio", "lr", "temperature", "lora_alpha"):
+        for name in ("keep_mass", "keep_ratio", "text_keep_ratio", "lr", "temperature", "lora_alpha"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise SchemaError(f"{name} must be above 0, got {value}")
@@ -327,7 +330,7 @@ class TrainConfig:
         ]
 
 
-_SHARES = ("augment_probability", "drop_ratio", "keep_mass", "keep_ratio", "new_stored_form")
+_SHARES = ("augment_probability", "drop_ratio", "keep_mass", "keep_ratio", "new_stored_form", "text_keep_ratio")
 _POSITIVE = (
     "coarse",
     "exemplar_bytes",

@@ -178,11 +178,12 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
     }
     keep_rule = get_keep_rule(config.keep_rule, **rules.get(config.keep_rule, {}))
     texts: dict[str, dict[str, Any]] = {
+        "keep_ratio": {"ratio": config.text_keep_ratio},
         "lost_patches": {
             "direction": config.text_direction,
             "cls_threshold": config.text_threshold,
             "lost_threshold": config.text_threshold,
-        }
+        },
     }
     text_rule = get_text_rule(config.text_rule, **texts.get(config.text_rule, {}))
     spec = backbone.token_specs()["image"]

@@ -43,7 +43,7 @@ def shuffled(tokens):
     return TokenTensors(tokens.values[:, places], tokens.positions[:, places] * keep, keep)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (32, 48), (48, 32)])
+@pytest.mark.parametrize("size", [(32, 32), (32, 48), (48, 32), (96, 128)])
 def test_with_everything_kept_it_is_the_original_model(kind, written, size):
     backbone = load(kind, written[kind], size=size)
     batch = whole(backbone)

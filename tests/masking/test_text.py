@@ -42,6 +42,15 @@ def test_all_and_none_mean_it():
     assert not get_text_rule("none")(MAPS, KEEP, SPECIAL).any()
 
 
+def test_a_share_of_the_words_is_kept_by_score_alone():
+    def share(ratio):
+        return np.flatnonzero(get_text_rule("keep_ratio", ratio=ratio)(MAPS, KEEP, SPECIAL)[0]).tolist()
+
+    assert share(0.25) == [0, 1, 5]
+    assert share(0.5) == [0, 1, 2, 5]  # ties go by position
+    assert share(1.0) == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_text_without_words_keeps_its_special_tokens():
     maps = dataclasses.replace(MAPS, valid={**MAPS.valid, "text": SPECIAL})
     assert get_text_rule("lost_patches")(maps, KEEP, SPECIAL).tolist() == SPECIAL.tolist()
