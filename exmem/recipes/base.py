@@ -27,10 +27,38 @@ class Recipe(Protocol):
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Make exemplars of pictures (B, H, W, 3) and texts."""
+        """Make exemplars of pictures and texts.
+
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            Pictures of the size of the backbone.
+        texts : sequence of str
+            Their texts.
+        labels : ndarray, shape (B,), int64
+            Their classes.
+        priorities : ndarray, shape (B,), float64
+            Their ranks.
+
+        Returns
+        -------
+        list of Exemplar
+            One each.
+        """
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Turn stored exemplars into the tokens of the backbone; what was dropped stays away."""
+        """Turn stored exemplars into the tokens of the backbone; what was dropped stays away.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Stored exemplars.
+
+        Returns
+        -------
+        TensorBatch
+            Their tokens; a thumbnail stays beside them for the fill of that name.
+        """
 
 
 def exemplars_of(

@@ -89,24 +89,7 @@ class FoveatedTokens:
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Score, and cut at the scales; see `Recipe`.
-
-        Parameters
-        ----------
-        images : ndarray, shape (B, H, W, 3), uint8
-            Pictures.
-        texts : sequence of str
-            Their texts.
-        labels : ndarray, shape (B,), int64
-            Their classes.
-        priorities : ndarray, shape (B,), float64
-            Their ranks.
-
-        Returns
-        -------
-        list of Exemplar
-            One each.
-        """
+        """Score, and cut at the scales; see `Recipe.make`."""
         backbone, masked, found = self.masking.backbone, self.masking(images, texts, labels), []
         for row, image in enumerate(images):
             level = self._levels(masked.maps.scores["image"][row], masked.keep["image"][row])
@@ -118,18 +101,7 @@ class FoveatedTokens:
         return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Put the scales together.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            Tokens of the backbone; dropped positions stay away.
-        """
+        """Put the scales together; see `Recipe.restore`."""
         backbone = self.masking.backbone
         names = {scale_name(scale, backbone.patch): scale for scale in self.scales}
         parts = [(scale, batch.tokens[name]) for name, scale in names.items()]
@@ -194,24 +166,7 @@ class FoveatedPicture:
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Score, and smooth what is not kept; see `Recipe`.
-
-        Parameters
-        ----------
-        images : ndarray, shape (B, H, W, 3), uint8
-            Pictures.
-        texts : sequence of str
-            Their texts.
-        labels : ndarray, shape (B,), int64
-            Their classes.
-        priorities : ndarray, shape (B,), float64
-            Their ranks.
-
-        Returns
-        -------
-        list of Exemplar
-            One each.
-        """
+        """Score, and smooth what is not kept; see `Recipe.make`."""
         masked, found = self.masking(images, texts, labels), []
         for row, image in enumerate(images):
             picture = self._foveated(image, masked.keep["image"][row])
@@ -220,18 +175,7 @@ class FoveatedPicture:
         return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Scale pictures up and cut them into patches.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            Tokens of the backbone; all patches are kept.
-        """
+        """Scale pictures up and cut them into patches; see `Recipe.restore`."""
         return restored_picture(batch, self.masking.backbone)
 
     def _foveated(self, image: NDArray[np.uint8], keep: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -48,24 +48,7 @@ class MaskedTokens:
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Score and mask; see `Recipe`.
-
-        Parameters
-        ----------
-        images : ndarray, shape (B, H, W, 3), uint8
-            Pictures.
-        texts : sequence of str
-            Their texts.
-        labels : ndarray, shape (B,), int64
-            Their classes.
-        priorities : ndarray, shape (B,), float64
-            Their ranks.
-
-        Returns
-        -------
-        list of Exemplar
-            One each.
-        """
+        """Score and mask; see `Recipe.make`."""
         masked = self.masking(images, texts, labels)
         found = []
         for row, image in enumerate(images):
@@ -78,16 +61,5 @@ class MaskedTokens:
         return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Return the batch as it is: its tokens are the backbone's, the thumbnail is for the fill.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            The same.
-        """
+        """Return the batch as it is: its tokens are the backbone's, the thumbnail is for the fill; see `Recipe.restore`."""
         return batch

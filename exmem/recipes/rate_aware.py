@@ -110,40 +110,12 @@ class RateAware:
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Score, and spend the bytes; see `Recipe`.
-
-        Parameters
-        ----------
-        images : ndarray, shape (B, H, W, 3), uint8
-            Pictures.
-        texts : sequence of str
-            Their texts.
-        labels : ndarray, shape (B,), int64
-            Their classes.
-        priorities : ndarray, shape (B,), float64
-            Their ranks.
-
-        Returns
-        -------
-        list of Exemplar
-            One each.
-        """
+        """Score, and spend the bytes; see `Recipe.make`."""
         masked = self.masking(images, texts, labels)
         return exemplars_of([self._one(image, masked, row) for row, image in enumerate(images)], labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Put scales and qualities together.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            Tokens of the backbone; dropped positions stay away.
-        """
+        """Put scales and qualities together; see `Recipe.restore`."""
         backbone = self.masking.backbone
         names = {self._name(scale, quality): scale for scale, quality in self._codecs}
         tokens = {name: own for name, own in batch.tokens.items() if name not in names}

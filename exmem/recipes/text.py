@@ -46,38 +46,10 @@ class TextOnly:
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Make exemplars; see `Recipe`.
-
-        Parameters
-        ----------
-        images : ndarray, shape (B, H, W, 3), uint8
-            Pictures; not used.
-        texts : sequence of str
-            Texts.
-        labels : ndarray, shape (B,), int64
-            Their classes.
-        priorities : ndarray, shape (B,), float64
-            Their ranks.
-
-        Returns
-        -------
-        list of Exemplar
-            One each.
-        """
+        """Make exemplars; see `Recipe.make`."""
         words = self.backbone.tokenize(texts)
         return exemplars_of([{"text": words.row(row)} for row in range(len(texts))], labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Return the batch as it is.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            The same.
-        """
+        """Return the batch as it is; see `Recipe.restore`."""
         return batch

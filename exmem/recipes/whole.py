@@ -50,24 +50,7 @@ class WholePicture:
         labels: NDArray[np.int64],
         priorities: NDArray[np.float64],
     ) -> list[Exemplar]:
-        """Make exemplars; see `Recipe`.
-
-        Parameters
-        ----------
-        images : ndarray, shape (B, H, W, 3), uint8
-            Pictures.
-        texts : sequence of str
-            Their texts.
-        labels : ndarray, shape (B,), int64
-            Their classes.
-        priorities : ndarray, shape (B,), float64
-            Their ranks.
-
-        Returns
-        -------
-        list of Exemplar
-            One each.
-        """
+        """Make exemplars; see `Recipe.make`."""
         words = self.backbone.tokenize(texts) if self.keeps_text else None
         found = [
             {"image": TokenSet.dense(resized(image, self.size)[None])} | ({"text": words.row(row)} if words else {})
@@ -76,18 +59,7 @@ class WholePicture:
         return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Scale pictures up and cut them into patches.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            Tokens of the backbone; all patches are kept.
-        """
+        """Scale pictures up and cut them into patches; see `Recipe.restore`."""
         return restored_picture(batch, self.backbone)
 
 
