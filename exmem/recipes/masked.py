@@ -61,5 +61,5 @@ class MaskedTokens:
         return exemplars_of(found, labels, priorities)
 
     def restore(self, batch: TensorBatch) -> TensorBatch:
-        """Return the batch as it is: its tokens are the backbone's, the thumbnail is for the fill; see `Recipe.restore`."""
+        """Return the batch as it is: its tokens are those of the backbone; see `Recipe.restore`."""
         return batch
