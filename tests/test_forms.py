@@ -157,7 +157,7 @@ def test_a_mask_token_stands_where_patches_were_dropped(dinov2):
 
 @pytest.mark.parametrize("fill", ["drop", "thumbnail"])
 def test_random_masks_keep_their_ratio_whatever_the_recipe_keeps_and_go_with_the_fill(model, fill):
-    options = config(fill=fill, keep_ratio=0.25, keep_rule="top_k", keep_patches=1, text_rule="none")
+    options = config(recipe="masked", fill=fill, keep_ratio=0.25, keep_rule="top_k", keep_patches=1, text_rule="none")
     recipe = make_random_masks(options, model)
     exemplars = made(recipe)
     assert [len(own.tokens["image"]) for own in exemplars] == [6] * 4

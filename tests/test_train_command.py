@@ -16,6 +16,7 @@ from tests.tiny import SIDE, write_imagefolder, write_models
 
 OPTIONS = "--first-classes 2 --increments 1 --max-bytes 40kB --tuned-blocks 1 --epochs 2 --batch 8 --lora-rank 2"
 OPTIONS += f" --replay-batch 8 --max-text 8 --image-size {SIDE} --augmentations text_exchange"
+OPTIONS += " --recipe masked --quality 75 --text-rule lost_patches"
 
 
 @pytest.fixture(scope="module")

@@ -460,7 +460,7 @@ def test_a_configuration_refuses_what_can_never_work(options, message):
 
 def test_a_backbone_with_a_mask_token_takes_the_fill(data, written):
     dinov2 = load("dinov2", written["dinov2"], size=SIDE, blocks=1)
-    recipe = make_recipe(TrainConfig(first_classes=2, increments=(1,), fill="mask_token"), dinov2)
+    recipe = make_recipe(TrainConfig(first_classes=2, increments=(1,), recipe="masked", fill="mask_token"), dinov2)
     tokens = stored_form(dinov2, data[0], recipe, fill="mask_token")(np.arange(4))
     assert tokens.tokens["image"].unknown.any()
     assert dinov2(tokens).isfinite().all()

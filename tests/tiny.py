@@ -17,6 +17,7 @@ from tests.exemplars import crop
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "temple", "flower", "red", "roof", "leaf", "garden", "stone"]
 SIDE, CLASSES = 32, 4
 CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1}
+CONFIG |= {"recipe": "masked", "quality": 75, "text_rule": "lost_patches"}
 CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
 _SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 

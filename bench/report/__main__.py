@@ -65,7 +65,9 @@ def main() -> None:
                 for modalities in trained.MODALITIES
                 for budget in trained.BUDGETS
                 for row in TRAINED
-                if (row.key, seed, budget, modalities) not in ready and given.only in row.key
+                if (row.key, seed, budget, modalities) not in ready
+                and given.only in row.key
+                and (row.only is None or modalities == row.only)
             ]
             build_stickers(TRAINED_DATA, progress=console.print)
             measure(trained_cells, ([cell] for cell in cells), files["trained"], out=out)

@@ -12,6 +12,10 @@ BASE: dict[str, Any] = {
     "tuned_blocks": 1,
     "score_layers": (-3,),
     "epochs": 3,
+    "recipe": "masked",
+    "quality": 75,
+    "text_rule": "lost_patches",
+    "fill": "drop",
 }
 
 
@@ -23,6 +27,7 @@ class Row:
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     stored_test: bool = False
+    only: str | None = None  # runs of the trainer with these modalities alone
 
     @property
     def key(self) -> str:
@@ -123,7 +128,6 @@ PROBE: tuple[Row, ...] = (
 MASKED = {"quality": 30}
 TRAINED: tuple[Row, ...] = (
     Row("recipes", "half, q30", HALF, stored_test=True),
-    Row("recipes", "quarter, q75", whole("quarter_jpeg", 75)),
     Row("recipes", "masked, q30", MASKED, stored_test=True),
     Row("recipes", "picture in place, coarse 4, q30", WINDOW),
     Row("masked training", "masked, new by scores 0.5", MASKED | {"new_stored_form": 0.5}, stored_test=True),
@@ -135,10 +139,11 @@ TRAINED: tuple[Row, ...] = (
     ),
     Row("masked training", "half, new as stored 0.5", HALF | {"new_stored_form": 0.5}, stored_test=True),
     Row("fills", "masked, mean", MASKED | {"fill": "mean"}),
-    Row("fills", "masked, thumbnail", MASKED | {"fill": "thumbnail"}),
     Row("augmentations", "half, token_dropout", HALF | {"augmentations": ("token_dropout",)}),
-    Row("augmentations", "half, text_exchange", HALF | {"augmentations": ("text_exchange",)}),
-    Row("augmentations", "half, flip + colour_jitter", HALF | {"augmentations": ("flip", "colour_jitter")}),
-    Row("augmentations", "masked, image_exchange", MASKED | {"augmentations": ("image_exchange",)}),
-    Row("augmentations", "masked, patch_paste", MASKED | {"augmentations": ("patch_paste",)}),
+    Row("augmentations", "half, text_exchange", HALF | {"augmentations": ("text_exchange",)}, only="both"),
+    Row(
+        "augmentations", "half, flip + colour_jitter", HALF | {"augmentations": ("flip", "colour_jitter")}, only="image"
+    ),
+    Row("augmentations", "masked, image_exchange", MASKED | {"augmentations": ("image_exchange",)}, only="both"),
+    Row("augmentations", "masked, patch_paste", MASKED | {"augmentations": ("patch_paste",)}, only="image"),
 )
