@@ -29,10 +29,14 @@ def measure(work: Callable[[Any], list[dict[str, Any]]], jobs: Iterable[Any], fi
     pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=start, initargs=(out,))
     with pool, Progress(TextColumn(file.stem), *columns) as progress:
         bar = progress.add_task(file.stem, total=len(jobs))
-        for done in as_completed([pool.submit(work, job) for job in jobs]):
-            with file.open("a", encoding="utf-8") as lines:
-                lines.writelines(json.dumps(entry) + "\n" for entry in done.result())
-            progress.advance(bar)
+        try:
+            for done in as_completed([pool.submit(work, job) for job in jobs]):
+                with file.open("a", encoding="utf-8") as lines:
+                    lines.writelines(json.dumps(entry) + "\n" for entry in done.result())
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what runs is finished, nothing else is begun
+            raise
 
 
 def entries(file: Path) -> list[dict[str, Any]]:
