@@ -115,6 +115,13 @@ PROBE: tuple[Row, ...] = (
         "500 B, scales 7/4, q30",
         {"recipe": "rate_aware", "exemplar_bytes": 500} | {"scale_factors": (2, 4), "qualities": (30,)},
     ),
+    Row("whole text", "masked, mean, q30", {"fill": "mean", "quality": 30, "text_rule": "all"}),
+    Row(
+        "whole text",
+        "tokens 7/4 px, q30",
+        {"recipe": "foveated", "quality": 30, "scale_factors": (2, 4), "scale_shares": (1.0,), "text_rule": "all"},
+    ),
+    Row("whole text", "picture in place, half, coarse 2, q30", WINDOW | {"coarse": 2, "text_rule": "all"}),
     *(
         Row("selection, half q30", rule, HALF | {"selection": rule})
         for rule in ("closest_to_mean", "k_centre", "random", "reservoir", "loss", "entropy")

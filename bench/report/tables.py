@@ -136,6 +136,7 @@ def _draw(entries: list[dict[str, Any]], path: Path) -> None:
         axis.set(title=f"probe, {name}", xlabel="accuracy on clean pictures, %")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(rows)), [f"{row.group}: {row.name}" for row in rows], fontsize=7)
+    axes[0].margins(y=0.01)
     axes[0].invert_yaxis()
     axes[1].legend()
     figure.savefig(path, dpi=110)
