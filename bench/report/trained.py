@@ -12,6 +12,7 @@ from exmem.backbones import Joint
 from exmem.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
+from exmem.train.scenario import Scenario
 from exmem.train.trainer import Trainer
 
 BUDGETS = (50_000, 150_000)
@@ -40,13 +41,17 @@ def run(
         replay_batch=32,
         epochs=2,
     )
-    torch.manual_seed(seed)
-    backbone = Joint.from_pretrained(*weights, image_size=112, trainable_blocks=1)
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{row.key}-{seed}-{budget}-{modalities}")
-    trainer = Trainer(
-        RunFolder(folder / "runs" / name), config, backbone, train=data[0], test=data[1], features=folder / "features"
+    place = RunFolder(folder / "runs" / name)
+    phases = Scenario.split(
+        len(data[0].class_names), first=config.first_classes, increments=config.increments, seed=config.class_seed
     )
-    entries = trainer.run(Console(quiet=True))
+    entries = place.metrics()
+    if len(entries) < len(phases):
+        torch.manual_seed(seed)
+        backbone = Joint.from_pretrained(*weights, image_size=112, trainable_blocks=1)
+        trainer = Trainer(place, config, backbone, train=data[0], test=data[1], features=folder / "features")
+        entries = trainer.run(Console(quiet=True))
     found: dict[str, Any] = {"key": row.key, "seed": seed, "budget": budget, "modalities": modalities}
     found |= {"exemplars": entries[-1]["exemplars"], "seconds": sum(entry["seconds"] for entry in entries)}
     for head in ("linear", "ncm", "linear_stored"):
