@@ -90,6 +90,7 @@ def _is_held(tokens: TokenTensors, positions: Tensor) -> Tensor:
     if positions.shape[1] == 0:
         return torch.zeros_like(positions, dtype=torch.bool)
     rows, places = tokens.keep.nonzero(as_tuple=True)
-    held = torch.zeros(len(positions), int(positions.max()) + 1, dtype=torch.bool, device=positions.device)
+    length = int(torch.maximum(positions.max(), tokens.positions.max())) + 1
+    held = torch.zeros(len(positions), length, dtype=torch.bool, device=positions.device)
     held[rows, tokens.positions[rows, places]] = True
     return held.gather(1, positions)

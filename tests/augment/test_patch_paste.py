@@ -49,6 +49,16 @@ def test_a_token_of_unknown_value_is_not_pasted_but_stays_where_it_is():
     assert found.tokens["image"].unknown.tolist() == [[True, False, False], [False, False, True]]
 
 
+def test_a_row_may_hold_a_position_above_all_those_of_its_partners():
+    values = torch.full((3, 1, 2, 2, 3), 7, dtype=torch.uint8)
+    positions, keep = torch.tensor([[1], [2], [9]]), torch.ones(3, 1, dtype=torch.bool)
+    batch = TensorBatch({"image": TokenTensors(values, positions, keep)}, torch.zeros(3, dtype=torch.int64))
+    for seed in range(20):  # in some of them nobody is the partner of row 2
+        found = rows(PatchPaste(probability=1.0)(batch, generator=generator(seed)))
+        assert [len(row) for row in found] == [2, 2, 2]
+        assert 9 in found[2]
+
+
 def test_options_out_of_range_are_refused():
     with pytest.raises(SchemaError, match=r"ratio must be in 0\.\.1"):
         PatchPaste(ratio=-0.1)
