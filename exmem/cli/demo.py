@@ -80,6 +80,7 @@ def demo(*, out: Path = Path("demo-run"), max_bytes: str = "1MB", epochs: int = 
     _show(console, runs)
     console.print(f"Accuracy per phase: {out / 'accuracy.png'}", highlight=False, soft_wrap=True)
     console.print(f"Stored exemplars: {out / 'masked' / 'exemplars.png'}", highlight=False, soft_wrap=True)
+    console.print(f"The same as a page: {out / 'masked' / 'exemplars.html'}", highlight=False, soft_wrap=True)
     others = ", ".join(str(out / name / "exemplars.png") for name in ("raw", "half_jpeg"))
     console.print(f"Those of the other recipes: {others}", highlight=False, soft_wrap=True)
 
