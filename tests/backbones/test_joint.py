@@ -142,7 +142,7 @@ def test_scores_are_the_attention_of_the_class_token(kind, written):
     total = maps.scores["image"].sum(1) + maps.scores["text"].sum(1)
     assert (total < 1).all()  # the class token attends to itself too
     assert (total > 0.5).all()
-    with pytest.raises(SchemaError, match="the model has 3; choose from -3..2"):
+    with pytest.raises(SchemaError, match=r"the model has 3; choose from -3\.\.2"):
         ClsAttention(layers=(-4,))(model, whole(model))
 
 
