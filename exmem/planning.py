@@ -110,9 +110,10 @@ class Policy:
 
         Notes
         -----
-        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written, and the
-        answer is the shortest front of the order that suffices: with one victim less it would not fit. Only where an
-        upper bound fits is measuring left out; the answer is the same.
+        Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written. Only where
+        an upper bound fits is measuring left out; the answer is the same. What goes takes more with it than its own
+        bytes (the largest shard shrinks, and the reserve with it), so a few more may go than have to; the room that
+        this leaves is also what keeps the rewriting of shards within the budget.
         """
         return self._plan(encoded, self._store.root.capacity, self._store.root.quota)
 
@@ -217,19 +218,13 @@ class Policy:
         going = self._order().victims(lambda slot: int(store.sizes_of([slot])[0]), offered, quota=quota)
         gone: list[int] = []
         while missing > 0:
-            too_few = len(gone)
-            gone += _enough(going, missing)
-            if len(gone) == too_few:
+            more = list(_enough(going, missing))
+            if not more:
                 raise BudgetTooSmallError(
                     f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
                 )
+            gone += more
             missing = self._measured(gone, encoded) - capacity
-        while len(gone) - too_few > 1:  # what goes takes more with it than its own bytes: fewer may do
-            middle = (too_few + len(gone)) // 2
-            if self._measured(gone[:middle], encoded) > capacity:
-                too_few = middle
-            else:
-                del gone[middle:]
         victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
         turned_down = [-1 - victim for victim in gone if victim < 0]
         return AddPlan(victims, np.setdiff1d(everything, turned_down).astype(np.int64), store.next_slot)
