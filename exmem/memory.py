@@ -246,7 +246,7 @@ class ExemplarMemory(Holdings):
         Going down leaves what a memory of the new budget would have kept of the same adds: exactly so in the order of
         eviction (see `exmem.selection.Ledger` for what that asks of the adds), and with large exemplars, each a shard
         of its own. Where exemplars share shards, the layout of this memory remains: shards made for the larger budget,
-        with gaps. Its bytes, at most those of a shard or two, are missing for the last exemplars of the order.
+        with gaps. Its bytes, about those of a shard or two, are missing for the last exemplars of the order.
         """
         self._writer()
         root = self._store.root._replace(max_bytes=parse_bytes(max_bytes))
