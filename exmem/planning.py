@@ -112,8 +112,7 @@ class Policy:
         -----
         Sizes are measured, not estimated: each candidate state is laid out exactly as it would be written. Only where
         an upper bound fits is measuring left out; the answer is the same. What goes takes more with it than its own
-        bytes (the largest shard shrinks, and the reserve with it), so a few more may go than have to; the room that
-        this leaves is also what keeps the rewriting of shards within the budget.
+        bytes (the largest shard shrinks, and the reserve with it), so a few more may go than have to.
         """
         return self._plan(encoded, self._store.root.capacity, self._store.root.quota)
 
@@ -224,16 +223,11 @@ class Policy:
                     f"{store.location}: {missing:,} bytes are missing even without any exemplar; raise max_bytes"
                 )
             gone += more
-            missing = self._measured(gone, encoded) - capacity
+            turned_down = {-1 - victim for victim in gone if victim < 0}
+            left = [new for index, new in enumerate(encoded) if index not in turned_down]
+            missing = sum(forecast.measure([slot for slot in gone if slot >= 0], left)) - capacity
         victims = np.sort(np.array([slot for slot in gone if slot >= 0], np.int64))
-        turned_down = [-1 - victim for victim in gone if victim < 0]
-        return AddPlan(victims, np.setdiff1d(everything, turned_down).astype(np.int64), store.next_slot)
-
-    def _measured(self, gone: Sequence[int], encoded: Sequence[Encoded]) -> int:
-        """Return bytes for objects and reserve when victims, held or new, are gone and the other new ones have come."""
-        turned_down = {-1 - victim for victim in gone if victim < 0}
-        left = [new for index, new in enumerate(encoded) if index not in turned_down]
-        return sum(self._writer().forecast.measure([slot for slot in gone if slot >= 0], left))
+        return AddPlan(victims, np.setdiff1d(everything, [*turned_down]).astype(np.int64), store.next_slot)
 
     def _order(self) -> Ledger:
         if self._ledger is None:
