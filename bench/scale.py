@@ -5,7 +5,6 @@ Run `python -m bench.scale` (about a gigabyte of disk, minutes); `--most 5` stop
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.timing import resident_bytes
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
 
 WIDTH, STEP = 384, 1000
@@ -28,11 +28,6 @@ def exemplars(first: int, count: int) -> list[Exemplar]:
         Exemplar({"features": TokenSet.dense(values[row, 0])}, label=(first + row) % 100, priority=-first - row)
         for row in range(count)
     ]
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def reading(folder: Path) -> dict[str, float]:

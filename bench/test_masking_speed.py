@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, ViltConfig, ViltModel, ViTConfig, ViTModel
 
-from bench.test_store_speed import interleaved
+from bench.timing import interleaved
 from exmem.backbones import Joint, Vilt
 from exmem.masking import SCORERS, get_scorer
 from exmem.tensors import TensorBatch, TokenTensors

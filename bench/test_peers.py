@@ -6,8 +6,10 @@ Needs the extra `peers`; a peer that is not installed is skipped and says so.
 import numpy as np
 import pytest
 
-from bench.test_store_speed import BATCH, COUNT, GRID, KEPT, PATCH, fill, interleaved
-from exmem import ExemplarMemory
+from bench.peers import from_datasets
+from bench.photographs import BATCH, COUNT, GRID, KEPT, PATCH, fill
+from bench.timing import interleaved
+from exmem import ExemplarMemory, TokenSet
 from tests.exemplars import folder_bytes
 
 SHAPE = (KEPT, PATCH, PATCH, 3)
@@ -100,16 +102,7 @@ def test_lance(benchmark, ours, tmp_path):
 
 
 def test_hugging_face_datasets(benchmark, ours, tmp_path):
-    datasets = pytest.importorskip("datasets")
-
+    pytest.importorskip("datasets")
     _, values, positions = ours
-    content = {"values": [value.tobytes() for value in values], "positions": [place.tobytes() for place in positions]}
-    datasets.Dataset.from_dict(content).save_to_disk(tmp_path / "arrow")
-    dataset = datasets.load_from_disk(tmp_path / "arrow")
-
-    def read(picks):
-        found = dataset[picks.tolist()]
-        values, places = (b"".join(found[name]) for name in ("values", "positions"))
-        return np.frombuffer(values, np.uint8), np.frombuffer(places, np.int64)
-
-    compare(benchmark, ours, read, folder_bytes(tmp_path))
+    sets = [TokenSet(place, value) for place, value in zip(positions, values, strict=True)]
+    compare(benchmark, ours, from_datasets(tmp_path / "arrow", sets), folder_bytes(tmp_path))

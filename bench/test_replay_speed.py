@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import ViltConfig, ViltModel
 
-from bench.test_store_speed import interleaved
+from bench.timing import interleaved
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet
 from exmem.backbones import Vilt
 from exmem.replay import ReplayDataset

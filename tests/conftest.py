@@ -13,9 +13,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", default="200", help="how often a writing process is killed")
-    parser.addoption("--readers", default="4", help="processes that read beside a writer")
-    parser.addoption("--seconds", default="4", help="how long they read")
+    parser.addoption("--kills", default="30", help="how often a writing process is killed")
+    parser.addoption("--readers", default="2", help="processes that read beside a writer")
+    parser.addoption("--seconds", default="2", help="how long they read")
+    parser.addoption("--exhaustive", action="store_true", help="fail at every operation, not only at some")
+    parser.addoption("--sequences", default="240", help="random sequences of operations on a memory")
 
 
 @pytest.fixture(scope="session")

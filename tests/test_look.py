@@ -16,7 +16,6 @@ from exmem.look.page import render_page
 from exmem.look.pictures import draw_heat, draw_placed, find_grid, parse_grid, place_tokens, put_together
 from exmem.look.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.look.words import mark_ids, mark_text, mark_tokens
-from exmem.upkeep import sizes_by_modality
 from tests.exemplars import GRID, PATCH, crop, exemplar, patches, schema
 
 
@@ -132,8 +131,8 @@ def test_a_grid_that_is_none_is_refused(text):
 def test_a_page_is_self_contained_and_shows_every_slot_with_the_bytes_of_the_store(folder):
     with ExemplarMemory.open(folder) as memory:
         slots, sizes = memory.slots.tolist(), memory.sizes.tolist()
-    parts = sizes_by_modality(folder, slots)
-    assert sorted(parts) == ["extras", "image", "text"]
+        parts = memory.sizes_by_part(slots)
+    assert list(parts) == ["image", "text", "extras", "catalog"]
     assert np.sum([*parts.values()], axis=0).tolist() == sizes
     text = render_page(exemplar_sheet(folder, slots))
     page = Page(text)
@@ -143,8 +142,8 @@ def test_a_page_is_self_contained_and_shows_every_slot_with_the_bytes_of_the_sto
     assert "url(" not in text
     assert page.headings == [f"class {slot % 3}, slot {slot}" for slot in slots]
     for at, size in enumerate(sizes):
-        told = f"{size:,} = image {parts['image'][at]:,} + text {parts['text'][at]} + extras {parts['extras'][at]}"
-        assert told in page.facts
+        told = " + ".join(f"{name} {values[at]:,}" for name, values in parts.items())
+        assert f"{size:,} = {told}" in page.facts
     assert len(page.pictures) == len(slots)
     spec = schema().modalities["image"]
     with ExemplarMemory.open(folder) as memory:
@@ -299,7 +298,7 @@ def test_extra_fields_are_told_in_full_whatever_their_name(tmp_path, value, told
         memory.add([Exemplar({"bytes": TokenSet([1], np.array([7], np.int32))}, label=0, extras={"bytes": value})])
     (card,) = exemplar_sheet(tmp_path / "m", [0]).cards
     assert card.facts["extra bytes"] == told
-    assert card.facts["bytes"].endswith(f"extras {value.nbytes}")
+    assert card.facts["bytes"].endswith(f"extras {value.nbytes} + catalog 40")
 
 
 def test_numbers_without_end_are_told_without_a_warning(tmp_path):
@@ -311,7 +310,7 @@ def test_numbers_without_end_are_told_without_a_warning(tmp_path):
 
 
 def test_a_damaged_exemplar_says_so_and_the_others_are_shown(folder):
-    shard = sorted((folder / "image" / "values").glob("c.*"))[0]
+    shard = sorted(folder.glob("e*/image/c.*"))[0]
     data = bytearray(shard.read_bytes())
     data[7] ^= 4
     shard.write_bytes(bytes(data))

@@ -17,7 +17,7 @@ from exmem.selection import (
     ranked,
     reservoir_order,
 )
-from exmem.stream import StreamReservoir
+from exmem.memory.reservoir import StreamReservoir, arrival_keys
 
 PARTS = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0])  # few values: many ties and zero vectors
 
@@ -153,7 +153,7 @@ def test_a_prefix_of_a_reservoir_order_holds_each_arrival_equally_often():
     assert np.abs(held - 900).max() < 126
 
 
-def test_a_stream_reservoir_holds_a_prefix_of_the_reservoir_order(tmp_path):
+def test_a_stream_reservoir_holds_the_arrivals_with_the_highest_keys(tmp_path):
     spec = Schema({"x": TokenSpec(positions=1, shape=(64,), dtype="float16", codec="raw")})
     values = np.zeros((1, 64), np.float16)
     arrivals = [Exemplar({"x": TokenSet([0], values)}, label=index % 5) for index in range(600)]
@@ -165,5 +165,5 @@ def test_a_stream_reservoir_holds_a_prefix_of_the_reservoir_order(tmp_path):
             held |= {slot: start + at for at, slot in enumerate(report.slots.tolist()) if slot >= 0}
             held = {slot: arrival for slot, arrival in held.items() if slot in set(memory.slots.tolist())}
     assert 20 < len(held) < 400
-    expected = reservoir_order(600, np.random.default_rng(4), count=len(held))
+    expected = np.argsort(-arrival_keys(4, 0, 600))[: len(held)]
     assert set(held.values()) == set(expected.tolist())

@@ -26,13 +26,13 @@ def folder(tmp_path):
 def test_damage_is_told_with_exit_codes_and_repaired(folder):
     whole = run("check", folder, "--json")
     assert (whole.returncode, json.loads(whole.stdout)) == (0, {"damage": []})
-    shard = sorted((folder / "image" / "values").glob("c.*"))[0]
+    shard = sorted(folder.glob("e*/image/c.*"))[0]
     data = bytearray(shard.read_bytes())
     data[7] ^= 4
     shard.write_bytes(bytes(data))
     damaged = run("check", folder)
     assert damaged.returncode == 3
-    assert "image/values/c.0.0.0.0.0: exemplar 0: " in damaged.stdout
+    assert "e0/image/c.0.0.0.0.0: exemplar 0: " in damaged.stdout
     repaired = run("repair", folder, "--json")
     assert repaired.returncode == 0, repaired.stderr
     assert json.loads(repaired.stdout)["dropped"] == [0]
@@ -50,7 +50,6 @@ def test_a_memory_is_exported_imported_and_compacted(tmp_path, folder):
     assert (told["exemplars"], told["max_bytes"]) == (12, 150_000)
     told = json.loads(run("compact", tmp_path / "again", "--json").stdout)
     assert told["after_bytes"] == folder_bytes(tmp_path / "again")
-    assert len(told["slots"]) == 12
     again = run("export", folder, tmp_path / "out")
     assert again.returncode == 1
     assert "not empty" in again.stderr

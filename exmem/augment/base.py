@@ -7,7 +7,7 @@ import torch
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors
 
-__all__ = ["Augmentation", "check_share", "is_picture"]
+__all__ = ["Augmentation", "check_share", "is_image"]
 
 
 class Augmentation(Protocol):
@@ -40,7 +40,7 @@ def check_share(name: str, value: float) -> None:
         raise SchemaError(f"{name} must be in 0..1, got {value}")
 
 
-def is_picture(tokens: TokenTensors) -> bool:
+def is_image(tokens: TokenTensors) -> bool:
     """Say whether the tokens of a modality are pictures or pieces of one: (B, K, h, w, 3) uint8.
 
     Parameters

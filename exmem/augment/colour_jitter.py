@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, is_picture
+from exmem.augment.base import check_share, is_image
 from exmem.tensors import TensorBatch, TokenTensors, uniform
 
 __all__ = ["ColourJitter"]
@@ -62,7 +62,7 @@ class ColourJitter:
         TensorBatch
             The batch with other colours.
         """
-        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_picture(tokens)}
+        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
         if not pictures:
             return batch
         device = batch.labels.device

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from exmem.augment.base import check_share, is_picture
+from exmem.augment.base import check_share, is_image
 from exmem.errors import SchemaError
 from exmem.tensors import TensorBatch, TokenTensors, packed, uniform
 
@@ -65,7 +65,7 @@ class Flip:
         SchemaError
             If the grid of a modality with pictures is not known, or a position lies outside it.
         """
-        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_picture(tokens)}
+        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
         missing = sorted(set(pictures) - set(self.grids))
         if missing:
             raise SchemaError(

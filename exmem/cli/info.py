@@ -1,5 +1,6 @@
 """`exmem info`: what a memory holds."""
 
+from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exmem.budget import format_bytes
 from exmem.memory import ExemplarMemory
+from exmem.store import format_bytes
+from exmem.tokens import TokenSpec
 
 __all__ = ["info"]
 
@@ -30,13 +32,23 @@ def info(path: Path, /, *, json: bool = False) -> None:
             "exemplars": len(memory),
             "used_bytes": memory.used_bytes,
             "max_bytes": memory.max_bytes,
+            "max_exemplars": memory.max_exemplars,
+            "bytes": memory.bytes_by_part(),
             "charges": memory.charges,
             "eviction": memory.eviction,
             "quota": memory.quota.to_json(),
             "modalities": {
-                name: {"positions": spec.positions, "shape": list(spec.shape), "dtype": str(spec.dtype)}
+                name: {
+                    "positions": spec.positions,
+                    "shape": list(spec.shape),
+                    "dtype": str(spec.dtype),
+                    "codec": _codec(spec),
+                }
                 for name, spec in memory.schema.modalities.items()
             },
+            "extras": {name: extra.to_json() for name, extra in memory.schema.extras.items()},
+            "attrs": memory.attrs,
+            "class_names": {str(label): name for label, name in memory.class_names.items()},
             "classes": {
                 str(label): {
                     "exemplars": held.exemplars,
@@ -58,9 +70,24 @@ def info(path: Path, /, *, json: bool = False) -> None:
         highlight=False,
     )
     for name, spec in found["modalities"].items():
-        console.print(f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}", highlight=False)
+        codec = ", ".join(str(value) if key == "id" else f"{key} {value}" for key, value in spec["codec"].items())
+        console.print(
+            f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}, {codec}", highlight=False
+        )
+    for name, extra in found["extras"].items():
+        console.print(f"  extra {name}: {extra['shape']} {extra['dtype']}", highlight=False)
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in found["bytes"].items())
+    console.print(f"  bytes: {parts}", highlight=False)
     table = Table("class", "exemplars", "payload bytes", "quota bytes", "weight")
     for label, held in found["classes"].items():
         numbers = (f"{held[name]:,}" for name in ("exemplars", "payload_bytes", "quota_bytes"))
-        table.add_row(label, *numbers, f"{held['weight']:g}")
+        name = memory.class_names.get(int(label))
+        table.add_row(f"{label} {name}" if name else label, *numbers, f"{held['weight']:g}")
     console.print(table)
+
+
+def _codec(spec: TokenSpec) -> dict[str, Any]:
+    """Return name and options of a codec; of long ones (headers, codebooks) the number of characters."""
+    config = dict(spec.codec) if isinstance(spec.codec, Mapping) else {"id": spec.codec}
+    long = {key: f"{len(str(value))} characters" for key, value in config.items() if len(str(value)) > 60}
+    return config | long

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from exmem.budget import format_bytes
 from exmem.memory import ExemplarMemory
-from exmem.portable import export_folder, import_folder
-from exmem.upkeep import Damage, describe
-from exmem.upkeep import check as check_store
-from exmem.upkeep import compact as compact_store
-from exmem.upkeep import repair as repair_store
+from exmem.memory.export import export_folder, import_folder
+from exmem.memory.maintenance import Damage, describe
+from exmem.memory.maintenance import check as check_store
+from exmem.memory.maintenance import compact as compact_store
+from exmem.memory.maintenance import repair as repair_store
+from exmem.store import format_bytes
 
 __all__ = ["check", "compact", "export", "import_", "repair"]
 
@@ -68,7 +68,7 @@ def repair(path: Path, /, *, json: bool = False) -> None:
 
 
 def compact(path: Path, /, *, json: bool = False) -> None:
-    """Pack the exemplars of a memory into as few files as they need; they get new slots.
+    """Pack the exemplars of a memory into as few files as they need; their slots stay.
 
     Parameters
     ----------
@@ -79,8 +79,7 @@ def compact(path: Path, /, *, json: bool = False) -> None:
     """
     report = compact_store(path)
     found = {"before_bytes": report.before_bytes, "after_bytes": report.after_bytes}
-    line = f"{len(report.slots)} exemplars, {format_bytes(report.before_bytes)} -> {format_bytes(report.after_bytes)}"
-    _tell(found | {"slots": {str(old): new for old, new in report.slots.items()}}, [line], json=json)
+    _tell(found, [f"{format_bytes(report.before_bytes)} -> {format_bytes(report.after_bytes)}"], json=json)
 
 
 def export(path: Path, folder: Path, /, *, json: bool = False) -> None:

@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.budget import format_bytes
 from exmem.errors import CorruptExemplarError, SchemaError, UnknownSlotError
 from exmem.look.pictures import Placed, draw_heat, draw_placed, find_grid, place_tokens, put_together
 from exmem.look.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.look.words import mark_ids, mark_text, mark_tokens
 from exmem.memory import ExemplarMemory
-from exmem.portable import is_picture
-from exmem.store import Place
+from exmem.memory.export import is_image
+from exmem.store import Place, format_bytes
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
-from exmem.upkeep import sizes_by_modality
 
 __all__ = ["Known", "Source", "choose_slots", "exemplar_sheet", "slots_of_classes"]
 
@@ -189,7 +187,7 @@ def exemplar_sheet(
                 f"no exemplar is in the slots {_listed(unknown)}; {len(held)} slots hold one: {_listed(held)}"
             )
         grids = _grids(memory.schema, grid, known.grid)
-        parts = sizes_by_modality(place, slots)
+        parts = memory.sizes_by_part(slots)
         cards = []
         for at, slot in enumerate(slots):
             sizes = {name: int(values[at]) for name, values in parts.items()}
@@ -212,7 +210,7 @@ def exemplar_sheet(
 
 def _grids(schema: Schema, asked: tuple[int, int] | None, known: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
     # The grid of each modality that can be drawn.
-    pictures = {name: spec.positions for name, spec in schema.modalities.items() if is_picture(spec)}
+    pictures = {name: spec.positions for name, spec in schema.modalities.items() if is_image(spec)}
     if asked is not None and asked[0] * asked[1] not in pictures.values():
         raise SchemaError(f"no modality of patches has {asked[0]} x {asked[1]} positions; there are {pictures}")
     given = [grid for grid in (asked, known) if grid is not None]

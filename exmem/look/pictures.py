@@ -114,7 +114,7 @@ def place_tokens(tokens: TokenSet, spec: TokenSpec, grid: tuple[int, int]) -> Pl
     tokens : TokenSet
         Kept patches.
     spec : TokenSpec
-        Their modality, one of which `is_picture` holds.
+        Their modality, one of which `is_image` holds.
     grid : tuple of int
         Rows and columns of patches.
 

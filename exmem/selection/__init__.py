@@ -1,4 +1,4 @@
-"""Selection and eviction: which exemplars come in, and which go first."""
+"""Selection: which exemplars come in."""
 
 import dataclasses
 from functools import partial
@@ -9,15 +9,12 @@ from exmem.selection.base import Selection
 from exmem.selection.closest_to_mean import closest_to_mean
 from exmem.selection.herding import herding
 from exmem.selection.k_centre import k_centre
-from exmem.selection.ledger import Candidate, Ledger
 from exmem.selection.random import random_order
 from exmem.selection.ranked import ranked
 from exmem.selection.reservoir import Reservoir, reservoir_order
 
 __all__ = [
     "SELECTIONS",
-    "Candidate",
-    "Ledger",
     "Reservoir",
     "Selection",
     "closest_to_mean",

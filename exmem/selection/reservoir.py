@@ -17,8 +17,8 @@ def reservoir_order(number: int, rng: np.random.Generator, *, count: int | None 
 
     Each arrival draws a key in 0..1 when it comes; the order goes by key, the highest first. So it is nested twice:
     fewer places hold a part of what more places hold, and arrivals that come later only push others back: those of a
-    stream that has gone on are still in the same order among themselves. `exmem.stream.StreamReservoir` gives the same
-    keys as priorities: of the same seed and with exemplars of equal size, it holds a prefix of this order.
+    stream that has gone on are still in the same order among themselves. A memory under a budget of bytes does the same
+    with keys as priorities: `exmem.memory.reservoir.StreamReservoir`.
 
     Parameters
     ----------

@@ -1,23 +1,22 @@
-"""The store: format 1 on any Zarr store, under a strict budget."""
+"""The store: format 1 on any Zarr store, under a strict budget of bytes."""
 
-from exmem.store.checking import Damage
-from exmem.store.compacting import encoded_batches
-from exmem.store.encode import Encoded
-from exmem.store.measure import Measure
-from exmem.store.root import Root, check_root
-from exmem.store.store import Place, Store, create_store, open_store
+from exmem.store.maintenance import Damage
+from exmem.store.objects import Place
+from exmem.store.opening import create_store, least_budget, open_store
+from exmem.store.segments import Rows
+from exmem.store.store import Store
+from exmem.store.units import format_bytes, parse_bytes
 from exmem.store.writer import Writer
 
 __all__ = [
     "Damage",
-    "Encoded",
-    "Measure",
     "Place",
-    "Root",
+    "Rows",
     "Store",
     "Writer",
-    "check_root",
     "create_store",
-    "encoded_batches",
+    "format_bytes",
+    "least_budget",
     "open_store",
+    "parse_bytes",
 ]

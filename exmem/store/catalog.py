@@ -1,337 +1,191 @@
-"""The catalog: which slots hold an exemplar, and what is known of each without reading it."""
+"""The catalog in RAM: which slots hold an exemplar, where, and what is known of each without reading it."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.errors import CodecError, CorruptExemplarError, FormatError, UnknownSlotError
-from exmem.store.chunks import decode_rows, encode_rows
-from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, chunk_number, unsealed
-from exmem.store.objects import Objects
+from exmem.errors import UnknownSlotError
+from exmem.store.format.layout import Layout
 
-__all__ = ["Catalog", "catalog_chunk_key", "live_slots", "load_catalog"]
+__all__ = ["PENDING", "Catalog", "place_of", "segment_of", "where_at"]
 
-_DEAD = -1
-_LIVE_COLUMN = 2  # tokens of the first modality: never negative where a slot holds an exemplar
-_GROWTH = 1.25
+PENDING = -1  # in the column `where`: staged, not in a segment yet
+_GONE = -2
+_LEAST_ROOM = 1024
 
 
-def catalog_chunk_key(chunk: int) -> str:
-    """Return the name of the object that holds a chunk of the catalog."""
-    return f"catalog/c.{chunk}.0"
+def where_at(era: int, segment: int, place: int) -> int:
+    """Return the one number that says where a row lies."""
+    return era << 44 | segment << 8 | place
+
+
+def segment_of(where: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return era and segment of rows as one number: era << 36 | segment."""
+    return where >> 8
+
+
+def place_of(where: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of rows within their segments."""
+    return where & 0xFF
 
 
 class Catalog:
-    """What is committed, and behind it (slots from `num_slots` on) what is staged; 8 bytes a column and slot in RAM.
+    """What is held, by slot; columns as narrow as they can be.
 
-    Rows lie in tables of 1,024 slots, as on the disk; a table without exemplars is given back. So looking up, adding
-    and removing take the same time whatever the number of exemplars.
+    Rows are sorted by slot; what is removed is marked and swept out later, so that adding, finding and removing take
+    the same time however much is held.
 
     Parameters
     ----------
-    columns : sequence of str
-        Names of the columns.
-    num_slots : int
-        Slots given out by commits; the next exemplar gets this number or a higher one.
-    generation : int
-        Number of commits and evictions so far.
-    shard_slots : int
-        Slots of a shard; 0 before the first commit.
-    capacity : int
-        Rows of the arrays.
+    layout : Layout
+        Names the modalities.
     """
 
-    def __init__(
-        self, columns: Sequence[str], *, num_slots: int, generation: int, shard_slots: int, capacity: int
-    ) -> None:
-        self.columns = list(columns)
-        self.num_slots = num_slots
-        self.generation = generation
-        self.shard_slots = shard_slots
-        self.capacity = capacity
-        self._tables = np.empty((0, CATALOG_CHUNK_ROWS, len(self.columns)), np.int64)
-        self._free: list[int] = []  # tables that are not in use
-        self._chunks = np.zeros(0, np.int64)  # chunks that have a table, increasing
-        self._table_of = np.zeros(0, np.int64)  # their tables
-        self._counts: dict[int, int] = {}  # chunk -> live slots
-        self._len = 0
-        self.damaged: dict[int, str] = {}  # chunk that could not be read -> why
-        self.document: bytes | None = None  # the metadata that a snapshot was read with; None for the writer's own
+    def __init__(self, layout: Layout) -> None:
+        widest = max(layout.most_tokens)
+        self._slots = np.zeros(0, np.int64)
+        self._labels: NDArray[Any] = np.zeros(0, np.int32)
+        self._priorities = np.zeros(0, np.float64)
+        self._counts = np.zeros((0, len(layout.most_tokens)), np.uint16 if widest < 2**16 else np.uint32)
+        self._lengths = np.zeros((0, len(layout.sharded)), np.uint32)
+        self._where = np.zeros(0, np.int64)
+        self._stop = 0  # rows in use, swept or not
+        self._gone = 0
 
     def __len__(self) -> int:
-        return self._len
+        return self._stop - self._gone
 
     @property
     def slots(self) -> NDArray[np.int64]:
-        """Slots that hold an exemplar, increasing, shape (N,), int64."""
-        return self._gather(lambda first, live, table: first + live, np.zeros(0, np.int64))
+        """Slots that hold an exemplar, increasing, (N,)."""
+        return self._all(self._slots)
 
-    def column(self, name: str) -> NDArray[np.int64]:
-        """Return a column in the order of `slots`, shape (N,), int64."""
-        at = self.columns.index(name)
-        return self._gather(lambda first, live, table: table[live, at], np.zeros(0, np.int64))
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Their classes, (N,)."""
+        return self._all(self._labels).astype(np.int64)
 
     @property
     def priorities(self) -> NDArray[np.float64]:
-        """Priorities in the order of `slots`, shape (N,), float64."""
-        return self.column("priority").view(np.float64)
+        """Their priorities, (N,)."""
+        return self._all(self._priorities)
 
-    def rows(self, slots: ArrayLike) -> NDArray[np.int64]:
-        """Return what is known of some slots.
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Their kept tokens by modality, (N, modalities)."""
+        return self._all(self._counts).astype(np.int64)
 
-        Parameters
-        ----------
-        slots : array-like, shape (B,), integer
-            Slots to look up.
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Their payload bytes by sharded modality, (N, sharded)."""
+        return self._all(self._lengths).astype(np.int64)
 
-        Returns
-        -------
-        ndarray, shape (B, columns), int64
-            One row per slot; priorities are the bits of a float64.
+    @property
+    def where(self) -> NDArray[np.int64]:
+        """Where they lie (see `where_at`), or `PENDING`, (N,)."""
+        return self._all(self._where)
 
-        Raises
-        ------
-        UnknownSlotError
-            If a slot holds no exemplar.
-        CorruptExemplarError
-            If it cannot be told because a chunk of the catalog is damaged.
-        """
+    def find(self, slots: ArrayLike) -> NDArray[np.int64]:
+        """Return the rows of some slots, for the methods below; UnknownSlotError if one holds no exemplar."""
         wanted = np.asarray(slots)
         if wanted.size == 0:
-            return np.zeros((0, len(self.columns)), np.int64)
+            return np.zeros(0, np.int64)
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
-            raise UnknownSlotError(f"slots must be a 1-D integer array, got {wanted.dtype} of shape {wanted.shape}")
-        chunks, places = np.divmod(wanted.astype(np.int64), CATALOG_CHUNK_ROWS)
-        found = np.zeros(len(wanted), np.bool_)
-        if len(self._chunks):
-            at = np.minimum(np.searchsorted(self._chunks, chunks), len(self._chunks) - 1)
-            rows: NDArray[np.int64] = self._tables[self._table_of[at], places]
-            found = (self._chunks[at] == chunks) & (rows[:, _LIVE_COLUMN] != _DEAD)
-        if not found.all():
-            missing = np.unique(wanted[~found])
-            for slot in missing[:1].tolist() if self.damaged else []:
-                why = self.damaged.get(slot // CATALOG_CHUNK_ROWS)
-                if why is not None:
-                    key = catalog_chunk_key(slot // CATALOG_CHUNK_ROWS)
-                    raise CorruptExemplarError(f"exemplar {slot} is damaged in {key} ({why}); repair the store")
+            raise UnknownSlotError(
+                f"slots must be a 1-D integer array, got {wanted.dtype} of shape {wanted.shape}; "
+                "for a mask use memory.slots[mask]"
+            )
+        rows, held = self._look(wanted.astype(np.int64))
+        if not held.all():
+            missing = np.unique(wanted[~held])
             raise UnknownSlotError(
                 f"{len(missing)} of {len(wanted)} slots hold no exemplar (never given out, or evicted): "
                 f"{missing[:8].tolist()}; `slots` lists those that do"
             )
         return rows
 
-    def priorities_of(self, slots: ArrayLike) -> NDArray[np.float64]:
-        """Return the priorities of some slots, shape (B,), float64."""
-        return self.rows(slots)[:, self.columns.index("priority")].copy().view(np.float64)
+    def holds(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which slots hold an exemplar."""
+        return self._look(slots)[1]
 
-    def within(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the slots in `first`..`stop - 1` that hold an exemplar, and their rows."""
-        slots, tables = [np.zeros(0, np.int64)], [np.zeros((0, len(self.columns)), np.int64)]
-        for chunk in range(first // CATALOG_CHUNK_ROWS, -(-stop // CATALOG_CHUNK_ROWS)):
-            table = self._table(chunk)
-            if table is None:
-                continue
-            base = chunk * CATALOG_CHUNK_ROWS
-            part = table[max(first - base, 0) : stop - base]
-            live = np.flatnonzero(part[:, _LIVE_COLUMN] != _DEAD)
-            slots.append(max(first, base) + live)
-            tables.append(part[live])
-        return np.concatenate(slots), np.concatenate(tables)
+    def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slots of rows."""
+        return self._slots[rows]
 
-    def put(self, slots: Sequence[int], table: NDArray[np.int64]) -> None:
-        """Enter exemplars; their slots hold none yet."""
-        for slot, row in zip(slots, table, strict=True):
-            chunk, place = divmod(slot, CATALOG_CHUNK_ROWS)
-            self._make(chunk)[place] = row
-            self._counts[chunk] += 1
-        self._len += len(slots)
+    def labels_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the classes of rows."""
+        return self._labels[rows].astype(np.int64)
 
-    def remove(self, slots: Sequence[int]) -> None:
-        """Remove exemplars; their slots hold one."""
-        for slot in slots:
-            chunk, place = divmod(slot, CATALOG_CHUNK_ROWS)
-            at = int(np.searchsorted(self._chunks, chunk))
-            self._tables[self._table_of[at], place] = _DEAD
-            self._counts[chunk] -= 1
-            if not self._counts[chunk]:
-                self._free.append(int(self._table_of[at]))
-                self._chunks, self._table_of = np.delete(self._chunks, at), np.delete(self._table_of, at)
-                del self._counts[chunk]
-        self._len -= len(slots)
+    def priorities_at(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the priorities of rows."""
+        return self._priorities[rows]
 
-    def encode_chunk(
+    def counts_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the kept tokens of rows by modality."""
+        return self._counts[rows].astype(np.int64)
+
+    def lengths_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the payload bytes of rows by sharded modality."""
+        return self._lengths[rows].astype(np.int64)
+
+    def where_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where rows lie."""
+        return self._where[rows]
+
+    def append(
         self,
-        chunk: int,
-        *,
-        stop: int | None = None,
-        without: Sequence[int] = (),
-        also: Mapping[int, Sequence[int]] | None = None,
-    ) -> bytes | None:
-        """Return the bytes of one chunk as they would be after a change, None when no slot in it is live.
+        slots: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        priorities: NDArray[np.float64],
+        counts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        where: NDArray[np.int64],
+    ) -> None:
+        """Enter exemplars behind all others: their slots are increasing and higher."""
+        if len(slots) == 0:
+            return
+        if self._labels.dtype == np.int32 and (int(labels.min()) < -(2**31) or int(labels.max()) >= 2**31):
+            self._labels = self._labels.astype(np.int64)
+        start, stop = self._stop, self._stop + len(slots)
+        if stop > len(self._slots):
+            room = stop + max(_LEAST_ROOM, stop // 8)
+            for name in ("_slots", "_labels", "_priorities", "_counts", "_lengths", "_where"):
+                old = getattr(self, name)
+                grown = np.empty((room, *old.shape[1:]), old.dtype)  # untouched pages cost no RAM
+                grown[:start] = old[:start]
+                setattr(self, name, grown)
+        self._slots[start:stop], self._labels[start:stop], self._priorities[start:stop] = slots, labels, priorities
+        self._counts[start:stop], self._lengths[start:stop], self._where[start:stop] = counts, lengths, where
+        self._stop = stop
 
-        Parameters
-        ----------
-        chunk : int
-            Number of the chunk.
-        stop : int, optional
-            Slots from here on are left out: they are staged.
-        without : sequence of int
-            Slots that would be removed.
-        also : mapping of int to sequence of int
-            Slot -> row that would be entered.
+    def move(self, slots: NDArray[np.int64], where: NDArray[np.int64]) -> None:
+        """Note where exemplars lie now."""
+        self._where[self.find(slots)] = where
 
-        Returns
-        -------
-        bytes or None
-            The chunk.
-        """
-        first = chunk * CATALOG_CHUNK_ROWS
-        known = self._table(chunk)
-        table = np.full((CATALOG_CHUNK_ROWS, len(self.columns)), _DEAD, np.int64) if known is None else known.copy()
-        if stop is not None:
-            table[max(stop - first, 0) :] = _DEAD
-        places = np.asarray(without, np.int64) - first
-        table[places[(places >= 0) & (places < CATALOG_CHUNK_ROWS)]] = _DEAD
-        for slot, row in (also or {}).items():
-            if 0 <= slot - first < CATALOG_CHUNK_ROWS:
-                table[slot - first] = row
-        if (table[:, _LIVE_COLUMN] == _DEAD).all():
-            return None
-        return encode_rows(table, transposed=True)
+    def prioritise(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
+        """Note other priorities."""
+        self._priorities[self.find(slots)] = priorities
 
-    def holds(self, chunk: int) -> bool:
-        """Whether a chunk has a live slot."""
-        return chunk in self._counts
+    def remove(self, slots: NDArray[np.int64]) -> None:
+        """Strike out exemplars."""
+        rows = self.find(slots)
+        self._where[rows] = _GONE
+        self._gone += len(rows)
+        if self._gone > _LEAST_ROOM + self._stop // 8:
+            held = np.flatnonzero(self._where[: self._stop] != _GONE)
+            for name in ("_slots", "_labels", "_priorities", "_counts", "_lengths", "_where"):
+                column = getattr(self, name)
+                column[: len(held)] = column[held]
+            self._stop, self._gone = len(held), 0
 
-    def slots_of(self, chunk: int) -> range:
-        """Slots that a chunk describes, whether they hold an exemplar or not."""
-        first = chunk * CATALOG_CHUNK_ROWS
-        return range(first, min(first + CATALOG_CHUNK_ROWS, self.num_slots))
+    def _all(self, column: NDArray[Any]) -> NDArray[Any]:
+        known: NDArray[Any] = column[: self._stop]
+        return known[self._where[: self._stop] != _GONE] if self._gone else known.copy()
 
-    def load_chunk(self, chunk: int, table: NDArray[np.int64]) -> None:
-        """Enter a whole chunk as it was read."""
-        count = int(np.count_nonzero(table[:, _LIVE_COLUMN] != _DEAD))
-        if count:
-            self._make(chunk)[:] = table
-            self._counts[chunk] = count
-            self._len += count
-
-    def _table(self, chunk: int) -> NDArray[np.int64] | None:
-        if chunk not in self._counts:
-            return None
-        found: NDArray[np.int64] = self._tables[self._table_of[np.searchsorted(self._chunks, chunk)]]
-        return found
-
-    def _make(self, chunk: int) -> NDArray[np.int64]:
-        table = self._table(chunk)
-        if table is not None:
-            return table
-        if not self._free:
-            old = len(self._tables)
-            grown = np.empty((int(old * _GROWTH) + 1, *self._tables.shape[1:]), np.int64)  # untouched pages cost no RAM
-            grown[:old] = self._tables
-            self._tables = grown
-            self._free = list(range(len(grown) - 1, old - 1, -1))
-        at, table_number = int(np.searchsorted(self._chunks, chunk)), self._free.pop()
-        self._chunks = np.insert(self._chunks, at, chunk)
-        self._table_of = np.insert(self._table_of, at, table_number)
-        self._counts[chunk] = 0
-        made: NDArray[np.int64] = self._tables[table_number]
-        made[:] = _DEAD
-        return made
-
-    def _gather(self, part: Any, none: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.concatenate([none, *(part(*chunk) for chunk in self._live())])
-
-    def _live(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        for chunk, number in zip(self._chunks.tolist(), self._table_of.tolist(), strict=True):
-            table = self._tables[number]
-            yield chunk * CATALOG_CHUNK_ROWS, np.flatnonzero(table[:, _LIVE_COLUMN] != _DEAD), table
-
-
-def live_slots(objects: Objects, columns: int, first: int, stop: int) -> frozenset[int]:
-    """Return which slots of a range hold an exemplar now, in the newest committed state or one that is being made.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where the store lies.
-    columns : int
-        Columns of the catalog.
-    first, stop : int
-        The range.
-
-    Returns
-    -------
-    frozenset of int
-        Slots. An eviction takes them out before anything of them is reclaimed.
-    """
-    found: set[int] = set()
-    for chunk in range(first // CATALOG_CHUNK_ROWS, -(-stop // CATALOG_CHUNK_ROWS)):
-        data = objects.get(catalog_chunk_key(chunk))
-        if data is None:
-            continue
-        with contextlib.suppress(CodecError):  # a damaged chunk: nothing is known to be live
-            table = decode_rows(data, (CATALOG_CHUNK_ROWS, columns), "int64", transposed=True)
-            live = chunk * CATALOG_CHUNK_ROWS + np.flatnonzero(table[:, _LIVE_COLUMN] != _DEAD)
-            found.update(live[(live >= first) & (live < stop)].tolist())
-    return frozenset(found)
-
-
-def load_catalog(objects: Objects, layout: Layout) -> Catalog:
-    """Read the committed state.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where the store lies.
-    layout : Layout
-        Its layout.
-
-    Returns
-    -------
-    Catalog
-        The committed state; rows beyond it (of an unfinished commit) are ignored, chunks that are damaged are named in
-        `damaged`.
-
-    Raises
-    ------
-    FormatError
-        If the metadata of the catalog is missing or damaged.
-    """
-    data = objects.get(CATALOG_KEY)
-    if data is None:
-        raise FormatError(f"{objects.location}: {CATALOG_KEY} is missing")
-    try:
-        document = unsealed(data)
-        own = document["attributes"]["exmem"]
-        num_slots, columns = int(document["shape"][0]), list(own["columns"])
-        arrangement = {name: int(own[name]) for name in ("generation", "shard_slots", "capacity")}
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{objects.location}: {CATALOG_KEY} is broken ({type(error).__name__}: {error})") from error
-    if columns != layout.columns or min(num_slots, *arrangement.values()) < 0 or arrangement["shard_slots"] > 2**20:
-        raise FormatError(f"{objects.location}: {CATALOG_KEY} has columns {columns}, expected {layout.columns}")
-    catalog = Catalog(columns, num_slots=num_slots, **arrangement)
-    catalog.document = data
-    most = layout.most_tokens
-    chunks = {}  # those that are there, however many slots the metadata claims
-    for key in objects.keys("catalog"):
-        chunk = chunk_number(key, "catalog/c.")
-        if chunk is not None and key == catalog_chunk_key(chunk) and chunk * CATALOG_CHUNK_ROWS < num_slots:
-            chunks[key] = chunk
-    for chunk, found in zip(chunks.values(), objects.get_many([*chunks]), strict=True):
-        try:
-            table = decode_rows(found or b"", (CATALOG_CHUNK_ROWS, len(columns)), "int64", transposed=True)
-        except CodecError as error:
-            catalog.damaged[chunk] = str(error)
-            continue
-        table[max(num_slots - chunk * CATALOG_CHUNK_ROWS, 0) :] = _DEAD
-        live = table[table[:, _LIVE_COLUMN] != _DEAD]
-        if (live[:, _LIVE_COLUMN:] < 0).any() or (live[:, _LIVE_COLUMN : _LIVE_COLUMN + len(most)] > most).any():
-            catalog.damaged[chunk] = "it claims sizes that the schema does not allow"
-            continue
-        catalog.load_chunk(chunk, table)
-    return catalog
+    def _look(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        known = self._slots[: self._stop]
+        if not len(known):
+            return np.zeros(len(slots), np.int64), np.zeros(len(slots), np.bool_)
+        rows = np.minimum(np.searchsorted(known, slots), len(known) - 1)
+        return rows, (known[rows] == slots) & (self._where[rows] != _GONE)

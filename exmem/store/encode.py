@@ -1,120 +1,134 @@
 """From exemplars to what will be stored: validated once, here, and encoded."""
 
-import dataclasses
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import CodecError, InvalidExemplarError
-from exmem.store.layout import Layout
+from exmem.store.format.chunks import append_crc
+from exmem.store.format.layout import Field, Layout
+from exmem.store.segments import Rows
 from exmem.store.threads import Threads
 from exmem.tokens import Exemplar, TokenSet, TokenSpec
 
-__all__ = ["Encoded", "encode_exemplars"]
+__all__ = ["checked_label", "checked_priority", "encode_exemplars", "encode_extra", "write_field"]
 
 _INT64 = range(-(2**63), 2**63)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Encoded:
-    """An exemplar as it will be stored.
-
-    Parameters
-    ----------
-    label : int
-        Class.
-    priority : float
-        Rank within the class.
-    counts : mapping of str to int
-        Kept tokens K of each modality.
-    payloads : mapping of str to bytes
-        Encoded values of each sharded modality that has tokens; emptied once they are put.
-    payload_bytes : mapping of str to int
-        Size of each payload.
-    rows : mapping of str to ndarray
-        Path of each row array -> the exemplar's row; emptied once they are put.
-    """
-
-    label: int
-    priority: float
-    counts: Mapping[str, int]
-    payloads: dict[str, bytes]
-    payload_bytes: Mapping[str, int]
-    rows: dict[str, NDArray[Any]]
-
-
-def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: Threads) -> list[Encoded]:
-    """Validate and encode exemplars; nothing is stored.
-
-    Parameters
-    ----------
-    exemplars : sequence of Exemplar
-        Exemplars.
-    layout : Layout
-        Layout of the store.
-    threads : Threads
-        Threads that encode.
-
-    Returns
-    -------
-    list of Encoded
-        One per exemplar, in order.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If one does not fit the schema; the message says which and why.
-    """
+def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: Threads) -> Rows:
+    """Validate and encode exemplars, without slots yet; InvalidExemplarError says which does not fit and why."""
+    records = np.zeros((len(exemplars), layout.record_bytes), np.uint8)
+    catalog = np.full((len(exemplars), len(layout.columns)), -1, np.int64)
+    priorities = np.zeros(len(exemplars))
     for index, exemplar in enumerate(exemplars):
-        _check(index, exemplar, layout)
-    found: dict[int, Encoded] = {}
+        where = f"exemplar {index}"
+        _check_names(where, exemplar, layout)
+        catalog[index, 2] = checked_label(exemplar.label, where)
+        priorities[index] = checked_priority(exemplar.priority, where)
+        for number, (name, spec) in enumerate(layout.schema.modalities.items()):
+            tokens = exemplar.tokens[name]
+            _check_tokens(f"{where}, {name!r}", tokens, spec)
+            catalog[index, layout.first_count + number] = len(tokens)
+            flags = np.zeros(spec.positions, np.bool_)
+            flags[tokens.positions] = True
+            write_field(records[index], layout.keep[name], np.packbits(flags, bitorder="little"))
+            if name in layout.packed:
+                write_field(records[index], layout.packed[name], tokens.values)
+        for name, field in layout.extras.items():
+            write_field(
+                records[index], field, encode_extra(exemplar.extras[name], field, f"{where}, extra field {name!r}")
+            )
+    catalog[:, 3] = priorities.view(np.int64)
+    pieces: dict[str, list[bytes]] = {name: [b""] * len(exemplars) for name in layout.sharded}
 
     def work(part: Sequence[int]) -> None:
         for index in part:
-            found[index] = _encode(index, exemplars[index], layout)
+            for name, array in layout.sharded.items():
+                tokens = exemplars[index].tokens[name]
+                if len(tokens):
+                    try:
+                        pieces[name][index] = append_crc(array.codec.encode(tokens.values))
+                    except CodecError as error:
+                        raise InvalidExemplarError(f"exemplar {index}, {name!r}: {error}") from error
 
     threads.run(work, len(exemplars))
-    return [found[index] for index in range(len(exemplars))]
+    for number, name in enumerate(layout.sharded, layout.first_length):
+        catalog[:, number] = [max(0, len(piece) - len(append_crc(b""))) for piece in pieces[name]]
+    return Rows(layout, catalog, records, pieces)
 
 
-def _check(index: int, exemplar: Exemplar, layout: Layout) -> None:
-    schema = layout.schema
-    if not isinstance(exemplar, Exemplar):
-        raise InvalidExemplarError(f"exemplar {index}: expected an Exemplar, got {type(exemplar).__name__}")
-    _check_names(index, "modalities", exemplar.tokens, schema.modalities)
-    _check_names(index, "extra fields", exemplar.extras, schema.extras)
-    if isinstance(exemplar.label, bool) or not isinstance(exemplar.label, int | np.integer):
-        raise InvalidExemplarError(f"exemplar {index}: label must be an integer, got {exemplar.label!r}")
-    if int(exemplar.label) not in _INT64:
-        raise InvalidExemplarError(f"exemplar {index}: label {exemplar.label} does not fit 64 bits")
+def checked_label(label: Any, where: str) -> int:
+    """Return a class as an integer of 64 bits; NumPy and torch scalars are taken, bools and floats are not."""
     try:
-        bad_priority = math.isnan(float(exemplar.priority))
-    except (TypeError, ValueError):
-        bad_priority = True
-    if bad_priority:
+        if isinstance(label, bool | np.bool_) or "bool" in str(getattr(label, "dtype", "")):
+            raise TypeError
+        number = operator.index(label)
+    except TypeError as error:
+        raise InvalidExemplarError(f"{where}: label must be an integer, got {label!r}") from error
+    if number not in _INT64:
+        raise InvalidExemplarError(f"{where}: label {number} does not fit 64 bits")
+    return number
+
+
+def checked_priority(priority: Any, where: str) -> float:
+    """Return a priority as a float that is not NaN."""
+    try:
+        number = float(priority)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):
+        raise InvalidExemplarError(f"{where}: priority must be a number that is not NaN, got {priority!r}")
+    return number
+
+
+def encode_extra(value: ArrayLike, field: Field, where: str) -> NDArray[Any]:
+    """Return the value of an extra field in its dtype; InvalidExemplarError if that cannot hold it."""
+    given = np.asarray(value)
+    dtype = np.dtype(field.dtype)
+    whole = dtype.kind in "iu" and given.dtype.kind in "iu"  # of whole numbers the range decides
+    if given.shape != field.shape or not (whole or np.can_cast(given.dtype, dtype, "same_kind")):
         raise InvalidExemplarError(
-            f"exemplar {index}: priority must be a number that is not NaN, got {exemplar.priority!r}"
+            f"{where}: expected {field.dtype} of shape {field.shape}, got {given.dtype} of shape {given.shape}"
         )
-    for name, spec in schema.modalities.items():
-        _check_tokens(f"exemplar {index}, {name!r}", exemplar.tokens[name], spec)
-    for name, field in schema.extras.items():
-        values = np.asarray(exemplar.extras[name])
-        if values.shape != tuple(field.shape) or not np.can_cast(values.dtype, str(field.dtype), "same_kind"):
+    if whole and given.size:
+        span = np.iinfo(dtype)
+        if int(given.min()) < span.min or int(given.max()) > span.max:
             raise InvalidExemplarError(
-                f"exemplar {index}, extra field {name!r}: expected {field.dtype} of shape {tuple(field.shape)}, "
-                f"got {values.dtype} of shape {values.shape}"
+                f"{where}: expected {span.min}..{span.max} ({field.dtype}), got {int(given.min())}..{int(given.max())}"
             )
-
-
-def _check_names(index: int, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if set(found) != set(wanted):
+    with np.errstate(over="ignore"):
+        found = given.astype(dtype)
+    if dtype.kind == "f" and (np.isinf(found) & np.isfinite(given.astype(np.float64))).any():
         raise InvalidExemplarError(
-            f"exemplar {index}: expected the {what} {sorted(wanted)}, got {sorted(found)}; "
-            "give each one that the schema names (an empty TokenSet for a modality without tokens) and no other"
+            f"{where}: expected at most {np.finfo(dtype).max} ({field.dtype}), got {np.abs(given).max()}"
         )
+    return found
+
+
+def write_field(record: NDArray[np.uint8], field: Field, values: NDArray[Any]) -> None:
+    """Write values into their field of a record."""
+    plain = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    record[field.start : field.start + len(plain)] = np.frombuffer(plain, np.uint8)
+
+
+def _check_names(where: str, exemplar: Exemplar, layout: Layout) -> None:
+    if not isinstance(exemplar, Exemplar):
+        raise InvalidExemplarError(f"{where}: expected an Exemplar, got {type(exemplar).__name__}")
+    wanted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "modalities": (exemplar.tokens, layout.schema.modalities),
+        "extra fields": (exemplar.extras, layout.schema.extras),
+    }
+    for what, (given, named) in wanted.items():
+        if given.keys() != named.keys():
+            raise InvalidExemplarError(
+                f"{where}: expected the {what} {sorted(named)}, got {sorted(map(str, given))}; give each one that the "
+                "schema names (an empty TokenSet for a modality without tokens) and no other"
+            )
 
 
 def _check_tokens(where: str, tokens: TokenSet, spec: TokenSpec) -> None:
@@ -128,32 +142,3 @@ def _check_tokens(where: str, tokens: TokenSet, spec: TokenSpec) -> None:
             f"{where}: expected values (K, *{tuple(spec.shape)}) of {spec.dtype}, "
             f"got {values.shape} of {values.dtype}; convert them before adding"
         )
-
-
-def _encode(index: int, exemplar: Exemplar, layout: Layout) -> Encoded:
-    payloads: dict[str, bytes] = {}
-    rows: dict[str, NDArray[Any]] = {}
-    for name, spec in layout.schema.modalities.items():
-        tokens = exemplar.tokens[name]
-        flags = np.zeros(spec.positions, np.bool_)
-        flags[tokens.positions] = True
-        rows[layout.keep[name].path] = np.packbits(flags, bitorder="little")
-        if name in layout.packed:
-            row = np.zeros((spec.positions, *spec.shape), str(spec.dtype))
-            row[: len(tokens)] = tokens.values
-            rows[layout.packed[name].path] = row
-        elif len(tokens):
-            try:
-                payloads[name] = layout.sharded[name].codec.encode(tokens.values)
-            except CodecError as error:
-                raise InvalidExemplarError(f"exemplar {index}, {name!r}: {error}") from error
-    for name, array in layout.extras.items():
-        rows[array.path] = np.asarray(exemplar.extras[name]).astype(array.dtype)
-    return Encoded(
-        label=int(exemplar.label),
-        priority=float(exemplar.priority),
-        counts={name: len(tokens) for name, tokens in exemplar.tokens.items()},
-        payloads=payloads,
-        payload_bytes={name: len(payload) for name, payload in payloads.items()},
-        rows=rows,
-    )

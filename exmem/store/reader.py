@@ -1,42 +1,50 @@
 """Reading exemplars: map the shards, decode straight into the rows of the batch, in a thread pool."""
 
 import collections
-import contextlib
+import dataclasses
 import mmap
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import resource
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from exmem.errors import CodecError, CorruptExemplarError, StaleSnapshotError, UnknownSlotError
-from exmem.store.catalog import Catalog, live_slots
-from exmem.store.chunks import ABSENT, CRC_BYTES, decode_rows, index_bytes, strip_crc
-from exmem.store.layout import CATALOG_KEY, Layout, RowArray, ShardedArray
+from exmem.errors import CodecError, CorruptExemplarError
+from exmem.store.catalog import PENDING, Catalog, place_of, segment_of
+from exmem.store.format.chunks import CRC_BYTES, decode_rows, index_bytes, most_row_bytes, parse_index
+from exmem.store.format.layout import Field, Layout
+from exmem.store.format.state import State
 from exmem.store.objects import Objects
+from exmem.store.segments import Rows, parse_catalog
 from exmem.store.threads import Threads
 from exmem.tokens import PaddedTokens, TokenBatch
 
-__all__ = ["Reader"]
+__all__ = ["MovedError", "Reader"]
 
-_MAX_SHARDS = 512  # open mappings
-_MAX_CACHED_BYTES = 64 * 2**20  # shards held in RAM (remote stores) and decoded chunks of row arrays
-
-_Shard = tuple["bytes | mmap.mmap", NDArray[np.uint64]]
+_MOST_MAPS = 512  # open mappings, each with a descriptor
+_MOST_CACHED_BYTES = 64 * 2**20  # shards held in RAM (remote stores), and decoded records
 
 
-class _Place(NamedTuple):
-    """Where the payload of an exemplar lies, its checksum included."""
+class MovedError(Exception):
+    """An object is not there, or holds fewer rows than it should: its exemplars were moved, evicted or damaged."""
 
-    slot: int
+
+@dataclasses.dataclass(eq=False)
+class _Shard:
+    """A mapped shard; rows below `rows` are right, those in `verified` had their checksum compared."""
+
     key: str
-    view: bytes | mmap.mmap
-    start: int
-    stop: int
+    data: bytes | mmap.mmap
+    identity: object
+    index: NDArray[np.int64]
+    rows: int
+    verified: NDArray[np.bool_]
 
 
 class Reader:
-    """Reads exemplars of one committed state.
+    """Reads what the rows of a catalog refer to, and caches objects by name: names are write-once.
 
     Parameters
     ----------
@@ -46,307 +54,309 @@ class Reader:
         Its layout.
     threads : Threads
         Threads that decode.
+    verify : {"once", "always"}
+        When a payload's checksum is compared: at its first read, and after its file changed; or each time.
     """
 
-    def __init__(self, objects: Objects, layout: Layout, *, threads: Threads) -> None:
+    def __init__(
+        self, objects: Objects, layout: Layout, *, threads: Threads, verify: Literal["once", "always"] = "once"
+    ) -> None:
         self._objects = objects
         self._layout = layout
         self._threads = threads
+        self._verify = verify
         self._shards: collections.OrderedDict[str, _Shard] = collections.OrderedDict()
-        self._chunks: collections.OrderedDict[str, NDArray[Any]] = collections.OrderedDict()
-        self._live: dict[str, frozenset[int]] = {}  # chunk read after the snapshot -> slots it is right for
-        self._snapshot: bytes | None = None
+        self._records: collections.OrderedDict[str, tuple[NDArray[np.uint8], int]] = collections.OrderedDict()
+        self._cached_bytes = 0
+        self._most_maps = max(8, min(_MOST_MAPS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self.fetched = False  # whether an object was fetched since this was set to False
 
     def forget(self, key: str) -> None:
         """Drop what is cached of an object that was put or deleted."""
-        self._shards.pop(key, None)
-        self._chunks.pop(key, None)
-        self._live.pop(key, None)
-
-    def show(self, document: bytes | None) -> None:
-        """Read for another snapshot.
-
-        Parameters
-        ----------
-        document : bytes or None
-            Metadata of the catalog that the snapshot was read with; None where this process is the writer.
-        """
-        self.clear()
-        self._snapshot = document
+        self._drop_shard(key)
+        self._records.pop(key, None)
 
     def clear(self) -> None:
         """Drop everything cached."""
         self._shards.clear()
-        self._chunks.clear()
-        self._live.clear()
+        self._records.clear()
+        self._cached_bytes = 0
 
     def close(self) -> None:
         """Stop the threads and drop everything cached."""
         self.clear()
         self._threads.close()
 
-    def read(self, catalog: Catalog, slots: ArrayLike) -> TokenBatch:
-        """Read exemplars into one padded batch, in the order asked.
+    def read(self, catalog: Catalog, rows: NDArray[np.int64], state: State, pending: Rows) -> TokenBatch:
+        """Read rows of a catalog into one padded batch; MovedError when an object does not hold what it should.
 
-        Parameters
-        ----------
-        catalog : Catalog
-            The committed state to read.
-        slots : array-like, shape (B,), integer
-            Slots; one may occur several times.
-
-        Returns
-        -------
-        TokenBatch
-            The exemplars.
-
-        Raises
-        ------
-        UnknownSlotError
-            If a slot holds no exemplar, or one that is not committed.
-        CorruptExemplarError
-            If stored bytes are damaged.
-        StaleSnapshotError
-            If the writer has reclaimed what this state refers to.
+        `pending` are exemplars that are staged in RAM only.
         """
-        rows, wanted = catalog.rows(slots), np.asarray(slots, np.int64).reshape(-1)
-        staged = wanted[wanted >= catalog.num_slots].tolist()
-        if staged:
-            raise UnknownSlotError(f"slots {staged[:8]} are staged, not committed; call commit() before reading them")
-        column = {name: rows[:, at] for at, name in enumerate(catalog.columns)}
-        tokens = {
-            name: self._read_modality(name, wanted, column[f"{name}.tokens"], catalog.shard_slots)
-            for name in self._layout.schema.modalities
-        }
-        return TokenBatch(
-            tokens,
-            column["label"].copy(),
-            column["priority"].copy().view(np.float64),
-            {name: self._rows(array, wanted) for name, array in self._layout.extras.items()},
-        )
+        slots, where = catalog.slots_at(rows), catalog.where_at(rows)
+        counts, lengths = catalog.counts_at(rows), catalog.lengths_at(rows)
+        places = {slot: index for index, slot in enumerate(pending.slots.tolist())} if len(pending) else {}
+        waiting = [places[slot] for slot in slots[where == PENDING].tolist()]
+        partly = (counts > 0) & (counts < self._layout.most_tokens)
+        packed = [name in self._layout.packed for name in self._layout.schema.modalities]
+        needed = partly.any(axis=1) | (counts[:, packed] > 0).any(axis=1) | bool(self._layout.extras)
+        records = np.zeros((len(rows), self._layout.record_bytes), np.uint8)
+        records[where == PENDING] = pending.records[waiting]
+        self._take_records(records, where, needed & (where != PENDING), state)
+        tokens = {}
+        for number, name in enumerate(self._layout.schema.modalities):
+            values, positions, keep = self._padded(name, counts[:, number], records)
+            if name in self._layout.sharded:
+                column = list(self._layout.sharded).index(name)
+                pieces = [pending.pieces[name][index] for index in waiting]
+                self._decode(name, where, counts[:, number], lengths[:, column], values, pieces, state)
+            tokens[name] = PaddedTokens(values, positions, keep)
+        extras = {name: _values(records, field) for name, field in self._layout.extras.items()}
+        return TokenBatch(tokens, catalog.labels_at(rows), catalog.priorities_at(rows), extras, slots)
 
-    def payload(self, array: ShardedArray, slot: int, shard_slots: int) -> bytes:
-        """Return one checked payload as it was encoded.
-
-        Parameters
-        ----------
-        array : ShardedArray
-            Values of a modality.
-        slot : int
-            The exemplar.
-        shard_slots : int
-            Slots of a shard.
-
-        Returns
-        -------
-        bytes
-            The payload.
-
-        Raises
-        ------
-        CorruptExemplarError
-            If it is damaged.
-        StaleSnapshotError
-            If it is not there any more.
-        """
-        return bytes(self._take(self._locate(array, slot, shard_slots)))
-
-    def chunk(self, array: RowArray, chunk: int, *, required: bool = False) -> NDArray[Any]:
-        """Return one decoded chunk of a row array (not to be changed); zeros where there is none.
-
-        Parameters
-        ----------
-        array : RowArray
-            The array.
-        chunk : int
-            Number of the chunk.
-        required : bool
-            Whether it must be there.
-
-        Returns
-        -------
-        ndarray, shape (rows, *shape)
-            The rows.
-
-        Raises
-        ------
-        CorruptExemplarError
-            If the chunk is damaged.
-        StaleSnapshotError
-            If it is required and not there.
-        """
-        key = array.key(chunk)
-        if key not in self._chunks:
-            data = self._objects.get(key)
-            if data is None:
-                if required:
-                    raise self._stale(chunk * array.chunk_rows, key)
-                return np.zeros((array.chunk_rows, *array.shape), array.dtype)
-            self._keep_chunk(array, chunk, data)
-        self._chunks.move_to_end(key)
-        return self._chunks[key]
-
-    def _keep_chunk(self, array: RowArray, chunk: int, data: bytes) -> None:
-        key, first = array.key(chunk), chunk * array.chunk_rows
+    def segment(
+        self, era: int, segment: int, state: State, places: NDArray[np.int64] | None = None, *, rebuild: bool = False
+    ) -> Rows:
+        """Return rows of a segment as they are stored; with `rebuild`, damaged records are made again if they can."""
+        layout, room = self._layout, state.eras[era].rows
+        key = layout.catalog_key(era, segment)
         try:
-            rows = decode_rows(data, (array.chunk_rows, *array.shape), array.dtype)
-        except CodecError as error:
-            raise CorruptExemplarError(
-                f"{self._objects.location}: exemplars {first}..{first + array.chunk_rows - 1} are damaged in {key} "
-                f"({error})"
-            ) from error
-        self._chunks[key] = rows
-        while len(self._chunks) > max(1, _MAX_CACHED_BYTES // rows.nbytes):
-            dropped, _ = self._chunks.popitem(last=False)
-            self._live.pop(dropped, None)
+            data = self._objects.get(key, limit=most_row_bytes(8 * len(layout.columns) * room))
+            catalog = parse_catalog(data or b"", layout, room)
+            chosen = np.arange(len(catalog)) if places is None else places
+            if len(chosen) and int(chosen[-1]) >= len(catalog):
+                raise CodecError("it has too few rows")
+            catalog = catalog[chosen]
+            records = np.zeros((len(catalog), layout.record_bytes), np.uint8)
+            where = (era << 36 | segment) << 8 | chosen
+            try:
+                self._take_records(records, where, np.ones(len(catalog), np.bool_), state)
+            except MovedError:
+                if not rebuild:
+                    raise
+                records = self._rebuilt(catalog)
+            pieces = {}
+            for number, name in enumerate(layout.sharded, layout.first_length):
+                pieces[name] = self._pieces(era, segment, state, name, chosen, catalog[:, number])
+        except (CodecError, MovedError) as error:
+            raise CorruptExemplarError(f"{self._objects.location}: {key}: the segment is damaged ({error})") from error
+        return Rows(layout, catalog, records, pieces)
 
-    def _fetch_chunks(
-        self, array: RowArray, chunks: Sequence[int]
-    ) -> dict[int, tuple[NDArray[Any], frozenset[int] | None]]:
-        """Return chunks of a row array that must be there, and the slots they are right for (None: all).
+    def _pieces(
+        self,
+        era: int,
+        segment: int,
+        state: State,
+        name: str,
+        places: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> list[bytes]:
+        pieces, held = [b""] * len(places), np.flatnonzero(lengths).tolist()
+        if held:
+            key, room = self._layout.shard_key(era, segment, name), state.eras[era].rows
+            shard = self._shard(key, room, self._known_rows(era, segment, state), int(places[held[-1]]))
+            for row in held:
+                start, length = shard.index[places[row]].tolist()
+                if start < 0 or length != lengths[row] + CRC_BYTES:
+                    raise CodecError(f"{name}: row {places[row]} has no payload of the size that the catalog says")
+                pieces[row] = bytes(shard.data[start : start + length])
+        return pieces
 
-        Those that are not cached are fetched at once.
+    def _rebuilt(self, catalog: NDArray[np.int64]) -> NDArray[np.uint8]:
+        records = np.zeros((len(catalog), self._layout.record_bytes), np.uint8)
+        for number, (name, spec) in enumerate(self._layout.schema.modalities.items(), self._layout.first_count):
+            field, full = self._layout.keep[name], catalog[:, number] == spec.positions
+            bits = np.packbits(np.ones(spec.positions, np.bool_), bitorder="little")
+            records[full, field.start : field.start + field.num_bytes] = bits
+        return records
 
-        If something was committed since the snapshot, it is noted for which slots a fetched chunk is right. An eviction
-        takes slots out of the catalog before it clears their rows: what is in the catalog after a chunk was read was
-        not yet cleared when it was read.
-        """
-        absent = [chunk for chunk in chunks if array.key(chunk) not in self._chunks]
-        cached = {chunk: array.key(chunk) for chunk in chunks if chunk not in absent}
-        found = {chunk: (self._chunks[key], self._live.get(key)) for chunk, key in cached.items()}
-        fetched = self._objects.get_many([array.key(chunk) for chunk in absent])
-        outdated = bool(absent) and self._snapshot is not None and self._objects.get(CATALOG_KEY) != self._snapshot
-        for chunk, data in zip(absent, fetched, strict=True):
-            key, first = array.key(chunk), chunk * array.chunk_rows
-            if data is None:
-                raise self._stale(first, key)
-            self._keep_chunk(array, chunk, data)
-            if outdated:
-                columns = len(self._layout.columns)
-                self._live[key] = live_slots(self._objects, columns, first, first + array.chunk_rows)
-            found[chunk] = self._chunks[key], self._live.get(key)
-        return found
-
-    def _read_modality(
-        self, name: str, slots: NDArray[np.int64], counts: NDArray[np.int64], shard_slots: int
-    ) -> PaddedTokens:
+    def _padded(
+        self, name: str, counts: NDArray[np.int64], records: NDArray[np.uint8]
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
         spec = self._layout.schema.modalities[name]
         longest = int(counts.max(initial=0))
         keep = np.arange(longest) < counts[:, None]
         positions = np.where(keep, np.arange(longest), 0)
         partly = np.flatnonzero((counts > 0) & (counts < spec.positions))  # of all others the positions are known
         if len(partly):
-            bits = self._rows(self._layout.keep[name], slots[partly])
+            bits = _values(records[partly], self._layout.keep[name])
             flags = np.unpackbits(bits, axis=1, count=spec.positions, bitorder="little").view(np.bool_)
-            for at in np.flatnonzero(flags.sum(axis=1) != counts[partly])[:1]:
-                raise self._stale(int(slots[partly[at]]), self._layout.keep[name].path)
-            places = np.zeros((len(partly), longest), np.int64)
-            places[keep[partly]] = np.nonzero(flags)[1]
-            positions[partly] = places
+            if (flags.sum(axis=1) != counts[partly]).any():
+                raise MovedError(f"{name}: other positions are kept than the catalog says")
+            there = np.zeros((len(partly), longest), np.int64)
+            there[keep[partly]] = np.nonzero(flags)[1]
+            positions[partly] = there
         if name in self._layout.packed:
-            packed, there = self._layout.packed[name], counts > 0
-            values = np.zeros((len(slots), *packed.shape), packed.dtype)
-            values[there] = self._rows(packed, slots[there])
-            values = values[:, :longest]
-        else:
-            # What no payload fills is set to 0, so that padding is the same every time.
-            whole = len(counts) > 0 and counts.min() == longest
-            values = (np.empty if whole else np.zeros)((len(slots), longest, *spec.shape), str(spec.dtype))
-            self._decode(self._layout.sharded[name], slots, counts, values, shard_slots)
-        return PaddedTokens(np.ascontiguousarray(values), positions, keep)
+            values = np.ascontiguousarray(_values(records, self._layout.packed[name])[:, :longest])
+            values[~keep] = 0
+        else:  # what no payload fills is 0, so that padding is the same every time
+            whole = len(counts) > 0 and int(counts.min()) == longest
+            values = (np.empty if whole else np.zeros)((len(counts), longest, *spec.shape), str(spec.dtype))
+        return values, positions, keep
 
     def _decode(
         self,
-        array: ShardedArray,
-        slots: NDArray[np.int64],
+        name: str,
+        where: NDArray[np.int64],
         counts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
         values: NDArray[Any],
-        shard_slots: int,
+        pieces: Sequence[bytes],
+        state: State,
     ) -> None:
-        # Found in this thread, so that the threads below share no cache and need no lock.
-        wanted = np.unique(slots[counts > 0] // max(shard_slots, 1)).tolist()
-        absent = [key for key in map(array.key, wanted) if key not in self._shards]
-        if len(absent) > 1:
-            for key, view in zip(absent, self._objects.views(absent), strict=True):
-                if view is not None:  # if it is missing, or its index damaged, the exemplar says so below
-                    with contextlib.suppress(CorruptExemplarError):
-                        self._hold(key, view, shard_slots, slot=-1)
-        places = [
-            self._locate(array, slot, shard_slots) if count else None
-            for slot, count in zip(slots.tolist(), counts.tolist(), strict=True)
-        ]
+        codec = self._layout.sharded[name].codec
+        waiting = np.flatnonzero(where == PENDING).tolist()
+        for row, piece in zip(waiting, pieces, strict=True):
+            if counts[row]:
+                codec.decode_into(piece[:-CRC_BYTES], values[row, : counts[row]])
+        for part in self._by_segment(name, where, (counts > 0) & (where != PENDING), lengths, state):
 
-        def decode(part: Sequence[int]) -> None:
-            for at in part:
-                place = places[at]
-                if place is None:
-                    continue
-                payload = self._take(place)
-                try:
-                    array.codec.decode_into(payload, values[at, : counts[at]])
-                except CodecError as error:
-                    raise self._corrupt(place.slot, place.key, str(error)) from error
+            def decode(chosen: Sequence[int], part: Sequence[tuple[int, _Shard, int]] = part) -> None:
+                for at in chosen:
+                    row, shard, place = part[at]
+                    start, length = shard.index[place].tolist()
+                    payload = np.frombuffer(shard.data, np.uint8, length - CRC_BYTES, start)
+                    try:
+                        if self._verify == "always" or not shard.verified[place]:
+                            _check(payload, shard.data[start + length - CRC_BYTES : start + length])
+                            shard.verified[place] = True
+                        codec.decode_into(payload, values[row, : counts[row]])
+                    except CodecError as error:
+                        raise MovedError(f"{shard.key} is damaged in row {place} ({error})") from error
 
-        if array.codec.worth_threads:
-            self._threads.run(decode, len(slots))
-        else:
-            decode(range(len(slots)))
+            if codec.worth_threads:
+                self._threads.run(decode, len(part))
+            else:
+                decode(range(len(part)))
 
-    def _locate(self, array: ShardedArray, slot: int, shard_slots: int) -> "_Place":
-        key = array.key(slot // shard_slots)
-        view, index = self._shard(key, shard_slots, slot)
-        start, length = (int(value) for value in index[slot % shard_slots])
-        if start == ABSENT:
-            raise self._stale(slot, key)
-        if length < CRC_BYTES or start + length > len(view):
-            raise self._corrupt(slot, key, "its index entry points outside the shard")
-        return _Place(slot, key, view, start, start + length)
+    def _by_segment(
+        self, name: str, where: NDArray[np.int64], there: NDArray[np.bool_], lengths: NDArray[np.int64], state: State
+    ) -> Iterator[list[tuple[int, _Shard, int]]]:
+        """Yield rows, their shards and places, of so many segments at a time as there are descriptors for."""
+        rows = np.flatnonzero(there)
+        if not len(rows):
+            return
+        rows = rows[np.argsort(where[rows], kind="stable")]
+        segments, starts = np.unique(segment_of(where[rows]), return_index=True)
+        for first in range(0, len(segments), self._most_maps):
+            part: list[tuple[int, _Shard, int]] = []
+            stops = [*starts.tolist(), len(rows)]
+            chosen = range(first, min(first + self._most_maps, len(segments)))
+            fetched = self._fetch(name, segments[chosen.start : chosen.stop].tolist(), state)
+            for number in chosen:
+                era, segment = divmod(int(segments[number]), 1 << 36)
+                own = rows[stops[number] : stops[number + 1]]
+                places = place_of(where[own])
+                key = self._layout.shard_key(era, segment, name)
+                known = self._known_rows(era, segment, state)
+                shard = fetched.get(key) or self._shard(key, state.eras[era].rows, known, int(places[-1]))
+                wrong = shard.index[places, 1] != lengths[own] + CRC_BYTES
+                if wrong.any():
+                    raise MovedError(f"{key}: row {int(places[wrong][0])} has no payload of the right size")
+                part += [(row, shard, place) for row, place in zip(own.tolist(), places.tolist(), strict=True)]
+            yield part
 
-    def _take(self, place: "_Place") -> bytes | NDArray[np.uint8]:
-        try:
-            return strip_crc(np.frombuffer(place.view, np.uint8, place.stop - place.start, place.start))
-        except CodecError as error:
-            raise self._corrupt(place.slot, place.key, str(error)) from error
+    def _known_rows(self, era: int, segment: int, state: State) -> int:
+        """Return how many rows of a segment are sure not to change: those committed in this state."""
+        known = state.eras[era]
+        return known.open_rows if known.open == segment else known.rows
 
-    def _rows(self, array: RowArray, slots: NDArray[np.int64]) -> NDArray[Any]:
-        out = np.zeros((len(slots), *array.shape), array.dtype)
-        chunks, places = np.divmod(slots, array.chunk_rows)
-        found = self._fetch_chunks(array, np.unique(chunks).tolist())
-        for chunk, (rows, live) in found.items():
-            at = chunks == chunk
-            out[at] = rows[places[at]]
-            reclaimed = [] if live is None else [slot for slot in slots[at].tolist() if slot not in live]
-            if reclaimed:
-                raise self._stale(reclaimed[0], array.key(chunk))
-        return out
+    def _fetch(self, name: str, segments: Sequence[int], state: State) -> dict[str, _Shard]:
+        """Fetch the shards that are not held, at once; they are returned, because they can be more than is kept."""
+        keys = [(self._layout.shard_key(*divmod(segment, 1 << 36), name), segment) for segment in segments]
+        absent = [(key, segment) for key, segment in keys if key not in self._shards]
+        fetched: dict[str, _Shard] = {}
+        if len(absent) < 2:
+            return fetched
+        for (key, segment), view in zip(absent, self._objects.views([key for key, _ in absent]), strict=True):
+            era, number = divmod(segment, 1 << 36)
+            if view is not None:
+                known = self._known_rows(era, number, state)
+                fetched[key] = self._hold(key, view.data, view.identity, state.eras[era].rows, known)
+        return fetched
 
-    def _shard(self, key: str, shard_slots: int, slot: int) -> _Shard:
-        if key in self._shards:
+    def _shard(self, key: str, places: int, rows: int, last: int = 0) -> _Shard:
+        shard = self._shards.get(key)
+        # A file that was changed or replaced is mapped and verified again; names are write-once, so that is rare.
+        if shard is not None and last < shard.rows and self._objects.identity(key) == shard.identity:
             self._shards.move_to_end(key)
-            return self._shards[key]
+            return shard
         view = self._objects.view(key)
         if view is None:
-            raise self._stale(slot, key)
-        return self._hold(key, view, shard_slots, slot=slot)
+            raise MovedError(f"{key} is missing")
+        return self._hold(key, view.data, view.identity, places, rows)
 
-    def _hold(self, key: str, view: bytes | mmap.mmap, shard_slots: int, *, slot: int) -> _Shard:
-        size = index_bytes(shard_slots)
+    def _hold(self, key: str, data: bytes | mmap.mmap, identity: object, places: int, rows: int) -> _Shard:
+        self.fetched = True
+        size = index_bytes(places)
         try:
-            index = np.frombuffer(strip_crc(view[-size:] if len(view) >= size else b""), "<u8").reshape(shard_slots, 2)
+            index = parse_index(data[-size:] if len(data) >= size else b"", places, len(data))
         except CodecError as error:
-            raise self._corrupt(slot, key, f"the index of the shard: {error}") from error
-        self._shards[key] = found = view, index
-        held = sum(len(view) for view, _ in self._shards.values() if isinstance(view, bytes))
-        while len(self._shards) > _MAX_SHARDS or (held > _MAX_CACHED_BYTES and len(self._shards) > 1):
-            _, (dropped, _) = self._shards.popitem(last=False)
-            held -= len(dropped) if isinstance(dropped, bytes) else 0
-        return found
+            raise MovedError(f"{key}: the index is damaged ({error})") from error
+        self._drop_shard(key)
+        shard = _Shard(key, data, identity, index, rows, np.zeros(places, np.bool_))
+        self._shards[key] = shard
+        self._cached_bytes += len(data) if isinstance(data, bytes) else 0
+        while len(self._shards) > 1 and (
+            len(self._shards) > self._most_maps or self._cached_bytes > _MOST_CACHED_BYTES
+        ):
+            self._drop_shard(next(iter(self._shards)))
+        return shard
 
-    def _stale(self, slot: int, key: str) -> StaleSnapshotError:
-        return StaleSnapshotError(
-            f"{self._objects.location}: exemplar {slot} is no longer in {key}: the writer has evicted it since this "
-            "snapshot was taken; call refresh()"
-        )
+    def _drop_shard(self, key: str) -> None:
+        shard = self._shards.pop(key, None)
+        if shard is not None and isinstance(shard.data, bytes):
+            self._cached_bytes -= len(shard.data)
 
-    def _corrupt(self, slot: int, key: str, why: str) -> CorruptExemplarError:
-        return CorruptExemplarError(f"{self._objects.location}: exemplar {slot} is damaged in {key} ({why})")
+    def _take_records(
+        self, records: NDArray[np.uint8], where: NDArray[np.int64], needed: NDArray[np.bool_], state: State
+    ) -> None:
+        rows = np.flatnonzero(needed)
+        if not len(rows):
+            return
+        rows = rows[np.argsort(where[rows], kind="stable")]
+        segments, starts = np.unique(segment_of(where[rows]), return_index=True)
+        wanted = {}
+        for number, own in enumerate(np.split(rows, starts[1:])):
+            era, segment = divmod(int(segments[number]), 1 << 36)
+            wanted[self._layout.records_key(era, segment)] = era, segment, own, place_of(where[own])
+        absent = [
+            key
+            for key, (_, _, _, places) in wanted.items()
+            if key not in self._records or int(places[-1]) >= self._records[key][1]
+        ]
+        limit = max(most_row_bytes(self._layout.record_bytes * era.rows) for era in state.eras.values())
+        for start in range(0, max(len(absent), 1), 64):
+            part = absent[start : start + 64]
+            for key, data in zip(part, self._objects.get_many(part, limit=limit), strict=True):
+                era, segment = wanted[key][:2]
+                self._hold_records(key, data, state.eras[era].rows, self._known_rows(era, segment, state))
+        for key, (era, segment, own, places) in wanted.items():
+            if key not in self._records:  # more than the cache holds
+                data = self._objects.get(key, limit=limit)
+                self._hold_records(key, data, state.eras[era].rows, self._known_rows(era, segment, state))
+            records[own] = self._records[key][0][places]
+            self._records.move_to_end(key)
+
+    def _hold_records(self, key: str, data: bytes | None, places: int, rows: int) -> None:
+        self.fetched = True
+        if data is None:
+            raise MovedError(f"{key} is missing")
+        try:
+            decoded = decode_rows(data, places, self._layout.record_bytes, "uint8")
+        except CodecError as error:
+            raise MovedError(f"{key} is damaged ({error})") from error
+        self._records[key] = decoded, rows
+        self._records.move_to_end(key)
+        while len(self._records) > max(1, _MOST_CACHED_BYTES // decoded.nbytes):
+            self._records.popitem(last=False)
+
+
+def _check(payload: NDArray[np.uint8], checksum: bytes) -> None:
+    if google_crc32c.value(payload).to_bytes(CRC_BYTES, "little") != checksum:
+        raise CodecError("the checksum does not match")
+
+
+def _values(records: NDArray[np.uint8], field: Field) -> NDArray[Any]:
+    plain = records[:, field.start : field.start + field.num_bytes].copy(order="C")  # of one row, too
+    stored = plain.view(np.dtype(field.dtype).newbyteorder("<")).reshape(len(records), *field.shape)
+    return stored.astype(field.dtype, copy=False)

@@ -1,50 +1,35 @@
 """One open store: objects, layout, committed state, reader and, when it may be changed, writer."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from exmem.codecs import get_codec
 from exmem.errors import (
-    BudgetTooSmallError,
-    CodecError,
-    FormatError,
-    SchemaError,
-    StoreExistsError,
-    StoreNotFoundError,
+    CorruptExemplarError,
+    InvalidExemplarError,
+    StaleSnapshotError,
+    UnknownSlotError,
 )
-from exmem.store.budgeted import BudgetedObjects
-from exmem.store.catalog import Catalog, load_catalog
-from exmem.store.checking import Damage, find_damage
-from exmem.store.chunks import CRC_BYTES, ENTRY_BYTES
-from exmem.store.encode import Encoded, encode_exemplars
-from exmem.store.forecast import Forecast
-from exmem.store.layout import LOCK_KEY, Layout, to_bytes, unsealed
-from exmem.store.lock import acquire_lock, release_lock
-from exmem.store.measure import Measure
-from exmem.store.objects import TEMPORARY, LocalObjects, Objects
-from exmem.store.reader import Reader
-from exmem.store.repairing import drop_damage
-from exmem.store.root import ROOT_KEY, Root, check_root, parse_root, root_document
+from exmem.store.catalog import PENDING, Catalog
+from exmem.store.encode import encode_exemplars, encode_extra, write_field
+from exmem.store.format.layout import Layout, parse_key
+from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root
+from exmem.store.format.state import STATE_KEY, State
+from exmem.store.loading import Loaded, load, read_state
+from exmem.store.maintenance import Damage, drop_damage, find_damage
+from exmem.store.objects import LOCK_KEY, Objects
+from exmem.store.reader import MovedError, Reader
+from exmem.store.segments import Rows
+from exmem.store.sizes import exemplar_bytes
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
-from exmem.tokens import Exemplar, Schema
+from exmem.tokens import Exemplar, TokenBatch
 
-if TYPE_CHECKING:
-    from zarr.abc.store import Store as ZarrStore
+__all__ = ["Store"]
 
-__all__ = ["Place", "Store", "create_store", "open_store"]
-
-Place: TypeAlias = Union[str, "os.PathLike[str]", "ZarrStore"]
-
-_MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 16 * 2**10, 4 * 2**20
-_SHARDS_IN_BUDGET = 64
-_LOCK_BYTES = 256
+_MOST_TRIES = 64  # of a read whose exemplars are moved while it looks for them
 
 
 class Store:
@@ -57,324 +42,237 @@ class Store:
     layout : Layout
         Its layout.
     root : Root
-        What the metadata of the root says: budget, charges, eviction, quota.
-    threads : int, optional
-        Threads that encode and decode; the processors of this machine, at most 8, when left out.
+        The metadata of its root.
+    loaded : Loaded
+        Its committed state.
+    reader : Reader
+        Reads it.
+    threads : Threads
+        Threads that encode and decode.
     """
 
-    def __init__(self, objects: Objects, layout: Layout, *, root: Root, threads: int | None) -> None:
+    def __init__(
+        self, objects: Objects, layout: Layout, *, root: Root, loaded: Loaded, reader: Reader, threads: Threads
+    ) -> None:
         self.location = objects.location
+        self.place = objects.place
         self.layout = layout
-        self.root = root
-        self._threads = Threads(_num_threads(threads))
-        self.reader = Reader(objects, layout, threads=self._threads)
+        self.reader = reader
         self.writer: Writer | None = None
         self._objects = objects
-        self._budgeted: BudgetedObjects | None = None
-        self._snapshot = _empty_catalog(layout)
-        self._row_bytes = sum(array.row_bytes for array in layout.rows)
+        self._threads = threads
+        self._root = root
+        self._loaded = loaded
+
+    @property
+    def books(self) -> Writer | None:
+        """The writer with a copy that is right, recovered after an exception if need be; None where there is none."""
+        if self.writer is not None and self.writer.dirty and self.writer.is_owner:
+            self.writer.ready()
+        return self.writer
+
+    @property
+    def root(self) -> Root:
+        """The metadata of the root."""
+        return self._root if (books := self.books) is None else books.root
+
+    @property
+    def state(self) -> State:
+        """The committed state that this store shows."""
+        return self._loaded.state if (books := self.books) is None else books.state
 
     @property
     def catalog(self) -> Catalog:
-        """The committed state that this store shows."""
-        return self._snapshot if self.writer is None else self.writer.catalog
+        """What is held, staged exemplars included."""
+        return self._loaded.catalog if (books := self.books) is None else books.catalog
 
     @property
-    def next_slot(self) -> int:
-        """The number the next exemplar gets, or a higher one."""
-        return self.catalog.num_slots if self.writer is None else self.writer.next_slot
+    def used_bytes(self) -> int:
+        """Sizes of all objects, as they are now."""
+        return sum(self._objects.sizes().values()) if (books := self.books) is None else books.used_bytes
 
-    def measure(self) -> Measure:
-        """Measure what the objects take, with what is staged."""
-        if self.writer is not None:
-            return self.writer.forecast.measure([], [])
-        held = BudgetedObjects(self._objects, max_bytes=self.root.max_bytes)
-        return Forecast(held, self.layout, self.catalog, self.reader, shard_target_bytes=0).measure([], [])
-
-    def encode(self, exemplars: Sequence[Exemplar]) -> list[Encoded]:
+    def encode(self, exemplars: Sequence[Exemplar]) -> Rows:
         """Validate and encode exemplars; see `encode_exemplars`."""
         return encode_exemplars(exemplars, self.layout, threads=self._threads)
 
-    def sizes(self) -> NDArray[np.int64]:
-        """Return the bytes that each exemplar is accounted with, in the order of `catalog.slots`, shape (N,), int64."""
-        payloads = [self.catalog.column(f"{name}.bytes") for name in self.layout.sharded]
-        return self._sizes(np.array(payloads, np.int64).reshape(len(payloads), len(self.catalog)))
+    def sizes(self, slots: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Return the bytes that exemplars are accounted with: of some slots, or of all in the order of `slots`."""
+        catalog = self.catalog
+        lengths = catalog.lengths if slots is None else catalog.lengths_at(catalog.find(slots))
+        return exemplar_bytes(self.layout, lengths)
 
-    def sizes_of(self, slots: Sequence[int]) -> NDArray[np.int64]:
-        """Return the bytes that some exemplars are accounted with, shape (B,), int64."""
-        rows = self.catalog.rows(slots)
-        return self._sizes(rows[:, rows.shape[1] - len(self.layout.sharded) :].T)  # the last columns
-
-    def sizes_by_part(self, slots: Sequence[int]) -> dict[str, NDArray[np.int64]]:
-        """Return the same bytes apart, one entry per modality and one for `extras`, shape (B,), int64 each."""
-        rows, layout = self.catalog.rows(slots), self.layout
+    def sizes_by_part(self, slots: ArrayLike) -> dict[str, NDArray[np.int64]]:
+        """Return the same bytes apart: one entry per modality, `extras`, and `catalog` for what is known of each."""
+        layout, lengths = self.layout, self.catalog.lengths_at(self.catalog.find(slots))
         parts = {}
         for name in layout.schema.modalities:
-            own = layout.keep[name].row_bytes + (layout.packed[name].row_bytes if name in layout.packed else 0)
-            parts[name] = np.full(len(rows), own, np.int64)
+            own = layout.keep[name].num_bytes + (layout.packed[name].num_bytes if name in layout.packed else 0)
+            parts[name] = np.full(len(lengths), own, np.int64)
             if name in layout.sharded:
-                parts[name] += self._with_overhead(rows[:, self.catalog.columns.index(f"{name}.bytes")])
+                payload = lengths[:, list(layout.sharded).index(name)]
+                parts[name] += payload + np.where(payload > 0, 4, 0) + 16
         if layout.extras:
-            parts["extras"] = np.full(len(rows), sum(field.row_bytes for field in layout.extras.values()), np.int64)
+            parts["extras"] = np.full(len(lengths), sum(field.num_bytes for field in layout.extras.values()), np.int64)
+        parts["catalog"] = np.full(len(lengths), 8 * len(layout.columns), np.int64)
         return parts
 
-    def exemplar_bytes(self, exemplar: Encoded) -> int:
-        """Return the bytes an exemplar is accounted with: payloads, checksums, index entries, rows uncompressed."""
-        payloads = exemplar.payload_bytes.values()
-        return sum(payloads) + CRC_BYTES * len(payloads) + ENTRY_BYTES * len(self.layout.sharded) + self._row_bytes
+    def bytes_by_part(self) -> dict[str, int]:
+        """Return the sizes of all objects by what they hold."""
+        parts = dict.fromkeys([*self.layout.sharded, "catalog", "records", "metadata", "other"], 0)
+        for key, size in self._objects.sizes().items():
+            parsed = parse_key(key)
+            if key in {ROOT_KEY, STATE_KEY, LOCK_KEY} or (parsed is not None and parsed[2] is None):
+                part = "metadata"
+            else:
+                part = parsed[1] if parsed is not None and parsed[1] in parts else "other"
+            parts[part] += size
+        return parts
+
+    def read(self, slots: ArrayLike) -> TokenBatch:
+        """Read exemplars into one padded batch, in the order asked.
+
+        Raises
+        ------
+        UnknownSlotError
+            If a slot holds no exemplar.
+        CorruptExemplarError
+            If stored bytes are damaged; the message names store, exemplar and file.
+        StaleSnapshotError
+            If an exemplar was evicted or updated since this reader's snapshot.
+        """
+        catalog = self.catalog
+        rows = catalog.find(slots)
+        pending = Rows.none(self.layout) if self.writer is None else self.writer.staged.rows
+        self.reader.fetched = False
+        try:
+            batch = self.reader.read(catalog, rows, self.state, pending)
+            if self.reader.fetched and self.writer is None:
+                self._confirm()
+            return batch
+        except MovedError as error:
+            if self.writer is not None:
+                raise self._damage(catalog, rows, self.state, pending, error) from error
+        return self._follow(catalog.slots_at(rows))
+
+    def changed_rows(self, slots: ArrayLike, *, priority: ArrayLike | None, extras: Mapping[str, ArrayLike]) -> Rows:
+        """Return stored exemplars with other priorities or extras; changes nothing."""
+        chosen = self.catalog.slots_at(self.catalog.find(slots))
+        if len(np.unique(chosen)) != len(chosen):
+            raise UnknownSlotError("expected each slot once, got one twice")
+        rows = self.stored_rows(chosen)
+        if priority is not None:
+            try:
+                given = np.broadcast_to(np.asarray(priority, np.float64), chosen.shape)
+            except (TypeError, ValueError) as error:
+                raise InvalidExemplarError(f"expected a priority or one per slot, got {priority!r:.80}") from error
+            if np.isnan(given).any():
+                raise InvalidExemplarError("a priority must be a number that is not NaN")
+            rows = rows.with_priorities(np.ascontiguousarray(given))
+        records = rows.records.copy()
+        for name, values in extras.items():
+            field = self.layout.extras.get(name)
+            if field is None:
+                raise InvalidExemplarError(f"unknown extra field {name!r}; the schema has {sorted(self.layout.extras)}")
+            array = np.asarray(values)
+            if array.shape[:1] != chosen.shape:
+                raise InvalidExemplarError(f"extra field {name!r}: expected {len(chosen)} rows, got {array.shape}")
+            for index in range(len(chosen)):
+                value = encode_extra(array[index], field, f"exemplar {index}, extra field {name!r}")
+                write_field(records[index], field, value)
+        return dataclasses.replace(rows, records=records)
+
+    def stored_rows(self, slots: NDArray[np.int64]) -> Rows:
+        """Return exemplars as they are stored, staged ones too, in this order."""
+        writer = self.writer
+        assert writer is not None, "only a writer copies rows"
+        where = self.catalog.where_at(self.catalog.find(slots))
+        waiting = {slot: index for index, slot in enumerate(writer.staged.rows.slots.tolist())}
+        found = Rows.none(self.layout)
+        for slot, place in zip(slots.tolist(), where.tolist(), strict=True):
+            if place == PENDING:
+                found = found.joined(writer.staged.rows.take([waiting[slot]]))
+            else:
+                era, segment = divmod(place >> 8, 1 << 36)
+                found = found.joined(self.reader.segment(era, segment, self.state, np.array([place & 0xFF])))
+        return found
+
+    def refresh(self) -> None:
+        """Show the newest committed state and root; of a writer's store nothing changes."""
+        if self.writer is None:
+            self._root = parse_root(self._objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) or b"", self.location)
+            self._loaded = load(self._objects, self.layout)
+            self.reader.clear()
 
     def check(self) -> Iterator[Damage]:
         """Read and decode everything; see `find_damage`."""
-        return find_damage(self._objects, self.layout, self.catalog, self.reader)
+        loaded = self._loaded
+        if self.writer is not None:
+            self.writer.ready()
+            loaded = Loaded(
+                self.writer.state, self.writer.catalog, self.writer.segments, self.writer.damaged_chunks, loaded.newer
+            )
+        staged = {} if self.writer is None else self.writer.staged.segments
+        return find_damage(self._objects, self.layout, loaded, self.reader, staged=staged)
 
-    def repair(self) -> list[Damage]:
+    def repair(self) -> tuple[list[Damage], list[int]]:
         """Drop exactly what is damaged; see `drop_damage`."""
-        if self.writer is None or self._budgeted is None:
-            return list(self.check())
-        return drop_damage(self._budgeted, self.layout, self.reader, self.writer)
-
-    def growth(self, root: Root) -> int:
-        """Return the bytes by which the metadata of the root grows if it is to say something else; 0 if it shrinks."""
-        return max(0, len(_root_bytes(root)) - len(_root_bytes(self.root)))
-
-    def put_root(self, root: Root) -> None:
-        """Change the budget, the charges or the quota; it was decided before that everything fits."""
-        if self._budgeted is None:
-            return
-        self._budgeted.put(ROOT_KEY, _root_bytes(root))
-        self._budgeted.flush()
-        self.root, self._budgeted.max_bytes = root, root.max_bytes
-
-    def refresh(self) -> None:
-        """Read the committed state, the budget, the charges and the quota again."""
-        if self.writer is None:
-            self.root = parse_root(self._objects.get(ROOT_KEY) or b"", self.location)
-            self._snapshot = load_catalog(self._objects, self.layout)
-            self.reader.show(self._snapshot.document)
-
-    def start_writing(self, budgeted: BudgetedObjects, catalog: Catalog) -> Writer:
-        """Make this store writable; the lock is held."""
-        target = min(max(self.root.max_bytes // _SHARDS_IN_BUDGET, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
-        self._budgeted = budgeted
-        self.writer = Writer(budgeted, self.layout, catalog, self.reader, shard_target_bytes=target)
-        return self.writer
+        assert self.writer is not None, "only a store that is open for writing is repaired"
+        return drop_damage(self._objects, self.layout, self.reader, self.writer)
 
     def close(self) -> None:
-        """Commit what is staged, give the lock back, stop the threads."""
-        if self.writer is not None and self._budgeted is not None:
-            self.writer.commit()
-            self._snapshot = self.writer.catalog
-            self.writer = None
-            release_lock(self._budgeted)
+        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last."""
+        writer = self.writer
+        if writer is not None and writer.is_owner:
+            clean = False
+            try:
+                writer.ready()
+                writer.commit()
+                clean = True
+            finally:
+                self._loaded = dataclasses.replace(self._loaded, state=writer.state, catalog=writer.catalog)
+                self._root, self.writer = writer.root, None
+                self._objects.release(clean=clean)
+        self.writer = None
         self.reader.close()
 
-    def _sizes(self, payloads: NDArray[np.int64]) -> NDArray[np.int64]:
-        sizes: NDArray[np.int64] = self._with_overhead(payloads).sum(axis=0) + self._row_bytes
-        return sizes
+    def _confirm(self) -> None:
+        """Be sure that what was fetched is of this store: names are write-once, but a store can be made anew."""
+        state, _ = read_state(self._objects)
+        if state.store_id != self.state.store_id:
+            raise StaleSnapshotError(f"{self.location}: another store was made at this place; open it again")
 
-    @staticmethod
-    def _with_overhead(payloads: NDArray[np.int64]) -> NDArray[np.int64]:
-        return payloads + np.where(payloads > 0, CRC_BYTES, 0) + ENTRY_BYTES
+    def _follow(self, slots: NDArray[np.int64]) -> TokenBatch:
+        """Read exemplars where they lie now: they were moved since this snapshot."""
+        snapshot, none = self.state, Rows.none(self.layout)
+        before = -1
+        for _ in range(_MOST_TRIES):
+            loaded = load(self._objects, self.layout, after=snapshot.generation)
+            if loaded.state.store_id != snapshot.store_id:
+                raise StaleSnapshotError(f"{self.location}: another store was made at this place; open it again")
+            held = loaded.catalog.holds(slots) & ~np.isin(slots, loaded.newer)
+            if not held.all():
+                raise StaleSnapshotError(
+                    f"{self.location}: exemplars {slots[~held][:8].tolist()} were evicted or updated since this "
+                    "snapshot was taken; call refresh()"
+                )
+            self.reader.clear()
+            rows = loaded.catalog.find(slots)
+            try:
+                return self.reader.read(loaded.catalog, rows, loaded.state, none)
+            except MovedError as error:
+                if loaded.state.revision == before:
+                    raise self._damage(loaded.catalog, rows, loaded.state, none, error) from error
+                before = loaded.state.revision
+        raise StaleSnapshotError(f"{self.location} changes faster than it can be read; call refresh()")
 
-
-def create_store(place: Place, root: Root, *, durable: bool, threads: int | None) -> Store:
-    """Make an empty store and hold its lock.
-
-    Parameters
-    ----------
-    place : path or zarr store
-        A folder that is missing or empty, or a Zarr store.
-    root : Root
-        What the metadata of the root is to say.
-    durable : bool
-        Whether puts are synchronised with the disk.
-    threads : int, optional
-        Threads that encode and decode; the processors of this machine, at most 8, when left out.
-
-    Returns
-    -------
-    Store
-        The store, open for writing.
-
-    Raises
-    ------
-    BudgetTooSmallError
-        If the budget cannot hold the metadata.
-    StoreExistsError
-        If something is already there.
-    SchemaError
-        If the eviction is unknown, or knows no classes although there is a quota for them.
-    """
-    objects, layout = _objects_at(place, durable=durable), Layout(root.schema)
-    check_root(root)
-    root_data = _root_bytes(root)
-    documents = {key: to_bytes(document) for key, document in layout.group_documents().items()}
-    every = [to_bytes(document) for document in layout.array_documents(2**40, 2**10).values()]
-    every += [root_data, *documents.values(), to_bytes(_empty_catalog_document(layout))]
-    minimum = sum(map(len, every)) + max(map(len, every)) + 2 * _LOCK_BYTES
-    if root.max_bytes < minimum:
-        raise BudgetTooSmallError(
-            f"max_bytes is {root.max_bytes:,}, an empty store of this schema needs {minimum:,} (metadata and the room "
-            f"to rewrite it); give at least {minimum:,} and room for exemplars"
-        )
-    store = Store(objects, layout, root=root, threads=threads)
-    found = {key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)}
-    own = {LOCK_KEY, *documents, *layout.array_documents(0, 1), "catalog/zarr.json"}
-    if ROOT_KEY in found or found - own:  # what an interrupted create left has no root and is written over
-        raise StoreExistsError(
-            f"{objects.location} is not empty ({sorted(found)[0]} is there); open it, or choose another place"
-        )
-    budgeted = BudgetedObjects(objects, max_bytes=root.max_bytes)
-    acquire_lock(budgeted)
-    try:
-        documents.update(store.start_writing(budgeted, _empty_catalog(layout)).forecast.documents(0, 0))
-        for key, data in documents.items():
-            budgeted.put(key, data)
-        budgeted.flush()
-        budgeted.put(ROOT_KEY, root_data)  # from here on there is a store
-        budgeted.flush()
-    except BaseException:
-        for key in [*documents, ROOT_KEY]:
-            budgeted.delete(key)
-        release_lock(budgeted)
-        raise
-    return _opened(objects, budgeted, threads=threads)
-
-
-def open_store(
-    place: Place,
-    *,
-    writable: bool,
-    durable: bool,
-    threads: int | None,
-    take_lock: bool = False,
-    repairing: bool = False,
-) -> Store:
-    """Open a store.
-
-    Parameters
-    ----------
-    place : path or zarr store
-        Where it lies.
-    writable : bool
-        Whether it may be changed.
-    durable : bool
-        Whether puts are synchronised with the disk.
-    threads : int, optional
-        Threads that encode and decode; the processors of this machine, at most 8, when left out.
-    take_lock : bool
-        Whether the lock is taken from whoever holds it, unless that is a living process of this host.
-    repairing : bool
-        Whether it is opened in spite of damage that no other writer may touch, and of broken metadata of arrays.
-
-    Returns
-    -------
-    Store
-        The store in its last committed state.
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is none.
-    FormatError
-        If its format version is unknown or its metadata is broken.
-    LockedError
-        If another process has it open for writing.
-    """
-    objects = _objects_at(place, durable=durable)
-    root = objects.get(ROOT_KEY)
-    if root is None:
-        raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
-    if not writable:
-        return _opened(objects, None, threads=threads, tolerant=repairing)
-    budgeted = BudgetedObjects(objects, max_bytes=parse_root(root, objects.location).max_bytes)
-    unclean = acquire_lock(budgeted, take_lock=take_lock)
-    try:
-        store = _opened(objects, budgeted, threads=threads, tolerant=repairing)
-        if store.catalog.damaged and not repairing:
-            raise FormatError(
-                f"{objects.location}: {len(store.catalog.damaged)} chunks of the catalog are damaged, and writing "
-                "would drop what they describe; look with `exmem check`, then run `exmem repair`"
-            )
-        if store.writer is not None and not repairing:
-            store.writer.recover(unclean=unclean)
-    except BaseException:
-        release_lock(budgeted, keep=unclean)  # the next writer has to know that the last one died
-        raise
-    return store
-
-
-def _opened(
-    objects: Objects, budgeted: BudgetedObjects | None, *, threads: int | None, tolerant: bool = False
-) -> Store:
-    root = parse_root(objects.get(ROOT_KEY) or b"", objects.location)
-    layout = _recorded(objects, root.schema, tolerant=tolerant)
-    store = Store(objects, layout, root=root, threads=threads)
-    if budgeted is None:
-        store.refresh()
-    else:
-        store.start_writing(budgeted, load_catalog(objects, layout))
-    return store
-
-
-def _recorded(objects: Objects, schema: Schema, *, tolerant: bool) -> Layout:
-    # The metadata of the arrays is the truth about codecs: it holds JPEG headers and codebooks, the schema does not.
-    codecs, modalities = {}, dict(schema.modalities)
-    for name, spec in schema.modalities.items():
-        key = f"{name}/values/zarr.json"
-        data = objects.get(key)
-        try:
-            if data is None:
-                raise ValueError("it is missing")
-            outer = unsealed(data)["codecs"][0]
-            if outer["name"] != "sharding_indexed":
-                continue
-            codec = get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
-        except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
-            if tolerant:
-                continue  # the codec is made from the schema, where that says everything
-            raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
-        config = dict(spec.codec) if isinstance(spec.codec, Mapping) else {"id": spec.codec}
-        named = str(config["id"])
-        if (codec.codec_id.removeprefix("exmem."), codec.shape, codec.dtype) != (
-            named.removeprefix("exmem."),
-            tuple(spec.shape),
-            spec.dtype,
-        ):
-            raise FormatError(f"{objects.location}: {key} has a codec that does not belong to the schema")
-        apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
-        modalities[name] = dataclasses.replace(spec, codec=config | apart)
-        codecs[name] = codec
-    return Layout(Schema(modalities, schema.extras), codecs)
-
-
-def _root_bytes(root: Root) -> bytes:
-    return to_bytes(root_document(root))
-
-
-def _empty_catalog(layout: Layout) -> Catalog:
-    return Catalog(layout.columns, num_slots=0, generation=0, shard_slots=0, capacity=0)
-
-
-def _empty_catalog_document(layout: Layout) -> dict[str, object]:
-    return layout.catalog_document(slots=2**40, generation=2**40, shard_slots=2**10, capacity=2**40)
-
-
-def _objects_at(place: Place, *, durable: bool) -> Objects:
-    if isinstance(place, str | os.PathLike):
-        return LocalObjects(Path(place).expanduser().absolute(), durable=durable)
-    from zarr.storage import LocalStore  # here: a path needs no Zarr, whose import takes long
-
-    from exmem.store.zarr_objects import zarr_objects
-
-    if isinstance(place, LocalStore):
-        return LocalObjects(Path(place.root), durable=durable)
-    return zarr_objects(place)
-
-
-def _num_threads(threads: int | None) -> int:
-    if threads is None:
-        return min(8, os.cpu_count() or 1)
-    if threads < 1:
-        raise SchemaError(f"threads must be 1 or more, got {threads}")
-    return threads
+    def _damage(
+        self, catalog: Catalog, rows: NDArray[np.int64], state: State, pending: Rows, error: MovedError
+    ) -> CorruptExemplarError:
+        """Return the error that names the exemplar among `rows` that cannot be read."""
+        for row in rows.tolist():
+            try:
+                self.reader.read(catalog, np.array([row]), state, pending)
+            except MovedError as own:
+                slot = int(catalog.slots_at(np.array([row]))[0])
+                return CorruptExemplarError(f"{self.location}: exemplar {slot} is damaged: {own}")
+        return CorruptExemplarError(f"{self.location}: {error}")

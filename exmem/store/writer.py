@@ -1,294 +1,261 @@
-"""Changing a store: stage, commit, evict, discard, recover (format 1, the commit protocol)."""
+"""Changing a store in steps, each with one commit point and a legal state after it (FORMAT.md, Changing a store)."""
 
-import contextlib
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from exmem.errors import CorruptExemplarError, StaleSnapshotError, StoreError
-from exmem.store.budgeted import BudgetedObjects
-from exmem.store.catalog import Catalog, catalog_chunk_key
-from exmem.store.chunks import append_crc, build_shard, index_bytes
-from exmem.store.encode import Encoded
-from exmem.store.forecast import Forecast
-from exmem.store.layout import CATALOG_CHUNK_ROWS, CATALOG_KEY, Layout, RowArray, ShardedArray, chunk_number
-from exmem.store.objects import TEMPORARY
-from exmem.store.reader import Reader
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.errors import CorruptExemplarError
+from exmem.store.catalog import PENDING, segment_of
+from exmem.store.format.root import ROOT_KEY, Root, root_document
+from exmem.store.format.state import Era
+from exmem.store.loading import SegmentInfo
+from exmem.store.packing import bury, drop_empty_eras
+from exmem.store.recovery import restore_documents
+from exmem.store.segments import Rows, segment_objects
+from exmem.store.sizes import arrange, exemplar_bytes, least_length
+from exmem.store.staging import PutSegment, Staged
+from exmem.store.steps import Steps
 
 __all__ = ["Writer"]
 
+_NONE = np.zeros(0, np.int64)
 
-class Writer:
-    """The only thing that changes a store; the caller has decided before that it fits.
 
-    What is staged stands in the catalog behind what is committed. Full shards and chunks of it are put at once, nothing
-    committed refers to them yet; the rest waits in RAM.
+class Writer(Steps):
+    """The only thing that changes a store: one process, one object; each method is one step or a few.
 
     Parameters
     ----------
     objects : BudgetedObjects
-        The objects of the store.
+        The objects of the store; the lock is held.
     layout : Layout
         Its layout.
-    catalog : Catalog
-        The committed state.
+    root : Root
+        The metadata of the root.
+    loaded : Loaded
+        Its committed state.
     reader : Reader
-        Reads what is rewritten.
-    shard_target_bytes : int
-        Size that a shard should have.
+        Reads what is copied.
     """
 
-    def __init__(
-        self, objects: BudgetedObjects, layout: Layout, catalog: Catalog, reader: Reader, *, shard_target_bytes: int
-    ) -> None:
-        self._objects = objects
-        self._layout = layout
-        self._reader = reader
-        self.catalog = catalog
-        self.forecast = Forecast(objects, layout, catalog, reader, shard_target_bytes=shard_target_bytes)
-        self._waiting = self.forecast.waiting
-        self._early: set[int] = set()  # chunks of the catalog that were put before the commit
+    def fit_era(self, extra: Rows | None) -> None:
+        """Begin an era if segments of the present one would hold far too many or too few exemplars: a step."""
+        rows, cost = self.coming_era(extra)
+        state, number = self.state, self.state.era
+        if rows == state.eras[number].rows:
+            return
+        if cost:
+            state = state.with_era(number, dataclasses.replace(state.eras[number], open=-1, open_rows=0))
+            number += 1
+        fresh = Era(rows, least_length(rows, 1))
+        documents = self._layout.era_documents(number, rows, fresh.length)
+        self._step(documents, state.with_era(number, fresh))
+        self._tail = None
 
-    @property
-    def next_slot(self) -> int:
-        """The number the next exemplar gets, or a higher one where a shard is full."""
-        return self.forecast.next_slot
-
-    def stage(self, exemplars: Sequence[Encoded]) -> list[int]:
-        """Give slots to exemplars that were admitted; full shards and chunks are put at once, but are not committed.
-
-        Parameters
-        ----------
-        exemplars : sequence of Encoded
-            Exemplars.
-
-        Returns
-        -------
-        list of int
-            Their slots.
-        """
-        forecast = self.forecast
-        slots = forecast.assign(exemplars)
-        if not slots:
-            return slots
-        forecast.shard_slots = forecast.choose_shard_slots(exemplars)
-        self.catalog.put(slots, forecast.rows(exemplars))
-        self._waiting.update(zip(slots, exemplars, strict=True))
-        forecast.next_slot, forecast.num_staged = slots[-1] + 1, forecast.num_staged + len(slots)
+    def stage(self, rows: Rows) -> NDArray[np.int64]:
+        """Give slots to exemplars for which there is room; full segments are put at once, but are not committed."""
+        self.fit_era(rows)
+        before = self.staged
         try:
-            self._put_what_is_full()
+            return self._stage(rows)
         except BaseException:
-            with contextlib.suppress(StoreError):
-                self.evict(slots)  # they were not added
+            self.dirty, self.staged = True, before  # they were not added
             raise
-        return slots
 
-    def _put_what_is_full(self) -> None:
-        forecast, first = self.forecast, min(self._waiting)
-        self._put_shards_of(slot for slot in self._waiting if slot // forecast.shard_slots < self._open_shard)
-        for array in self._layout.rows:
-            for chunk in range(first // array.chunk_rows, forecast.next_slot // array.chunk_rows):
-                self._put_rows(array, chunk)
-        for chunk in range(first // CATALOG_CHUNK_ROWS, forecast.next_slot // CATALOG_CHUNK_ROWS):
-            if chunk not in self._early:
-                self._replace(catalog_chunk_key(chunk), self.catalog.encode_chunk(chunk))
-                self._early.add(chunk)
-        for slot in [slot for slot, exemplar in self._waiting.items() if not (exemplar.payloads or exemplar.rows)]:
-            del self._waiting[slot]
+    def _stage(self, rows: Rows) -> NDArray[np.int64]:
+        slots = np.arange(self.staged.next_slot, self.staged.next_slot + len(rows))
+        named = rows.named(slots, self.state.generation + 1)
+        waiting = self.staged.rows.joined(named)
+        number = self.state.era
+        places = self.state.eras[number].rows
+        _, groups, alone = arrange(
+            waiting.sizes.tolist(), rows=places, target=self.packing_target, held_rows=places, held_bytes=0
+        )
+        full, first = [*alone, *groups[:-1]], self._next_segment()
+        self._fit_length(first + len(full))
+        where = np.full(len(waiting), PENDING, np.int64)
+        segments = dict(self.staged.segments)
+        self.dirty = True
+        for segment, part in enumerate(full, first):
+            content = waiting.take(part)
+            self._put(segment_objects(content, number, segment, places))
+            name = number << 36 | segment
+            segments[name] = PutSegment(content.catalog)
+            where[part] = name << 8 | np.arange(len(part))
+        left = waiting.take(groups[-1]) if groups else Rows.none(self._layout)
+        known, after = len(waiting) - len(rows), self.staged.next_slot + len(rows)
+        self.staged = dataclasses.replace(self.staged, rows=left, segments=segments, next_slot=after)
+        self.catalog.move(waiting.slots[:known], where[:known])
+        self._append(named.catalog, where[known:])
+        self.held_bytes += int(rows.sizes.sum())
+        self.dirty = False
+        return slots
 
     def commit(self) -> None:
         """Make what is staged durable and visible, all or nothing."""
-        catalog, forecast = self.catalog, self.forecast
-        if not forecast.num_staged:
+        staged, number = self.staged, self.state.era
+        if staged.is_empty:
             return
-        capacity = forecast.capacity(forecast.next_slot)
-        documents = forecast.documents(forecast.next_slot, forecast.shard_slots)
-        commit_point = documents.pop(CATALOG_KEY)
-        for key, data in documents.items():
-            self._put(key, data)
-        self._put_shards_of(self._waiting)
-        for array in self._layout.rows:
-            for chunk in sorted({slot // array.chunk_rows for slot in self._waiting}):
-                self._put_rows(array, chunk)
-        # Every chunk from the first new slot on, also where none is live: a crashed commit may have left rows there.
-        first, last = catalog.num_slots // CATALOG_CHUNK_ROWS, (forecast.next_slot - 1) // CATALOG_CHUNK_ROWS
-        for chunk in range(first, last + 1):
-            if chunk not in self._early:
-                self._replace(catalog_chunk_key(chunk), catalog.encode_chunk(chunk))
-        self._commit(commit_point)
-        catalog.num_slots, catalog.generation = forecast.next_slot, catalog.generation + 1
-        catalog.shard_slots, catalog.capacity = forecast.shard_slots, capacity
-        forecast.num_staged = 0
-        self._waiting.clear()
-        self._early.clear()
+        self._fit_length(self._next_segment() + 1)
+        packed = self._pack(staged.rows)
+        growth = sum(len(data) - self._objects.sizes.get(key, 0) for key, data in packed.puts.items())
+        free = self.state.budget_bytes - self.used_bytes - self.reserve(2 + len(staged.segments))
+        if growth > free:  # the open segment would compress too badly: as was counted when they were staged
+            packed = self._pack(staged.rows, closed=True)
+        state, infos = self.state.with_era(number, packed.era), {}
+        for name, put in staged.segments.items():
+            own, segment = divmod(name, 1 << 36)
+            era = state.eras[own].with_segments(np.array([segment]), _NONE).with_dead({segment: put.dead})
+            state = state.with_era(own, dataclasses.replace(era, given=max(era.given, segment + 1)))
+            sizes = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :])
+            dead = ~put.alive
+            infos[name] = SegmentInfo(len(sizes), int(sizes.sum()), int(dead.sum()), int(sizes[dead].sum()))
+        state = dataclasses.replace(
+            state,
+            generation=state.generation + (1 if len(staged.rows) or staged.segments else 0),
+            next_slot=max(state.next_slot, staged.next_slot),
+            reservoir=state.reservoir if staged.reservoir is None else staged.reservoir,
+        )
+
+        def apply() -> None:
+            self.catalog.move(staged.rows.slots, packed.where)
+            self._enter(packed)
+            self.segments.update(infos)
+
+        self._step(packed.puts, state, staged=Staged.nothing(self._layout, state.next_slot), apply=apply)
 
     def discard(self) -> None:
-        """Forget what is staged, and remove what of it was already put."""
-        catalog, forecast = self.catalog, self.forecast
-        staged, _ = catalog.within(catalog.num_slots, forecast.next_slot)
-        shard_slots = forecast.shard_slots
-        written = [slot for slot in staged.tolist() if slot not in self._waiting or not self._waiting[slot].payloads]
-        catalog.remove(staged.tolist())
-        rows = [slot for slot in staged.tolist() if slot not in self._waiting or not self._waiting[slot].rows]
-        self._waiting.clear()
-        forecast.next_slot, forecast.shard_slots = catalog.num_slots, catalog.shard_slots
-        forecast.num_staged = 0
-        self._drop_early(sorted(self._early))
-        self._reclaim(written, rows, shard_slots)
+        """Forget what is staged; its slots are not given out again: a step."""
+        staged = self.staged
+        if staged.is_empty:
+            return
+        slots = np.concatenate([table[:, 0] for table, _ in staged.tables()])
+        state = dataclasses.replace(self.state, next_slot=max(self.state.next_slot, staged.next_slot))
+        after = Staged.nothing(self._layout, state.next_slot)
+        self._step({}, state, staged=after, apply=lambda: self._forget(slots), gone=self._keys(staged.segments))
 
-    def evict(self, slots: Iterable[int]) -> None:
-        """Evict exemplars: the catalog first (this is the commit), then their bytes are reclaimed.
+    def evict(self, slots: NDArray[np.int64], **changes: Any) -> None:
+        """Evict exemplars, committed and staged ones: one step, however many; `changes` are made in the same step."""
+        rows = self.catalog.find(slots)
+        where = self.catalog.where_at(rows)
+        sizes = exemplar_bytes(self._layout, self.catalog.lengths_at(rows))
+        before, staged = self.staged, self.staged.without(slots)
+        committed = (where != PENDING) & ~np.isin(segment_of(where), list(before.segments))
+        state, infos, gone = bury(self.state, self.segments, where[committed], sizes[committed])
+        state = dataclasses.replace(state, generation=state.generation + 1, **changes)
+        state, emptied = drop_empty_eras(state, self._layout, staged.segments)
 
-        Parameters
-        ----------
-        slots : iterable of int
-            Slots that hold an exemplar or are staged.
+        def apply() -> None:
+            self._forget(slots)
+            self._bury(infos, gone)
+
+        lost = [name for name in before.segments if name not in staged.segments]
+        self._step({}, state, staged=staged, apply=apply, gone=[*self._keys([*gone, *lost]), *emptied])
+
+    def clean(self, name: int, *, rebuild: bool = False) -> bool:
+        """Copy the survivors of a segment into the open one and delete it: a step; False if they cannot be read.
+
+        Of a segment made for a larger target, what is more than one new segment holds waits for the next call.
         """
-        catalog = self.catalog
-        gone = sorted(set(slots))
-        committed = [slot for slot in gone if slot < catalog.num_slots]
-        if committed:
-            for chunk in sorted({slot // CATALOG_CHUNK_ROWS for slot in committed}):
-                data = catalog.encode_chunk(chunk, stop=catalog.num_slots, without=committed)
-                self._replace(catalog_chunk_key(chunk), data)
-                self._early.discard(chunk)
-            self._commit(self.forecast.documents(catalog.num_slots, catalog.shard_slots)[CATALOG_KEY])
-            catalog.generation += 1
-        catalog.remove(gone)
-        self.forecast.num_staged -= len(gone) - len(committed)
-        waiting = {slot: self._waiting.pop(slot) for slot in gone if slot in self._waiting}
-        self._drop_early([chunk for chunk in {slot // CATALOG_CHUNK_ROWS for slot in gone} if chunk in self._early])
-        put = [slot for slot in gone if slot not in waiting or not waiting[slot].payloads]
-        rows = [slot for slot in gone if slot not in waiting or not waiting[slot].rows]
-        self._reclaim(put, rows, self.forecast.shard_slots)
+        if name in self.staged.segments:
+            return self._take_back(name)
+        number, segment = divmod(name, 1 << 36)
+        info, source = self.segments[name], self.state.eras[number]
+        bits = source.dead.get(segment, 0)
+        alive = np.array([place for place in range(info.rows) if not bits >> place & 1], np.int64)
+        try:
+            content = self._reader.segment(number, segment, self.state, alive, rebuild=rebuild)
+        except CorruptExemplarError:
+            self._damaged.add(name)
+            return False
+        self._fit_length(self._next_segment() + 1)
+        opened = number == self.state.era and segment == source.open
+        packed = self._pack(content, closed=opened, most_segments=1)
+        placed = packed.where != PENDING
+        moved, where = content.take(np.flatnonzero(placed)), packed.where[placed]
+        state = self.state.with_era(self.state.era, packed.era)
+        old = name << 8 | alive[placed]
+        state, infos, gone = bury(state, {**packed.segments, name: info}, old, moved.sizes)
+        state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
 
-    def recover(self, *, unclean: bool) -> None:
-        """Remove what an interrupted writer left behind, before anything else is done.
+        def apply() -> None:
+            self.catalog.move(moved.slots, where)
+            self._enter(packed)
+            self._bury(infos, gone)
 
-        Damage that is met on the way is left where it is: reading the exemplar reports it.
+        self._step(packed.puts, state, apply=apply, gone=[*self._keys(gone), *emptied])
+        return True
 
-        Parameters
-        ----------
-        unclean : bool
-            Whether the last writer died: then rows of exemplars that are not in the catalog are looked for too.
-        """
-        catalog = self.catalog
-        last = -(-catalog.num_slots // CATALOG_CHUNK_ROWS)
-        for key, size in list(self._objects.sizes.items()):
-            if key.rpartition("/")[2].startswith(TEMPORARY):
-                self._delete(key)
-            for array in self._layout.sharded.values():
-                shard = chunk_number(key, f"{array.path}/c.")
-                if shard is not None and (
-                    not catalog.shard_slots or size != self.forecast.shard_bytes(array, shard, catalog.shard_slots)
-                ):
-                    with contextlib.suppress(CorruptExemplarError, StaleSnapshotError):
-                        self._reclaim_shard(array, shard, catalog.shard_slots)
-            chunk = chunk_number(key, "catalog/c.")
-            if chunk is not None and (chunk >= last or not catalog.holds(chunk)):
-                self._delete(key)
-            for rows in self._layout.rows if unclean else []:
-                chunk = chunk_number(key, f"{rows.path}/c.")
-                if chunk is not None:
-                    with contextlib.suppress(CorruptExemplarError):
-                        self._reclaim_rows(rows, chunk)
+    def _take_back(self, name: int) -> bool:
+        """Hold the survivors of a staged segment in RAM again, and delete it: nothing committed refers to it."""
+        number, segment = divmod(name, 1 << 36)
+        segments = dict(self.staged.segments)
+        places = np.flatnonzero(segments.pop(name).alive)
+        try:
+            content = self._reader.segment(number, segment, self.state, places)
+        except CorruptExemplarError:
+            self._damaged.add(name)
+            return False
+        self.dirty = True
+        self.staged = dataclasses.replace(self.staged, rows=self.staged.rows.joined(content), segments=segments)
+        self.catalog.move(content.slots, np.full(len(content), PENDING))
+        for key in self._keys([name]):
+            if key in self._objects.sizes:
+                self._objects.delete(key)
+                self._reader.forget(key)
+        self.dirty = False
+        return True
+
+    def update(self, rows: Rows) -> None:
+        """Put committed exemplars once more, changed, under their slots: a step."""
+        slots = rows.slots.copy()
+        where = self.catalog.where_at(self.catalog.find(slots))
+        self._fit_length(self._next_segment() + len(rows) + 1)
+        packed = self._pack(rows.named(slots, self.state.generation + 1))
+        state = self.state.with_era(self.state.era, packed.era)
+        known = {**self.segments, **self._with_old_dead(packed)}
+        state, infos, gone = bury(state, known, where, rows.sizes)
+        state = dataclasses.replace(state, generation=state.generation + 1)
+        state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
+
+        def apply() -> None:
+            self.catalog.move(slots, packed.where)
+            self.catalog.prioritise(slots, rows.priorities)
+            self._enter(packed)
+            self._bury(infos, gone)
+
+        self._step(packed.puts, state, apply=apply, gone=[*self._keys(gone), *emptied])
+
+    def change_state(self, **changes: Any) -> None:
+        """Put the document with other values: budget, charges, target, what is wanted, the state of a stream."""
+        self._step({}, dataclasses.replace(self.state, **changes))
+
+    def drop_segments(self, names: Iterable[int]) -> None:
+        """Leave out segments whose catalog is lost, and put metadata that is damaged again: a step."""
+        restore_documents(self._objects, self._layout, self.state)
+        state, gone = self.state, list(names)
+        for name in gone:
+            number, segment = divmod(name, 1 << 36)
+            era = state.eras[number].with_segments(_NONE, np.array([segment]))
+            if era.open == segment:
+                era = dataclasses.replace(era, open=-1, open_rows=0)
+            state = state.with_era(number, era)
+        if gone:
+            self._step({}, dataclasses.replace(state, generation=state.generation + 1), gone=self._keys(gone))
+            self.damaged_chunks = {}
+
+    def put_root(self, root: Root) -> None:
+        """Put the metadata of the root."""
+        self.dirty = True
+        self._objects.objects.check_lock()
+        self._objects.put(ROOT_KEY, root_document(root))
         self._objects.flush()
+        self.root = root
+        self.dirty = False
 
-    # Putting objects --------------------------------------------------------------------------------------------
-
-    @property
-    def _open_shard(self) -> int:
-        return self.forecast.next_slot // self.forecast.shard_slots
-
-    def _put_shards_of(self, slots: Iterable[int]) -> None:
-        waiting = [slot for slot in slots if self._waiting[slot].payloads]
-        for shard in sorted({slot // self.forecast.shard_slots for slot in waiting}):
-            self._put_shards(shard)
-
-    def _put_shards(self, shard: int) -> None:
-        """Write the committed and staged payloads of one shard of each modality."""
-        shard_slots = self.forecast.shard_slots
-        first = shard * shard_slots
-        waiting = [slot for slot in range(first, first + shard_slots) if slot in self._waiting]
-        for array in self._layout.sharded.values():
-            chunks = self._stored_chunks(array, shard, shard_slots)
-            for slot in waiting:
-                payload = self._waiting[slot].payloads.get(array.modality)
-                if payload is not None:
-                    chunks[slot - first] = append_crc(payload)
-            if chunks:
-                self._put(array.key(shard), build_shard(chunks, shard_slots))
-        for slot in waiting:
-            self._waiting[slot].payloads.clear()
-
-    def _put_rows(self, array: RowArray, chunk: int) -> None:
-        """Write the committed and staged rows of one chunk."""
-        first = chunk * array.chunk_rows
-        waiting = [slot for slot in range(first, first + array.chunk_rows) if slot in self._waiting]
-        if any(array.path in self._waiting[slot].rows for slot in waiting):
-            self._replace(array.key(chunk), self.forecast.encode_rows(array, chunk))
-        for slot in waiting:
-            self._waiting[slot].rows.pop(array.path, None)
-
-    def _stored_chunks(self, array: ShardedArray, shard: int, shard_slots: int) -> dict[int, bytes]:
-        """Return the chunks of a shard on disk that are still wanted: of exemplars whose payload does not wait."""
-        first = shard * shard_slots
-        slots, rows = self.catalog.within(first, first + shard_slots)
-        sizes = rows[:, self.catalog.columns.index(f"{array.modality}.bytes")]
-        wanted = (
-            slot
-            for slot, size in zip(slots.tolist(), sizes.tolist(), strict=True)
-            if size and not (slot in self._waiting and self._waiting[slot].payloads)
-        )
-        return {slot - first: append_crc(self._reader.payload(array, slot, shard_slots)) for slot in wanted}
-
-    def _reclaim(self, payloads: Sequence[int], rows: Sequence[int], shard_slots: int) -> None:
-        """Rewrite or delete what holds bytes of slots that hold no exemplar any more."""
-        for array in self._layout.rows:
-            for chunk in sorted({slot // array.chunk_rows for slot in rows}):
-                self._replace(array.key(chunk), self.forecast.encode_rows(array, chunk, waiting=False))
-        for shard in sorted({slot // shard_slots for slot in payloads}) if shard_slots else []:
-            for sharded in self._layout.sharded.values():
-                if sharded.key(shard) in self._objects.sizes:
-                    self._reclaim_shard(sharded, shard, shard_slots)
-        self._objects.flush()  # what is put next may need the room
-
-    def _reclaim_shard(self, array: ShardedArray, shard: int, shard_slots: int) -> None:
-        chunks = self._stored_chunks(array, shard, shard_slots) if shard_slots else {}
-        key = array.key(shard)
-        size = sum(len(chunk) for chunk in chunks.values()) + index_bytes(shard_slots) if chunks else 0
-        if size != self._objects.sizes[key]:
-            self._replace(key, build_shard(chunks, shard_slots) if chunks else None)
-
-    def _reclaim_rows(self, array: RowArray, chunk: int) -> None:
-        """Rewrite a chunk in which a row that is not in the catalog still has a value."""
-        first = chunk * array.chunk_rows
-        dead = self._reader.chunk(array, chunk).copy()
-        live, _ = self.catalog.within(first, first + array.chunk_rows)
-        dead[live - first] = 0
-        if len(live) == 0 or dead.any():
-            self._replace(array.key(chunk), self.forecast.encode_rows(array, chunk))
-
-    def _drop_early(self, chunks: Sequence[int]) -> None:
-        """Take back chunks of the catalog that were put before the commit; it puts them again."""
-        for chunk in chunks:
-            self._replace(catalog_chunk_key(chunk), self.catalog.encode_chunk(chunk, stop=self.catalog.num_slots))
-            self._early.discard(chunk)
-
-    def _commit(self, document: bytes) -> None:
-        """Put the commit point: everything before it is durable first, and it is durable when this returns."""
-        self._objects.flush()
-        self._put(CATALOG_KEY, document)
-        self._objects.flush()
-
-    def _put(self, key: str, data: bytes) -> None:
-        self._objects.put(key, data)
-        self._reader.forget(key)
-
-    def _delete(self, key: str) -> None:
-        self._objects.delete(key)
-        self._reader.forget(key)
-
-    def _replace(self, key: str, data: bytes | None) -> None:
-        if data is not None:
-            self._put(key, data)
-        elif key in self._objects.sizes:
-            self._delete(key)
+    def stage_reservoir(self, reservoir: Mapping[str, Any]) -> None:
+        """Let the next commit record the state of a stream."""
+        self.staged = dataclasses.replace(self.staged, reservoir=dict(reservoir))

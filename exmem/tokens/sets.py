@@ -248,6 +248,8 @@ class TokenBatch:
         Ranks within the class; the lowest goes first at eviction.
     extras : mapping of str to ndarray, shape (B, ...)
         One entry per extra field.
+    slots : ndarray, shape (B,), int64, optional
+        The slots that a memory read them from; None for exemplars of other origin.
 
     Raises
     ------
@@ -259,6 +261,7 @@ class TokenBatch:
     labels: NDArray[np.int64]
     priorities: NDArray[np.float64] | None = None
     extras: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+    slots: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -267,6 +270,7 @@ class TokenBatch:
         lengths = {f"tokens[{name!r}]": len(block.keep) for name, block in self.tokens.items()}
         lengths["priorities"] = len(self.priorities) if self.priorities is not None else count
         lengths.update({f"extras[{name!r}]": len(values) for name, values in self.extras.items()})
+        lengths["slots"] = count if self.slots is None else len(self.slots)
         wrong = {name: length for name, length in lengths.items() if length != count}
         if wrong:
             raise InvalidExemplarError(f"expected {count} exemplars in each entry (one per label), got {wrong}")

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _KINDS = "biuf"  # bool, signed, unsigned, float: plain numbers without pointers
 _MAX_TOKENS = 2**24
 _MAX_TOKEN_BYTES = 2**28
-_RESERVED = frozenset({"catalog", "extras", "label", "priority"})
+_RESERVED = frozenset({"catalog", "extras", "label", "priority", "records"})
 
 
 def _plain_dtype(dtype: DTypeLike, what: str) -> str:

@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from exmem.budget import parse_bytes
 from exmem.errors import SchemaError
+from exmem.store import parse_bytes
 
 __all__ = ["RecipeName", "TrainConfig"]
 

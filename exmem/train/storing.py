@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.data import ImageText
-from exmem.memory import ExemplarMemory
-from exmem.planning import AddPlan
+from exmem.memory import AddPlan, ExemplarMemory
 from exmem.recipes import Recipe
 from exmem.selection import get_selection
 from exmem.tokens import Exemplar

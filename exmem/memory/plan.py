@@ -1,0 +1,355 @@
+"""Deciding what a memory keeps, and making room for it."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.errors import BudgetError, BudgetTooSmallError, ExemplarTooLargeError, FormatError, SchemaError
+from exmem.memory.order import EvictionOrder, Offered
+from exmem.memory.quota import Quota
+from exmem.memory.reports import AddReport
+from exmem.memory.reservoir import raised
+from exmem.store import Rows, Store, Writer, least_budget
+from exmem.store.format.root import Root
+from exmem.store.format.state import State
+from exmem.store.sizes import rows_for, segment_bytes, target_for
+
+__all__ = ["Policy"]
+
+
+class Policy:
+    """Decides who comes and who goes, and carries it out; the order of eviction is made when it is needed first.
+
+    Parameters
+    ----------
+    store : Store
+        What is held.
+    eviction : {"by_class", "by_priority"}
+        Who goes first.
+    """
+
+    def __init__(self, store: Store, eviction: Literal["by_class", "by_priority"]) -> None:
+        self._store = store
+        self._by_class = eviction == "by_class"
+        self._parsed: tuple[Root, Quota] | None = None
+        self._coming: Root | None = None  # settings that are about to be put
+        self._order: EvictionOrder | None = None
+        self._order_quota = self.quota
+        self._epoch = -1  # of the writer, when the order was made
+
+    @property
+    def quota(self) -> Quota:
+        """How classes share, as the root says; FormatError if that is broken."""
+        root = self._coming or self._store.root
+        if self._parsed is None or self._parsed[0] is not root:
+            try:
+                self._parsed = root, Quota.from_json(root.settings["quota"])
+            except (SchemaError, KeyError) as error:
+                raise FormatError(f"{self._store.location}: the quota is broken ({error})") from error
+        return self._parsed[1]
+
+    def plan(self, offered: Rows) -> tuple[NDArray[np.int64], list[int]]:
+        """Return the slots that would go and the indices of `offered` that would be turned down; changes nothing."""
+        writer = self._writer()
+        self._check_fits_alone(offered)
+        need = writer.shortage(offered)
+        if need > 0:
+            need -= int(sum(writer.cleanable().values()) * self._stored_share())
+        return self._victims(need, offered)
+
+    def add(self, offered: Rows) -> AddReport:
+        """Make room for exemplars as far as the order lets them in, and stage them."""
+        writer = self._writer()
+        self._check_fits_alone(offered)
+        left = np.arange(len(offered))
+        evicted: list[NDArray[np.int64]] = []
+        priorities: list[NDArray[np.float64]] = []
+        while True:
+            rows = offered if len(left) == len(offered) else offered.take(left)
+            need = writer.shortage(rows)
+            if (need <= 0 and not self._surplus(len(rows))) or not (len(rows) or len(writer.catalog)):
+                break
+            if need > 0 and self._clean_one():
+                continue
+            self._check_foreign()
+            victims, down = self._victims(need, rows)
+            if len(victims):
+                evicted.append(victims)
+                priorities.append(self.evict(victims, by_policy=True))
+            left = np.delete(left, down)
+        rows = offered if len(left) == len(offered) else offered.take(left)
+        slots = np.full(len(offered), -1, np.int64)
+        if len(rows):
+            slots[left] = self._stage(rows)
+        none, no = np.zeros(0, np.int64), np.zeros(0)
+        gone, ranks = np.concatenate([none, *evicted]), np.concatenate([no, *priorities])
+        order = np.argsort(gone, kind="stable")
+        return AddReport(slots, gone[order], ranks[order], int(rows.lengths.sum()))
+
+    def make_room(self, *, budget: int, target: int) -> NDArray[np.int64]:
+        """Evict and clean until what is held fits a budget and segments of this target; return the slots that went."""
+        writer, evicted = self._writer(), [np.zeros(0, np.int64)]
+        while True:
+            need = writer.shortage(budget=budget, target=target)
+            too_large = writer.oversized(target) if target < writer.state.target else []
+            if need <= 0 and not too_large and not self._surplus(0):
+                return np.sort(np.concatenate(evicted))
+            if need > 0 and not self._clean_one():
+                victims, _ = self._victims(need, None)
+                if not len(victims):
+                    if too_large:
+                        self._migrate(too_large[0])
+                        continue
+                    self._check_foreign()
+                    return np.sort(np.concatenate(evicted))
+                evicted.append(victims)
+                self.evict(victims, by_policy=True)
+            elif need <= 0 and too_large:
+                self._migrate(too_large[0])
+            elif need <= 0:
+                victims, _ = self._victims(0, None)
+                evicted.append(victims)
+                self.evict(victims, by_policy=True)
+
+    def change(self, what: str, **changes: Any) -> NDArray[np.int64]:
+        """Change budget, charges or the most exemplars: evict until everything fits, then have the document say so.
+
+        What is wanted is recorded first, so that it is carried through after a crash. BudgetTooSmallError if it would
+        not fit even without exemplars; nothing was changed then.
+        """
+        writer = self._writer()
+        state = dataclasses.replace(writer.state, **changes)
+        best = target_for(state.budget_bytes)
+        # A target within a factor of two does as well: nothing is laid out anew for it.
+        target = state.target if state.target // 2 <= best <= state.target * 2 else best
+        self._check_least(dataclasses.replace(state, target=target), what)
+        fits = writer.shortage(budget=state.budget_bytes, target=target) <= 0 and not (
+            target < writer.state.target and writer.oversized(target)
+        )
+        count = state.max_exemplars
+        if fits and (count is None or len(writer.catalog) <= count):
+            writer.change_state(**changes, target=target)
+            return np.zeros(0, np.int64)
+        writer.change_state(wanted={"target": target, **changes})
+        return self.finish()
+
+    def finish(self) -> NDArray[np.int64]:
+        """Carry through what is wanted: now, or after a crash; return the slots that went."""
+        writer = self._writer()
+        wanted = dict(writer.state.wanted or {})
+        if not wanted:
+            return np.zeros(0, np.int64)
+        target = int(wanted.pop("target"))
+        state = dataclasses.replace(writer.state, **wanted)
+        budget = state.budget_bytes
+        evicted = self.make_room(budget=budget, target=writer.state.target)  # first, so that a new era finds room
+        writer.fit_era(None)
+        more = self.make_room(budget=budget, target=target)
+        writer.change_state(**wanted, target=target, wanted=None)
+        return np.sort(np.concatenate([evicted, more]))
+
+    def evict(self, slots: NDArray[np.int64], *, by_policy: bool = False) -> NDArray[np.float64]:
+        """Evict exemplars and return their priorities; what goes by policy raises a stream's threshold in one step."""
+        writer, catalog = self._writer(), self._store.catalog
+        rows = catalog.find(slots)
+        labels, priorities = catalog.labels_at(rows), catalog.priorities_at(rows)
+        sizes = self._store.sizes(slots)
+        changes: dict[str, Any] = {}
+        if by_policy and writer.staged.reservoir is not None:
+            writer.stage_reservoir(raised(writer.staged.reservoir, priorities.tolist()))
+        if by_policy and writer.state.reservoir is not None:
+            changes["reservoir"] = raised(writer.state.reservoir, priorities.tolist())
+        order, self._order = self._order, None  # it is made again should evicting fail half way
+        writer.evict(slots, **changes)
+        if order is not None:
+            order.remove(slots, labels, priorities, sizes)
+            self._order = order
+        return priorities
+
+    def update(self, rows: Rows) -> NDArray[np.int64]:
+        """Put committed exemplars once more, changed, in parts of a segment; return the slots that went for it."""
+        target, evicted = self._writer().state.target, [np.zeros(0, np.int64)]
+        parts = np.cumsum(rows.sizes) // target
+        for part in np.unique(parts).tolist():
+            evicted += self._update(rows.take(np.flatnonzero(parts == part)))
+        return np.sort(np.concatenate(evicted))
+
+    def _update(self, rows: Rows) -> list[NDArray[np.int64]]:
+        writer, evicted = self._writer(), []
+        while True:
+            rows = rows.take(np.flatnonzero(writer.catalog.holds(rows.slots)))
+            need = writer.shortage(rows)
+            if need <= 0 or not len(rows):
+                break
+            if not self._clean_one():
+                self._check_foreign()
+                victims, _ = self._victims(need, None)
+                evicted.append(victims)
+                self.evict(victims, by_policy=True)
+        if len(rows):
+            self._order = None
+            writer.update(rows)
+        return evicted
+
+    def put_settings(self, what: str, **changes: Any) -> NDArray[np.int64]:
+        """Change settings in the root; return the slots that went to make room for them."""
+        writer = self._writer()
+        root = dataclasses.replace(writer.root, settings={**writer.root.settings, **changes})
+        growth = writer.root_growth(root)
+        state = writer.state
+        self._check_least(dataclasses.replace(state, max_bytes=state.max_bytes - growth), what)
+        budget = state.budget_bytes - growth
+        self._coming = root  # who goes for it goes by what it says
+        try:
+            evicted = self.make_room(budget=budget, target=state.target) if growth else np.zeros(0, np.int64)
+            writer.put_root(root)
+        finally:
+            self._coming = None
+        return evicted
+
+    def compact(self) -> None:
+        """Clean whatever holds dead rows, and pack what is only half full or of an old era."""
+        writer = self._writer()
+        for name in sorted(writer.worth_packing()):
+            if name in writer.segments:
+                writer.clean(name)
+
+    def cleanable_bytes(self) -> int:
+        """Return about the bytes that cleaning gives back."""
+        return int(sum(self._writer().cleanable().values()) * self._stored_share())
+
+    def forget(self) -> None:
+        """Make the order anew when it is needed next."""
+        self._order = None
+
+    def _stage(self, rows: Rows) -> NDArray[np.int64]:
+        order, self._order = self._order, None
+        slots = self._writer().stage(rows)
+        if order is not None:
+            order.add(slots, rows.labels, rows.priorities, rows.sizes)
+            self._order = order
+        return slots
+
+    def _clean_one(self) -> bool:
+        """Clean the segment with most dead bytes, of equal ones the oldest, else one of an old era: a step."""
+        writer = self._writer()
+        while dead := writer.cleanable():
+            if writer.clean(min(dead, key=lambda name: (-dead[name], name))):
+                return True
+        return any(writer.clean(name) for name in writer.in_old_eras()[:1])
+
+    def _migrate(self, name: int) -> None:
+        self._writer().clean(name)
+
+    def _victims(self, need: int, offered: Rows | None) -> tuple[NDArray[np.int64], list[int]]:
+        """Return the front of the order that gives so many bytes back: slots, and indices of `offered`."""
+        share, offered_share = self._stored_share(), 1.0
+        if offered is not None and len(offered):
+            offered_share = (self._writer().shortage(offered) - self._writer().shortage()) / int(offered.sizes.sum())
+        surplus = self._surplus(0 if offered is None else len(offered))
+        victims: list[int] = []
+        down: list[int] = []
+        dead: dict[int, tuple[int, int]] = {}  # segment -> rows and bytes of victims
+        for victim, size in self._front(offered):
+            if need <= 0 and len(victims) + len(down) >= surplus:
+                break
+            if victim < 0:
+                down.append(-1 - victim)
+                need -= max(1, int(size * offered_share))
+            else:
+                victims.append(victim)
+                need -= self._given_back(victim, size, share, dead)
+        return np.sort(np.array(victims, np.int64)), sorted(down)
+
+    def _front(self, offered: Rows | None) -> Iterator[tuple[int, int]]:
+        writer, catalog = self._writer(), self._store.catalog
+        if self._order is None or self._epoch != writer.epoch:
+            self._order = EvictionOrder(
+                catalog.slots,
+                catalog.labels,
+                catalog.priorities,
+                self._store.sizes(),
+                quota=self.quota,
+                by_class=self._by_class,
+            )
+            self._epoch, self._order_quota = writer.epoch, self.quota
+        if self._order_quota != self.quota:
+            self._order_quota = self.quota
+            self._order.set_quota(self.quota)
+
+        def size_of(slot: int) -> int:
+            return int(self._store.sizes(np.array([slot]))[0])
+
+        coming = None if offered is None else Offered(offered.labels, offered.priorities, offered.sizes)
+        return self._order.victims(size_of, coming)
+
+    def _given_back(self, slot: int, size: int, share: float, dead: dict[int, tuple[int, int]]) -> int:
+        """Return the bytes that can be had back once an exemplar dies: none before 1/32 of its segment is dead."""
+        writer = self._writer()
+        where = int(writer.catalog.where_at(writer.catalog.find(np.array([slot])))[0])
+        name = where >> 8
+        info = writer.info(name)
+        if info is None:  # it waits in RAM
+            return int(size * share)
+        rows, lost = dead.get(name, (0, 0))
+        before = dataclasses.replace(info, dead_rows=info.dead_rows + rows, dead_size=info.dead_size + lost)
+        dead[name] = rows + 1, lost + size
+        after = dataclasses.replace(before, dead_rows=before.dead_rows + 1, dead_size=before.dead_size + size)
+        if not writer.is_cleanable(after):
+            return 0
+        had = before.dead_size if writer.is_cleanable(before) and before.dead_rows else 0
+        return int((after.dead_size - had) * share)
+
+    def _stored_share(self) -> float:
+        """Return bytes on the disk per accounted byte: rows are accounted uncompressed."""
+        writer = self._writer()
+        accounted = sum(info.size for info in writer.segments.values())
+        if not accounted:
+            return 1.0  # what is evicted too little is evicted in the next round
+        stored = writer.segment_objects_bytes
+        return min(1.0, stored / accounted)
+
+    def _surplus(self, coming: int) -> int:
+        most = (self._writer().state.wanted or {}).get("max_exemplars", self._writer().state.max_exemplars)
+        return 0 if most is None else max(0, len(self._store.catalog) + coming - most)
+
+    def _check_fits_alone(self, offered: Rows) -> None:
+        if not len(offered):
+            return
+        writer, sizes = self._writer(), offered.sizes
+        largest = int(np.argmax(sizes))
+        one = offered.take([largest])
+        layout, state = self._store.layout, writer.state
+        rows = rows_for(state.target, int(sizes[largest]), 1)
+        alone = least_budget(layout, writer.root, state) + segment_bytes(layout, rows, 1, one.payload_bytes)
+        if alone > state.budget_bytes:
+            raise ExemplarTooLargeError(
+                f"exemplar {largest} of {int(sizes[largest]):,} bytes needs a budget of {alone:,} bytes even in an "
+                f"empty memory, {state.budget_bytes:,} are available; store fewer tokens of it, lower the quality, or "
+                "raise max_bytes"
+            )
+
+    def _check_least(self, state: State, what: str) -> None:
+        needed = least_budget(self._store.layout, self._writer().root, state)
+        if state.budget_bytes < needed:
+            raise BudgetTooSmallError(
+                f"{what} leaves {state.budget_bytes:,} bytes, an empty store of this schema needs {needed:,}; give "
+                f"at least {needed - state.budget_bytes:,} more"
+            )
+
+    def _check_foreign(self) -> None:
+        """Refuse to evict for bytes that are none of this store's."""
+        writer = self._writer()
+        if writer.foreign_bytes and writer.shortage() > 0:
+            raise BudgetError(
+                f"{self._store.location}: {writer.foreign_bytes:,} bytes of files that are not of this memory fill its "
+                "budget; remove them, or raise max_bytes"
+            )
+
+    def _writer(self) -> Writer:
+        writer = self._store.writer
+        assert writer is not None, "a memory that is open for reading changes nothing"
+        return writer

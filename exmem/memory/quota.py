@@ -1,0 +1,150 @@
+"""How classes share a budget."""
+
+import dataclasses
+import numbers
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal
+
+from exmem.errors import SchemaError
+
+__all__ = ["QUOTA_UNITS", "Quota", "class_quotas"]
+
+QUOTA_UNITS = ("bytes", "counts")
+
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-12, 1e12  # a choice: no load overflows or vanishes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quota:
+    """How classes share a budget: the class with the highest load is the first to lose.
+
+    Parameters
+    ----------
+    unit : {"bytes", "counts"}
+        What is shared out: bytes or exemplars.
+    weights : mapping of int to float
+        Share of a class relative to the others, 1e-12..1e12, by label; 1 where a label is left out.
+
+    Raises
+    ------
+    SchemaError
+        If the unit is unknown, a label no 64-bit integer, or a weight no number in that range.
+
+    Examples
+    --------
+    >>> quota = Quota(unit="counts", weights={7: 2.0})
+    >>> quota.load(7, used_bytes=900, count=6), quota.load(8, used_bytes=900, count=6)
+    (3.0, 6.0)
+    """
+
+    unit: Literal["bytes", "counts"] = "bytes"
+    weights: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.unit not in QUOTA_UNITS:
+            raise SchemaError(f"unknown quota {self.unit!r}; choose one of {list(QUOTA_UNITS)}")
+        checked = [_checked_weight(label, weight) for label, weight in self.weights.items()]
+        object.__setattr__(self, "weights", dict(sorted(pair for pair in checked if pair[1] != 1.0)))
+
+    def load(self, label: int, *, used_bytes: int, count: int) -> float:
+        """Return what a class holds per unit of its weight.
+
+        Parameters
+        ----------
+        label : int
+            The class.
+        used_bytes : int
+            Bytes of its exemplars.
+        count : int
+            Its exemplars.
+
+        Returns
+        -------
+        float
+            Bytes or exemplars, over the weight.
+        """
+        return (used_bytes if self.unit == "bytes" else count) / self.weights.get(label, 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the quota as plain JSON values; labels become text."""
+        return {"unit": self.unit, "weights": {str(label): weight for label, weight in self.weights.items()}}
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> "Quota":
+        """Read what `to_json` returned.
+
+        Parameters
+        ----------
+        described : mapping
+            Plain JSON values, of whatever origin.
+
+        Returns
+        -------
+        Quota
+            The quota.
+
+        Raises
+        ------
+        SchemaError
+            If it is no quota.
+        """
+        try:
+            unit, weights = described["unit"], {int(label): weight for label, weight in described["weights"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SchemaError(f"expected a quota with unit and weights, got {str(described)[:80]}") from error
+        return cls(unit=unit, weights=weights)
+
+
+def _checked_weight(label: int, weight: float) -> tuple[int, float]:
+    if isinstance(label, bool) or not isinstance(label, numbers.Integral) or not -(2**63) <= label < 2**63:
+        raise SchemaError(f"expected an integer of 64 bits as the label of a weight, got {label!r}")
+    number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+    if not number or not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:  # NaN fails too
+        raise SchemaError(f"weight of class {label}: expected {_LEAST_WEIGHT}..{_MOST_WEIGHT}, got {weight!r}")
+    return int(label), float(weight)
+
+
+def class_quotas(used: Mapping[int, int], total: int, weights: Mapping[int, float] | None = None) -> dict[int, int]:
+    """Share `total` bytes among classes by weight; what a class does not use is lent to the others.
+
+    Parameters
+    ----------
+    used : mapping of int to int
+        Bytes that each class would like to use, 0 or more.
+    total : int
+        Bytes to share out.
+    weights : mapping of int to float, optional
+        Share of a class relative to the others, above 0; 1 where a label is left out.
+
+    Returns
+    -------
+    dict of int to int
+        Bytes each class may use; at most what it would like to use. The sum is `total`, or the sum of `used` where
+        that is smaller. Bytes that do not divide go to the lowest labels.
+
+    Notes
+    -----
+    Weighted max-min fairness by progressive filling, O(C log C).
+
+    Examples
+    --------
+    >>> class_quotas({0: 10, 1: 100, 2: 100}, 101)
+    {0: 10, 1: 46, 2: 45}
+    >>> class_quotas({0: 10, 1: 100, 2: 100}, 100, {1: 2.0})
+    {0: 10, 1: 60, 2: 30}
+    """
+    weight = {label: Fraction((weights or {}).get(label, 1.0)) for label in used}  # exact: no byte is lost to rounding
+    quotas: dict[int, int] = {}
+    left, whole = max(0, total), sum(weight.values(), Fraction())
+    waiting = sorted(used, key=lambda label: (used[label] / weight[label], label))
+    while waiting and used[waiting[0]] * whole <= left * weight[waiting[0]]:
+        label = waiting.pop(0)
+        quotas[label] = used[label]
+        left, whole = left - used[label], whole - weight[label]
+    waiting.sort()
+    shares = {label: left * weight[label] // whole for label in waiting}
+    rest = left - sum(shares.values())
+    for rank, label in enumerate(waiting):
+        quotas[label] = int(shares[label]) + (rank < rest)
+    return {label: quotas[label] for label in sorted(quotas)}

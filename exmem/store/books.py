@@ -1,0 +1,198 @@
+"""What a writer knows of its store: what is held and where, and what there is room for. Changes nothing."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.store.catalog import Catalog
+from exmem.store.format.layout import Layout
+from exmem.store.format.root import ROOT_KEY, Root, root_document
+from exmem.store.format.state import STATE_KEY, State
+from exmem.store.loading import Loaded, SegmentInfo
+from exmem.store.objects import LOCK_KEY, BudgetedObjects
+from exmem.store.recovery import expected_keys
+from exmem.store.segments import Rows, stored_bytes
+from exmem.store.sizes import arrange, exemplar_bytes, least_length, reserve_bytes, rows_for, segment_bytes
+from exmem.store.staging import Staged
+
+__all__ = ["Books"]
+
+_CLEANED_FROM = 32  # a segment is cleaned when at least one in so many of its rows is dead
+
+
+class Books:
+    """The committed state and what is staged on top of it.
+
+    Parameters
+    ----------
+    objects : BudgetedObjects
+        The objects of the store; the lock is held.
+    layout : Layout
+        Its layout.
+    root : Root
+        The metadata of the root.
+    loaded : Loaded
+        Its committed state.
+    """
+
+    def __init__(self, objects: BudgetedObjects, layout: Layout, root: Root, loaded: Loaded) -> None:
+        self._objects = objects
+        self._layout = layout
+        self._damaged: set[int] = set()  # segments that could not be copied
+        self.foreign_bytes = 0  # of files that are none of this store's, when it was listed last
+        self.root = root
+        self.staged = Staged.nothing(layout, loaded.state.next_slot)
+        self._show(loaded)
+
+    @property
+    def used_bytes(self) -> int:
+        """Sizes of all objects."""
+        return self._objects.total_bytes
+
+    @property
+    def packing_target(self) -> int:
+        """The size that segments are made for: that of the budget that is wanted, if one is."""
+        return int((self.state.wanted or {}).get("target", self.state.target))
+
+    def reserve(self, new_segments: int = 0, *, target: int | None = None, rows: int | None = None) -> int:
+        """Return what has to stay free beside the objects; see `exmem.store.sizes`."""
+        era = self.state.eras[self.state.era]
+        documents = self._layout.era_documents(self.state.era, era.rows, era.length).values()
+        return reserve_bytes(
+            self._layout,
+            rows=rows or era.rows,
+            target=target or self.state.target,
+            document_bytes=self.state.most_bytes(new_segments),
+            metadata_bytes=max(len(root_document(self.root)), *map(len, documents)),
+        )
+
+    def shortage(self, extra: Rows | None = None, *, budget: int | None = None, target: int | None = None) -> int:
+        """Return how many bytes are missing (0 or less: none) to commit what is staged, and `extra` besides.
+
+        Exemplars that wait are counted as if they got segments of their own, which always can be put.
+        """
+        waiting = self.staged.rows if extra is None else self.staged.rows.joined(extra)
+        rows, metadata = (self.state.eras[self.state.era].rows, 0) if extra is None else self.coming_era(extra)
+        sizes = waiting.sizes.tolist()
+        _, groups, alone = arrange(sizes, rows=rows, target=self.packing_target, held_rows=rows, held_bytes=0)
+        parts = [*groups, *alone]
+        base = (
+            self.used_bytes + metadata + self.reserve(len(parts) + len(self.staged.segments), target=target, rows=rows)
+        )
+        base -= self.state.budget_bytes if budget is None else budget
+        count, payload = sum(map(len, parts)), waiting.payload_bytes
+        bound = len(parts) * segment_bytes(self._layout, rows, 0, 0) + payload + 2 * count * self._layout.plain_bytes
+        if base + bound <= 0:
+            return base + bound
+        return base + sum(stored_bytes(waiting.take(part), rows) for part in parts)
+
+    def coming_era(self, extra: Rows | None) -> tuple[int, int]:
+        """Return the rows of a segment once `extra` is added, and the bytes of metadata that a new era would cost."""
+        number = self.state.era
+        era = self.state.eras[number]
+        added, count = (0, 0) if extra is None else (int(extra.sizes.sum()), len(extra))
+        if not count + len(self.catalog):
+            return era.rows, 0
+        rows = rows_for(self.packing_target, self.held_bytes + added, len(self.catalog) + count)
+        if not era.given and not self.staged.segments:
+            return rows, 0
+        shrinking = self.packing_target < self.state.target and rows != era.rows
+        if era.rows < 4 * rows and rows < 4 * era.rows and not shrinking:
+            return era.rows, 0
+        cost = sum(map(len, self._layout.era_documents(number + 1, rows, least_length(rows, 1)).values()))
+        return (rows, cost) if cost * _CLEANED_FROM <= self.state.budget_bytes else (era.rows, 0)
+
+    def info(self, name: int) -> SegmentInfo | None:
+        """Return what is known of a segment, committed or staged; None of what waits in RAM."""
+        put = self.staged.segments.get(name)
+        if put is None:
+            return self.segments.get(name)
+        sizes, alive = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :]), put.alive
+        return SegmentInfo(len(alive), int(sizes.sum()), int((~alive).sum()), int(sizes[~alive].sum()))
+
+    def cleanable(self) -> dict[int, int]:
+        """Return the dead bytes of segments that may be cleaned, by name: at least 1/32 of their rows are dead."""
+        staged = {name: self.info(name) for name, put in self.staged.segments.items() if put.dead}
+        return {
+            name: info.dead_size
+            for name, info in (*self.segments.items(), *staged.items())
+            if info and info.dead_rows and self.is_cleanable(info) and name not in self._damaged
+        }
+
+    @staticmethod
+    def is_cleanable(info: SegmentInfo) -> bool:
+        """Whether enough of a segment is dead for what is copied to be at most 31 times what it gives back."""
+        return info.dead_rows * _CLEANED_FROM >= info.rows
+
+    def oversized(self, target: int) -> list[int]:
+        """Return the segments that are larger than the target and hold more than one row."""
+        return [
+            name
+            for name, info in sorted(self.segments.items())
+            if info.size > target and info.rows > 1 and name not in self._damaged
+        ]
+
+    def in_old_eras(self) -> list[int]:
+        """Return the segments of old eras of which what would be copied is at most 31 times what the metadata takes."""
+        found: list[int] = []
+        for number, era in self.state.eras.items():
+            if number == self.state.era:
+                continue
+            names = [number << 36 | segment for segment in era.live.tolist()]
+            held = sum(self.segments[name].size - self.segments[name].dead_size for name in names)
+            metadata = sum(map(len, self._layout.era_documents(number, era.rows, era.length).values()))
+            if held < _CLEANED_FROM * metadata and not self._damaged.intersection(names):
+                found += names
+        return found
+
+    def worth_packing(self) -> list[int]:
+        """Return the segments with dead rows, those of old eras, and those that are less than half full."""
+        number = self.state.era
+        found = []
+        for name, info in self.segments.items():
+            opened = name == number << 36 | self.state.eras[number].open
+            scanty = 2 * info.rows < self.state.eras[number].rows and 2 * info.size < self.state.target
+            if name not in self._damaged and (info.dead_rows or name >> 36 != number or (scanty and not opened)):
+                found.append(name)
+        return found
+
+    def root_growth(self, root: Root) -> int:
+        """Return the bytes that another root needs more: it is longer, and so is what has to be replaced next."""
+        return 2 * max(0, len(root_document(root)) - len(root_document(self.root)))
+
+    def _show(self, loaded: Loaded) -> None:
+        self.state: State = loaded.state
+        self.catalog: Catalog = loaded.catalog
+        self.segments: dict[int, SegmentInfo] = dict(loaded.segments)
+        self.damaged_chunks = loaded.damaged
+        parts = list(self.staged.tables())
+        table = np.concatenate([part for part, _ in parts])
+        where = np.concatenate([places for _, places in parts])
+        order = np.argsort(table[:, 0], kind="stable")
+        self._append(table[order], where[order])
+        self.held_bytes = int(exemplar_bytes(self._layout, self.catalog.lengths).sum())
+        self._raise_limit()
+
+    def _append(self, table: NDArray[np.int64], where: NDArray[np.int64]) -> None:
+        layout = self._layout
+        self.catalog.append(
+            table[:, 0],
+            table[:, 2],
+            np.ascontiguousarray(table[:, 3]).view(np.float64),
+            table[:, layout.first_count : layout.first_length],
+            table[:, layout.first_length :],
+            where,
+        )
+
+    def _raise_limit(self) -> None:
+        """Let steps that give bytes back be taken also where foreign files fill the budget beyond the reserve."""
+        self._objects.limit = max(self.state.budget_bytes, self.used_bytes + self.reserve())
+
+    @property
+    def segment_objects_bytes(self) -> int:
+        """Sizes of the chunks of all segments, staged ones too."""
+        return sum(size for key, size in self._objects.sizes.items() if "/c." in key)
+
+    def _count_foreign(self) -> None:
+        own = expected_keys(self._layout, self.state) | {ROOT_KEY, STATE_KEY, LOCK_KEY}
+        own.update(key for name in self.staged.segments for key in self._layout.segment_keys(*divmod(name, 1 << 36)))
+        self.foreign_bytes = sum(size for key, size in self._objects.sizes.items() if key not in own)

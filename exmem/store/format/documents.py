@@ -1,0 +1,76 @@
+"""Metadata documents: Zarr v3 JSON with a checksum over what exmem wrote, whatever other tools add."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+
+__all__ = ["CONSOLIDATED", "own_attributes", "says_the_same", "seal", "unseal"]
+
+CONSOLIDATED = "consolidated_metadata"  # what `zarr.consolidate_metadata` adds to the root
+
+# Zarr v3 keys that exmem writes; the checksum covers them and `attributes.exmem`, nothing that others add.
+_COVERED = (
+    "zarr_format",
+    "node_type",
+    "shape",
+    "data_type",
+    "chunk_grid",
+    "chunk_key_encoding",
+    "fill_value",
+    "codecs",
+)
+
+
+def seal(document: Mapping[str, Any]) -> bytes:
+    """Return the one form in which format 1 writes a document: UTF-8 without spaces, with its checksum.
+
+    `attributes.exmem.checksum` is the CRC-32C of the covered keys and `attributes.exmem`, keys sorted.
+    """
+    attributes = dict(document.get("attributes", {}))
+    own = {key: value for key, value in attributes.get("exmem", {}).items() if key != "checksum"}
+    sealed = {"attributes": attributes | {"exmem": own | {"checksum": _checksum(document, own)}}}
+    return _dumped(dict(document) | sealed)
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """Return a document; ValueError when it is no JSON or what exmem wrote in it was changed."""
+    try:
+        document = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    try:
+        own = dict(document["attributes"]["exmem"])
+        intact = own.pop("checksum") == _checksum(document, own)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        intact = False
+    if not intact:
+        raise ValueError("the checksum does not match: it is damaged or was edited")
+    found: dict[str, Any] = document
+    return found
+
+
+def says_the_same(data: bytes | None, expected: bytes) -> bool:
+    """Return whether a document says what exmem would write, whatever other tools added to it."""
+    try:
+        return data is not None and own_attributes(data)["checksum"] == own_attributes(expected)["checksum"]
+    except ValueError:
+        return False
+
+
+def own_attributes(data: bytes) -> dict[str, Any]:
+    """Return what exmem wrote under `attributes.exmem`; ValueError as `unseal`."""
+    attributes: dict[str, Any] = unseal(data)["attributes"]["exmem"]
+    return attributes
+
+
+def _checksum(document: Mapping[str, Any], own: Mapping[str, Any]) -> int:
+    covered = {key: document[key] for key in _COVERED if key in document}
+    checksum: int = google_crc32c.value(_dumped(covered | {"exmem": own}, sort_keys=True))
+    return checksum
+
+
+def _dumped(document: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
+    return text.encode()

@@ -1,0 +1,221 @@
+"""The document of the state, `state/zarr.json`: putting it is the commit."""
+
+import dataclasses
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.errors import FormatError
+from exmem.store.format.documents import own_attributes, seal
+from exmem.store.format.numbers import (
+    dead_token,
+    from_text,
+    leb128,
+    pack_dead,
+    pack_increasing,
+    text_bytes,
+    to_text,
+    unpack_dead,
+    unpack_increasing,
+)
+
+__all__ = ["MOST_STATE_BYTES", "STATE_KEY", "Era", "State", "parse_state", "state_document"]
+
+STATE_KEY = "state/zarr.json"
+MOST_STATE_BYTES = 2**28  # what a reader fetches at most
+_MOST_ERAS = 2**19  # of a row, one number of 64 bits says where it lies: era, segment, place
+_MOST_SEGMENTS = 2**32
+_SLACK_BYTES = 192  # digits that grow, a resize that is wanted, the entry of one more era
+_NONE = np.zeros(0, np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Era:
+    """Segments of `rows` places each; arrays of `length` places; `given` segment numbers given out so far.
+
+    The segment `open` (-1: none) holds `open_rows` committed rows. `live` are the segments that hold exemplars, `dead`
+    their rows that no longer do, as bits; `tokens` are the same as they are written.
+    """
+
+    rows: int
+    length: int
+    given: int = 0
+    open: int = -1
+    open_rows: int = 0
+    live: NDArray[np.int64] = dataclasses.field(default_factory=lambda: _NONE)
+    dead: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    tokens: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
+
+    def with_dead(self, changes: Mapping[int, int]) -> "Era":
+        """Return this era with other dead rows in some segments; 0 where none is dead."""
+        dead, tokens = dict(self.dead), dict(self.tokens)
+        for segment, bits in changes.items():
+            if bits:
+                dead[segment], tokens[segment] = bits, dead_token(segment, bits, self.rows)
+            else:
+                dead.pop(segment, None)
+                tokens.pop(segment, None)
+        return dataclasses.replace(self, dead=dead, tokens=tokens)
+
+    def with_segments(self, come: NDArray[np.int64], gone: NDArray[np.int64]) -> "Era":
+        """Return this era with more live segments and without some."""
+        live = self.live if len(gone) == 0 else self.live[~np.isin(self.live, gone)]
+        era = dataclasses.replace(self, live=np.sort(np.concatenate([live, come])) if len(come) else live)
+        return era.with_dead(dict.fromkeys(gone.tolist(), 0)) if len(gone) else era
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that is committed beside the exemplars themselves.
+
+    `generation` counts changes of what is held, `revision` every put of the document. `target` is the size that
+    segments are made for. `wanted` is what a resize or a charge under way is to lead to: `target` and what changes of
+    `max_bytes`, `charges` and `max_exemplars`. `reservoir` is the state of a stream.
+    """
+
+    store_id: str
+    max_bytes: int
+    target: int
+    eras: Mapping[int, Era]
+    generation: int = 0
+    revision: int = 0
+    next_slot: int = 0
+    charges: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    max_exemplars: int | None = None
+    wanted: Mapping[str, Any] | None = None
+    reservoir: Mapping[str, Any] | None = None
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes for the objects of the store and the reserve: the budget without the charges."""
+        return self.max_bytes - sum(self.charges.values())
+
+    @property
+    def era(self) -> int:
+        """Number of the era that is written."""
+        return max(self.eras)
+
+    def with_era(self, number: int, era: Era) -> "State":
+        """Return this state with one era replaced or added."""
+        return dataclasses.replace(self, eras={**self.eras, number: era})
+
+    def most_bytes(self, new_segments: int = 0) -> int:
+        """Return the most bytes of the document after any eviction, and after `new_segments` more segments."""
+        packed = 0
+        for number, era in self.eras.items():
+            live = len(era.live) + (new_segments if number == self.era else 0)
+            number_bytes = len(leb128(era.given + new_segments))
+            packed += text_bytes(_live_bytes(era) + (number_bytes + 1) * new_segments)
+            packed += text_bytes(live * (number_bytes + 1 + -(-era.rows // 8)) if era.rows > 1 else 0)
+        return len(_sealed(self, packed=False)) + packed + _SLACK_BYTES
+
+
+def state_document(state: State) -> bytes:
+    """Return the document."""
+    return _sealed(state, packed=True)
+
+
+def parse_state(data: bytes, location: str) -> State:
+    """Read the document; FormatError if it is damaged."""
+    try:
+        own = own_attributes(data)
+        eras = {_era_number(text): _parse_era(entry) for text, entry in own["eras"].items()}
+        reservoir, wanted, most = own.get("reservoir"), own.get("wanted"), own.get("max_exemplars")
+        state = State(
+            store_id=str(own["id"]),
+            max_bytes=_number(own["max_bytes"]),
+            target=_number(own["target"]),
+            eras=eras,
+            generation=_number(own["generation"]),
+            revision=_number(own["revision"]),
+            next_slot=_number(own["next_slot"]),
+            charges=_sizes(own["charges"]),
+            max_exemplars=None if most is None else _number(most),
+            wanted=None if wanted is None else _parse_wanted(wanted),
+            reservoir=None if reservoir is None else dict(reservoir),
+        )
+        if not eras:
+            raise ValueError("it has no era")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise FormatError(f"{location}: {STATE_KEY} is broken ({type(error).__name__}: {error})") from error
+    return state
+
+
+def _number(value: Any) -> int:
+    number = operator.index(value)
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{number} is outside 0..{2**63 - 1}")
+    return number
+
+
+def _era_number(text: str) -> int:
+    number = int(text)
+    if str(number) != text or not 0 <= number < _MOST_ERAS:
+        raise ValueError(f"an era has the number {text[:40]!r}")
+    return number
+
+
+def _sizes(described: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name): _number(size) for name, size in described.items()}
+
+
+def _parse_wanted(described: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"target": _number(described["target"])}
+    for name, value in described.items():
+        if name in {"target", "max_bytes"}:
+            found[name] = _number(value)
+        elif name == "charges":
+            found[name] = _sizes(value)
+        elif name == "max_exemplars":
+            found[name] = None if value is None else _number(value)
+        else:
+            raise ValueError(f"unknown key {name!r} of what is wanted")
+    return found
+
+
+def _live_bytes(era: Era) -> int:
+    return len(pack_increasing(era.live))
+
+
+def _sealed(state: State, *, packed: bool) -> bytes:
+    eras = {}
+    for number, era in sorted(state.eras.items()):
+        entry: dict[str, Any] = {"rows": era.rows, "length": era.length, "given": era.given}
+        entry |= {"open": era.open, "open_rows": era.open_rows}
+        entry["live"] = to_text(pack_increasing(era.live)) if packed else ""
+        entry["dead"] = to_text(pack_dead(era.tokens)) if packed else ""
+        eras[str(number)] = entry
+    own: dict[str, Any] = {
+        "id": state.store_id,
+        "generation": state.generation,
+        "revision": state.revision,
+        "next_slot": state.next_slot,
+        "max_bytes": state.max_bytes,
+        "charges": dict(state.charges),
+        "target": state.target,
+        "eras": eras,
+    }
+    for name in ("max_exemplars", "wanted", "reservoir"):
+        value = getattr(state, name)
+        if value is not None:
+            own[name] = dict(value) if isinstance(value, Mapping) else value
+    return seal({"zarr_format": 3, "node_type": "group", "attributes": {"exmem": own}})
+
+
+def _parse_era(entry: Mapping[str, Any]) -> Era:
+    rows, length, given = _number(entry["rows"]), _number(entry["length"]), _number(entry["given"])
+    opened, open_rows = operator.index(entry["open"]), _number(entry["open_rows"])
+    live = unpack_increasing(from_text(entry["live"]))
+    dead = unpack_dead(from_text(entry["dead"]), rows)
+    if not 1 <= rows <= 256 or not 0 <= given < _MOST_SEGMENTS or not 0 <= open_rows <= rows:
+        raise ValueError(f"an era has {rows} rows a segment, {given} segments, {open_rows} open rows")
+    known = set(live.tolist())
+    if opened < 0 and (opened != -1 or open_rows):
+        raise ValueError("an era has rows in an open segment that is none")
+    if (len(live) and int(live[-1]) >= given) or (opened >= 0 and opened not in known) or not known.issuperset(dead):
+        raise ValueError("an era names segments that were never given out")
+    tokens = {segment: dead_token(segment, bits, rows) for segment, bits in dead.items()}
+    return Era(rows, length, given, opened, open_rows, live, dead, tokens)

@@ -1,0 +1,63 @@
+"""Places that a store can lie in."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from exmem.errors import SchemaError
+from exmem.store.objects.contract import Objects
+from exmem.store.objects.local import LocalObjects
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
+
+__all__ = ["Place", "objects_at"]
+
+Place: TypeAlias = "str | os.PathLike[str] | ZarrStore"  # a folder, or any Zarr store
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes s3:/ of s3://
+
+
+def objects_at(place: Place, *, durable: bool) -> Objects:
+    """Return the objects at a place; nothing is made there.
+
+    Parameters
+    ----------
+    place : str, path-like or Zarr store
+        A folder, which need not exist yet, or a store such as `zarr.storage.ObjectStore`.
+    durable : bool
+        Whether files of a folder are synchronised with the disk.
+
+    Returns
+    -------
+    Objects
+        Its objects.
+
+    Raises
+    ------
+    SchemaError
+        If it is no such place.
+    """
+    if isinstance(place, str | os.PathLike):
+        return LocalObjects(_folder(os.fspath(place)), durable=durable)
+    from exmem.store.objects.remote import objects_of  # a folder needs no Zarr
+
+    return objects_of(place, durable=durable)
+
+
+def _folder(path: str | bytes) -> Path:
+    if not isinstance(path, str) or not path:
+        raise SchemaError(f"expected the path of a folder as text, got {path!r:.80}")
+    if _ADDRESS.match(path):
+        raise SchemaError(
+            f"expected a folder or a Zarr store, got the address {path!r:.80}; pass a Zarr store, such as "
+            "zarr.storage.ObjectStore(...) or zarr.storage.FsspecStore.from_url(...)"
+        )
+    try:
+        if "\0" in path:
+            raise ValueError("it has a NUL character")
+        path.encode()  # not `os.fsencode`, which takes some lone surrogates
+    except ValueError as error:
+        raise SchemaError(f"expected the path of a folder, got {path!r:.80} ({error})") from error
+    return Path(path).absolute()

@@ -1,0 +1,221 @@
+"""Making a store, and opening one: the lock first, then a look."""
+
+import dataclasses
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from exmem.codecs import get_codec
+from exmem.errors import (
+    BudgetTooSmallError,
+    CodecError,
+    FormatError,
+    SchemaError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
+from exmem.store.format.documents import unseal
+from exmem.store.format.layout import Layout, parse_key
+from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
+from exmem.store.format.state import STATE_KEY, Era, State, state_document
+from exmem.store.loading import load, read_state
+from exmem.store.objects import LOCK_BYTES, LOCK_KEY, TEMPORARY, BudgetedObjects, Objects, Place, objects_at
+from exmem.store.reader import Reader
+from exmem.store.sizes import exemplar_bytes, least_length, reserve_bytes, rows_for, target_for
+from exmem.store.store import Store
+from exmem.store.threads import Threads
+from exmem.store.writer import Writer
+from exmem.tokens import Schema
+
+__all__ = ["create_store", "least_budget", "open_store"]
+
+
+def create_store(
+    place: Place,
+    schema: Schema,
+    *,
+    max_bytes: int,
+    settings: Mapping[str, Any],
+    max_exemplars: int | None,
+    durable: bool,
+    threads: int | None,
+) -> Store:
+    """Make an empty store and hold its lock.
+
+    Raises
+    ------
+    BudgetTooSmallError
+        If the budget cannot hold the metadata and the reserve.
+    StoreExistsError
+        If something is already there.
+    """
+    objects, layout, root = objects_at(place, durable=durable), Layout(schema), Root(schema, settings)
+    target = target_for(max_bytes)
+    era = Era(1, least_length(1, 1))
+    state = State(
+        store_id=secrets.token_hex(8), max_bytes=max_bytes, target=target, eras={0: era}, max_exemplars=max_exemplars
+    )
+    documents = layout.era_documents(0, 1, era.length)
+    needed = least_budget(layout, root, state)
+    if max_bytes < needed:
+        raise BudgetTooSmallError(
+            f"max_bytes is {max_bytes:,}, an empty store of this schema needs {needed:,} (metadata, and the room "
+            f"to rewrite a segment); give at least {needed:,} and room for exemplars"
+        )
+    _what_is_left(objects)  # before the lock is taken: that would leave a file in a folder of others
+    objects.acquire(take=False)
+    try:
+        found = _what_is_left(objects)
+        budgeted = BudgetedObjects(objects, limit=max_bytes)
+        objects.clear_temporary()
+        for key in found:
+            if key != LOCK_KEY:  # what an interrupted create left: it has no root
+                objects.delete(key)
+        budgeted.measure()
+        for key, data in documents.items():
+            budgeted.put(key, data)
+        budgeted.commit(STATE_KEY, state_document(state))
+        budgeted.put(ROOT_KEY, root_document(root))  # from here on there is a store
+        budgeted.flush()
+    except BaseException:
+        objects.release(clean=True)
+        raise
+    return _opened(objects, root, layout, budgeted=budgeted, threads=threads, verify="once", unclean=False)
+
+
+def least_budget(layout: Layout, root: Root, state: State) -> int:
+    """Return the least budget, without charges, in which a store of this state can be without exemplars."""
+    documents = layout.era_documents(state.era, 256, least_length(256, 2**16)).values()
+    metadata = sum(map(len, documents))
+    largest = max(len(root_document(root)), *map(len, documents))
+    most_rows = rows_for(state.target, int(exemplar_bytes(layout, np.zeros((1, len(layout.sharded)), np.int64))[0]), 1)
+    reserve = reserve_bytes(
+        layout, rows=most_rows, target=state.target, document_bytes=state.most_bytes(2), metadata_bytes=largest
+    )
+    return metadata + len(root_document(root)) + len(state_document(state)) + LOCK_BYTES + reserve
+
+
+def open_store(
+    place: Place,
+    *,
+    writable: bool,
+    durable: bool = True,
+    threads: int | None = None,
+    take_lock: bool = False,
+    verify: Literal["once", "always"] = "once",
+    repairing: bool = False,
+) -> Store:
+    """Open a store in its last committed state; `repairing` in spite of damage.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is none.
+    FormatError
+        If its format version is unknown or its metadata or catalog damaged.
+    LockedError
+        If another process has it open for writing.
+    """
+    objects = objects_at(place, durable=durable)
+    if objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:
+        raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
+    unclean = objects.acquire(take=take_lock) if writable else False
+    try:
+        root = parse_root(objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) or b"", objects.location)
+        state, _ = read_state(objects)
+        layout = _recorded(objects, root.schema, state, tolerant=repairing)
+        budgeted = BudgetedObjects(objects, limit=0) if writable else None
+        return _opened(
+            objects,
+            root,
+            layout,
+            budgeted=budgeted,
+            threads=threads,
+            verify=verify,
+            unclean=unclean and not repairing,
+            tolerant=repairing,
+        )
+    except BaseException:
+        if writable:
+            objects.release(clean=not unclean)  # the next writer has to know that the last one died
+        raise
+
+
+def _opened(
+    objects: Objects,
+    root: Root,
+    layout: Layout,
+    *,
+    budgeted: BudgetedObjects | None,
+    threads: int | None,
+    verify: Literal["once", "always"],
+    unclean: bool,
+    tolerant: bool = False,
+) -> Store:
+    pool = Threads(_num_threads(threads))
+    reader = Reader(objects, layout, threads=pool, verify=verify)
+    loaded = load(objects, layout, tolerant=tolerant)
+    store = Store(objects, layout, root=root, loaded=loaded, reader=reader, threads=pool)
+    if budgeted is not None:
+        budgeted.measure()
+        store.writer = Writer(budgeted, layout, root, loaded, reader)
+        if not tolerant:
+            store.writer.recover(unclean=unclean)
+    return store
+
+
+def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool) -> Layout:
+    # The metadata of the arrays is the truth about codecs: it holds JPEG headers and codebooks, the schema does not.
+    codecs, modalities = {}, dict(schema.modalities)
+    for name, spec in schema.modalities.items():
+        key = f"e{state.era}/{name}/zarr.json"
+        try:
+            data = objects.get(key, limit=MOST_ROOT_BYTES)
+            if data is None:
+                if not _is_sharded(objects, state, name):
+                    continue
+                raise ValueError("it is missing")
+            outer = unseal(data)["codecs"][0]
+            codec = get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
+        except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
+            if tolerant:
+                continue  # the codec is made from the schema, where that says everything
+            raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
+        config = dict(spec.codec) if isinstance(spec.codec, Mapping) else {"id": spec.codec}
+        apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
+        modalities[name] = dataclasses.replace(spec, codec=config | apart)
+        codecs[name] = codec
+    return Layout(Schema(modalities, schema.extras), codecs)
+
+
+def _is_sharded(objects: Objects, state: State, name: str) -> bool:
+    """Return whether a modality has an array of its own, which the fields of the records tell."""
+    data = objects.get(f"e{state.era}/records/zarr.json", limit=MOST_ROOT_BYTES)
+    return data is None or f"{name}.values" not in unseal(data)["attributes"]["exmem"]["fields"]
+
+
+def _what_is_left(objects: Objects) -> list[str]:
+    """Return the names that an interrupted create left; StoreExistsError if something else is there."""
+    found = [key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)]
+    strange = [key for key in found if key != LOCK_KEY and key != STATE_KEY and not _left_by_create(key)]
+    if strange:
+        raise StoreExistsError(
+            f"{objects.location} is not empty ({min(strange)} is there); open it, or choose another place"
+        )
+    return found
+
+
+def _left_by_create(key: str) -> bool:
+    parsed = parse_key(key)
+    return parsed is not None and parsed[0] == 0 and parsed[2] is None
+
+
+def _num_threads(threads: int | None) -> int:
+    if threads is None:
+        return min(8, os.cpu_count() or 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise SchemaError(f"threads must be an integer of 1 or more, got {threads!r}")
+    return threads
