@@ -187,7 +187,7 @@ PARTS = {work.__name__: work for work in (reading, adding, online, budgets, ram,
 def _held(folder: Path, count: int, *, oldest_first: bool) -> ExemplarMemory:
     """A memory with room for twice what it holds; at the brim later those go that came first, or that lie anywhere."""
     memory = ExemplarMemory.create(
-        folder, schema=raw_schema(1000), max_bytes=2200 * count + 200_000, durable=False, threads=1
+        folder, schema=raw_schema(1000), max_bytes=2200 * count + 3_000_000, durable=False, threads=1
     )
     for first in range(0, count, 1000):
         ranks = np.arange(first, first + 1000) / count if oldest_first else np.random.default_rng(first).random(1000)
@@ -219,11 +219,13 @@ def _online(root: Path, where: str, memories: list[ExemplarMemory], held: list[i
     files, *times = in_turn(works, [payloads(start + step * turn, step, 1000, better=True) for turn in range(16)])
     block = payloads(start + 16 * step, 200, 1000, better=True)
     for memory, seconds, count in zip(memories, times, held, strict=True):
-        with Puts() as puts:
+        with Puts() as puts, Cleaning() as cleaned:
             adder(memory)(block)
         found = memory.read(memory.slots[-len(block) :]).tokens["values"].values
         np.testing.assert_array_equal(found, np.stack([exemplar.tokens["values"].values for exemplar in block]))
         told = f"{step / seconds:,.0f}/s, {files / seconds:.2f} of five bare files; {puts.count / len(block):.2f} puts"
+        if cleaned.times:
+            told += f", {cleaned.ratio:.0f} copied over freed"
         yield f"online adds, {where}, {count:,} held", ">= 1,000/s, <= 5 puts", told
 
 

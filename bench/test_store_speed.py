@@ -17,6 +17,7 @@ from bench.photographs import BATCH, COUNT, GRID, KEPT, PATCH, SPEC, fill, maske
 from bench.timing import interleaved
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSpec
 from exmem.codecs import PatchJpeg
+from exmem.store.catalog import place_of, segment_of
 from tests.exemplars import crop, folder_bytes
 
 
@@ -117,14 +118,14 @@ def test_random_batches_against_the_bare_decoder(benchmark, tmp_path, codec):
 def test_random_reads_against_zarr(benchmark, filled):
     folder, _, _, _ = filled
     memory, group = ExemplarMemory.open(folder, threads=2), zarr.open_group(folder, mode="r")
-    era = max((name for name in group.group_keys() if name.startswith("e")), key=lambda name: int(name[1:]))
-    array, table = group[f"{era}/image"], np.asarray(group[f"{era}/catalog"])
-    places = {int(slot): place for place, (slot, generation) in enumerate(table[:, :2]) if generation >= 0}
+    catalog, state = memory._store.catalog, memory._store.state
     picks = np.random.default_rng(2).choice(memory.slots, 16, replace=False)
+    where, rows = catalog.where_at(catalog.find(picks)), state.eras[state.era].rows
+    array, places = group[f"e{state.era}/image"], (segment_of(where) % 2**36 * rows + place_of(where)).tolist()
     found = []
 
     def by_zarr():
-        found[:] = [array[places[int(slot)]] for slot in picks]
+        found[:] = [array[place] for place in places]
 
     ours, theirs = interleaved(lambda: memory.read(picks), by_zarr, rounds=5)
     np.testing.assert_array_equal(np.stack(found)[:, :KEPT], memory.read(picks).tokens["image"].values)

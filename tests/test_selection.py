@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
 from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from exmem.selection import (
     SELECTIONS,
     closest_to_mean,
@@ -17,7 +18,6 @@ from exmem.selection import (
     ranked,
     reservoir_order,
 )
-from exmem.memory.reservoir import StreamReservoir, arrival_keys
 
 PARTS = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0])  # few values: many ties and zero vectors
 

@@ -21,7 +21,7 @@ class PayloadBridge(ArrayBytesCodec):
     """The codec `exmem.payload`: one chunk holds one exemplar, shape (1, L, *shape), fill value 0.
 
     Trailing tokens that equal the fill value are not encoded, so padding costs nothing; they read back as the fill
-    value. Which tokens were kept is not told by the values but by the `keep` array beside them.
+    value. Which tokens were kept is not told by the values but by a field of the records beside them.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """What a memory holds, for those who ask; nothing here changes what is stored."""
 
+import json
 import operator
 from typing import Any, Literal, NoReturn
 
@@ -36,6 +37,18 @@ class Holdings:
             raise FormatError(f"{store.location}: unknown eviction {eviction!r}; expected one of {list(EVICTIONS)}")
         self._eviction: Literal["by_class", "by_priority"] = eviction
         self._policy = Policy(store, eviction)
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Raise FormatError if the root says what no memory wrote: it may be of any origin."""
+        location = self._store.location
+        if self._eviction == "by_priority" and self.quota != Quota():
+            raise FormatError(f"{location}: eviction 'by_priority' knows no classes, got {self.quota}")
+        try:
+            for found in (self.attrs, self.class_names):
+                json.dumps(found)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"{location}: the attributes or the names of classes are broken ({error})") from error
 
     def __len__(self) -> int:
         return len(self._store.catalog)

@@ -346,7 +346,7 @@ class ExemplarMemory(Settings):
         self._ready().commit()
 
     def discard(self) -> None:
-        """Forget what was added since the last commit; evictions stay, and slots are not given out again."""
+        """Forget what was added since the last commit; evictions stay, and slots given since are given out again."""
         self._ready().discard()
         self._policy.forget()
 

@@ -172,6 +172,8 @@ class Catalog:
         rows = self.find(slots)
         self._where[rows] = _GONE
         self._gone += len(rows)
+        while self._stop and self._where[self._stop - 1] == _GONE:  # so that slots that were discarded can come again
+            self._stop, self._gone = self._stop - 1, self._gone - 1
         if self._gone > _LEAST_ROOM + self._stop // 8:
             held = np.flatnonzero(self._where[: self._stop] != _GONE)
             for name in ("_slots", "_labels", "_priorities", "_counts", "_lengths", "_where"):

@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.errors import CodecError, CorruptExemplarError
+from exmem.errors import CodecError, CorruptExemplarError, FormatError
 from exmem.store.catalog import PENDING, Catalog, place_of, segment_of
 from exmem.store.format.chunks import CRC_BYTES, decode_rows, index_bytes, most_row_bytes, parse_index
 from exmem.store.format.layout import Field, Layout
@@ -137,7 +137,7 @@ class Reader:
             pieces = {}
             for number, name in enumerate(layout.sharded, layout.first_length):
                 pieces[name] = self._pieces(era, segment, state, name, chosen, catalog[:, number])
-        except (CodecError, MovedError) as error:
+        except (CodecError, FormatError, MovedError) as error:
             raise CorruptExemplarError(f"{self._objects.location}: {key}: the segment is damaged ({error})") from error
         return Rows(layout, catalog, records, pieces)
 
@@ -267,7 +267,11 @@ class Reader:
         fetched: dict[str, _Shard] = {}
         if len(absent) < 2:
             return fetched
-        for (key, segment), view in zip(absent, self._objects.views([key for key, _ in absent]), strict=True):
+        try:
+            views = self._objects.views([key for key, _ in absent])
+        except FormatError as error:
+            raise MovedError(str(error)) from error
+        for (key, segment), view in zip(absent, views, strict=True):
             era, number = divmod(segment, 1 << 36)
             if view is not None:
                 known = self._known_rows(era, number, state)
@@ -280,7 +284,10 @@ class Reader:
         if shard is not None and last < shard.rows and self._objects.identity(key) == shard.identity:
             self._shards.move_to_end(key)
             return shard
-        view = self._objects.view(key)
+        try:
+            view = self._objects.view(key)
+        except FormatError as error:
+            raise MovedError(str(error)) from error
         if view is None:
             raise MovedError(f"{key} is missing")
         return self._hold(key, view.data, view.identity, places, rows)
@@ -327,15 +334,21 @@ class Reader:
         limit = max(most_row_bytes(self._layout.record_bytes * era.rows) for era in state.eras.values())
         for start in range(0, max(len(absent), 1), 64):
             part = absent[start : start + 64]
-            for key, data in zip(part, self._objects.get_many(part, limit=limit), strict=True):
+            for key, data in zip(part, self._get_many(part, limit), strict=True):
                 era, segment = wanted[key][:2]
                 self._hold_records(key, data, state.eras[era].rows, self._known_rows(era, segment, state))
         for key, (era, segment, own, places) in wanted.items():
             if key not in self._records:  # more than the cache holds
-                data = self._objects.get(key, limit=limit)
+                data = self._get_many([key], limit)[0]
                 self._hold_records(key, data, state.eras[era].rows, self._known_rows(era, segment, state))
             records[own] = self._records[key][0][places]
             self._records.move_to_end(key)
+
+    def _get_many(self, keys: Sequence[str], limit: int) -> list[bytes | None]:
+        try:
+            return self._objects.get_many(keys, limit=limit)
+        except FormatError as error:  # something far too long, or no file, under one of the names
+            raise MovedError(str(error)) from error
 
     def _hold_records(self, key: str, data: bytes | None, places: int, rows: int) -> None:
         self.fetched = True

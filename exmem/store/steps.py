@@ -119,15 +119,18 @@ class Steps(Books):
         self.state, self.staged = state, after
         apply()
         for key in gone:
-            if key in self._objects.sizes:
-                self._objects.delete(key)
-                self._reader.forget(key)
+            self._delete(key)
         self._raise_limit()
         self.dirty, self._intended = False, None
 
     def _put(self, puts: Mapping[str, bytes]) -> None:
         for key, data in puts.items():
             self._objects.put(key, data)
+            self._reader.forget(key)
+
+    def _delete(self, key: str) -> None:
+        if key in self._objects.sizes:
+            self._objects.delete(key)
             self._reader.forget(key)
 
     def _pack(self, rows: Rows, *, closed: bool = False, most_segments: int | None = None) -> Packed:

@@ -128,14 +128,16 @@ class Writer(Steps):
         self._step(packed.puts, state, staged=Staged.nothing(self._layout, state.next_slot), apply=apply)
 
     def discard(self) -> None:
-        """Forget what is staged; its slots are not given out again: a step."""
+        """Forget what is staged; nothing committed changes, and the slots are given out again."""
         staged = self.staged
         if staged.is_empty:
             return
-        slots = np.concatenate([table[:, 0] for table, _ in staged.tables()])
-        state = dataclasses.replace(self.state, next_slot=max(self.state.next_slot, staged.next_slot))
-        after = Staged.nothing(self._layout, state.next_slot)
-        self._step({}, state, staged=after, apply=lambda: self._forget(slots), gone=self._keys(staged.segments))
+        self.dirty = True
+        self.staged = Staged.nothing(self._layout, self.state.next_slot)
+        self._forget(np.concatenate([table[:, 0] for table, _ in staged.tables()]))
+        for key in self._keys(staged.segments):
+            self._delete(key)
+        self.dirty = False
 
     def evict(self, slots: NDArray[np.int64], **changes: Any) -> None:
         """Evict exemplars, committed and staged ones: one step, however many; `changes` are made in the same step."""
@@ -203,9 +205,7 @@ class Writer(Steps):
         self.staged = dataclasses.replace(self.staged, rows=self.staged.rows.joined(content), segments=segments)
         self.catalog.move(content.slots, np.full(len(content), PENDING))
         for key in self._keys([name]):
-            if key in self._objects.sizes:
-                self._objects.delete(key)
-                self._reader.forget(key)
+            self._delete(key)
         self.dirty = False
         return True
 

@@ -355,6 +355,7 @@ def test_a_budget_below_the_minimum_is_refused_and_the_minimum_is_enough(tmp_pat
     minimum = int(str(caught.value).split("needs ")[1].split(" ")[0].replace(",", ""))
     with pytest.raises(BudgetTooSmallError):
         ExemplarMemory.create(tmp_path / "m", schema=schema(), max_bytes=minimum - 1)
+    assert not (tmp_path / "m").exists()
     ExemplarMemory.create(tmp_path / "m", schema=schema(), max_bytes=minimum).close()
     assert folder_bytes(tmp_path / "m") <= minimum
 

@@ -63,7 +63,7 @@ def damage_file(path, rng, kind):
     elif kind == "cut":
         data = data[: rng.randrange(len(data))]
     else:
-        data += b"more"
+        data += b"more" if kind == "longer" else bytes(2**25)
     path.write_bytes(bytes(data))
 
 
@@ -91,7 +91,7 @@ def assert_repaired_exactly(folder, name, *, readable_before):
     return bad
 
 
-@pytest.mark.parametrize("kind", ["flip", "cut", "longer"])
+@pytest.mark.parametrize("kind", ["flip", "cut", "longer", "far longer"])
 def test_damage_in_any_file_is_found_never_read_wrong_and_repaired_exactly(tmp_path, whole, kind, request):
     rng = random.Random(kind)
     rounds = max(1, int(request.config.getoption("--kills")) // 200)
@@ -107,9 +107,9 @@ def test_damage_in_any_file_is_found_never_read_wrong_and_repaired_exactly(tmp_p
             continue
         try:
             good = readable(folder)
-        except FormatError as error:
-            assert name.name == "zarr.json" or "catalog" in name.parts, error
+        except FormatError:
             good = None
+        assert good is not None or name.name == "zarr.json" or "catalog" in name.parts
         dropped += len(assert_repaired_exactly(folder, name, readable_before=good))
         shutil.rmtree(folder)
     assert refused

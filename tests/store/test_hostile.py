@@ -122,7 +122,7 @@ def test_absurd_values_in_an_era(folder, name, value):
 
 @pytest.mark.parametrize(
     "packed",
-    [b"\x80", b"\xff" * 9 + b"\x7f", b"\xff" * 30, b"\x00" * 10**5, b"\xff\xff\x03\x00", b"\x00\x00", b"\x00\xff"],
+    [b"\x80", b"\xff" * 9 + b"\x7f", b"\xff" * 30, b"\x00" * 20_000, b"\xff\xff\x03\x00", b"\x00\x00", b"\x00\xff"],
     ids=lambda packed: f"{packed[:6].hex()}-{len(packed)}",
 )
 @pytest.mark.parametrize("name", ["live", "dead"])
@@ -164,8 +164,8 @@ def test_absurd_values_in_the_root(folder, name, value):
 def test_absurd_notes_in_the_root(folder, name, value):
     for notes in (value, {"1": value}, {"x": value}):
         edit_own(folder, "zarr.json", settings=own_of(folder, "zarr.json")["settings"] | {name: notes})
-        read_everything(folder)
         try:
+            read_everything(folder)
             memory = ExemplarMemory.open(folder)
             assert isinstance(memory.attrs, dict)
             assert all(isinstance(text, str) for text in memory.class_names.values())

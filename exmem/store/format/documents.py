@@ -26,7 +26,8 @@ _COVERED = (
 def seal(document: Mapping[str, Any]) -> bytes:
     """Return the one form in which format 1 writes a document: UTF-8 without spaces, with its checksum.
 
-    `attributes.exmem.checksum` is the CRC-32C of the covered keys and `attributes.exmem`, keys sorted.
+    `attributes.exmem.checksum` is the CRC-32C, in eight hexadecimal digits, of the covered keys and `attributes.exmem`,
+    keys sorted.
     """
     attributes = dict(document.get("attributes", {}))
     own = {key: value for key, value in attributes.get("exmem", {}).items() if key != "checksum"}
@@ -65,10 +66,10 @@ def own_attributes(data: bytes) -> dict[str, Any]:
     return attributes
 
 
-def _checksum(document: Mapping[str, Any], own: Mapping[str, Any]) -> int:
+def _checksum(document: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     covered = {key: document[key] for key in _COVERED if key in document}
-    checksum: int = google_crc32c.value(_dumped(covered | {"exmem": own}, sort_keys=True))
-    return checksum
+    # Always as long: how many bytes a document takes must not hang on its checksum.
+    return f"{google_crc32c.value(_dumped(covered | {'exmem': own}, sort_keys=True)):08x}"
 
 
 def _dumped(document: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
