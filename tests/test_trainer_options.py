@@ -155,7 +155,7 @@ def counts_by_class(memory):
 
 
 def test_the_quota_shares_bytes_or_counts(one_phase):
-    tight = {"recipe": "jpeg", "quality": 95, "max_bytes": "24kB"}
+    tight = {"recipe": "jpeg", "quality": 95, "max_bytes": "17kB"}
     found = {quota: counts_by_class(one_phase(quota=quota, **tight)[1]) for quota in ("bytes", "counts")}
     assert max(found["counts"]) - min(found["counts"]) <= 1
     assert max(found["bytes"]) - min(found["bytes"]) > 1, "one photograph takes more bytes than the other"
@@ -168,7 +168,7 @@ def test_the_quota_by_frequency_follows_the_training_examples(one_phase, data, t
     fewer = dataclasses.replace(data[0], labels=data[0].labels[rows], **parts)
     found = {}
     for quota in ("bytes", "frequency"):
-        options = {"recipe": "raw", "max_bytes": "43kB", "quota": quota, "first_classes": 2, "increments": (2,)}
+        options = {"recipe": "raw", "max_bytes": "46kB", "quota": quota, "first_classes": 2, "increments": (2,)}
         start(tmp_path / quota, backbone, (fewer, data[1]), **options).run(Console(quiet=True))
         found[quota] = counts_by_class(ExemplarMemory.open(tmp_path / quota / "memory"))
     total = sum(found["frequency"])

@@ -167,6 +167,8 @@ class Settings(Holdings):
         try:
             if attrs is not None:
                 changes["attrs"] = json.loads(json.dumps(dict(attrs), allow_nan=False))
+                if changes["attrs"].keys() != attrs.keys():
+                    raise TypeError(f"keys that are no text: {[key for key in attrs if not isinstance(key, str)]}")
                 json.dumps(changes["attrs"], ensure_ascii=False).encode()
             if class_names is not None:
                 names = {checked_label(label, "class_names"): name for label, name in class_names.items()}

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from exmem.store.catalog import Catalog
 from exmem.store.format.layout import Layout
-from exmem.store.format.root import ROOT_KEY, Root, root_document
+from exmem.store.format.root import ROOT_KEY, Root
 from exmem.store.format.state import STATE_KEY, State
 from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_KEY, BudgetedObjects
@@ -56,13 +56,13 @@ class Books:
     def reserve(self, new_segments: int = 0, *, target: int | None = None, rows: int | None = None) -> int:
         """Return what has to stay free beside the objects; see `exmem.store.sizes`."""
         era = self.state.eras[self.state.era]
-        documents = self._layout.era_documents(self.state.era, era.rows, era.length).values()
+        largest = self._layout.era_sizes(self.state.era, era.rows, era.length)[1]
         return reserve_bytes(
             self._layout,
             rows=rows or era.rows,
             target=target or self.state.target,
             document_bytes=self.state.most_bytes(new_segments),
-            metadata_bytes=max(len(root_document(self.root)), *map(len, documents)),
+            metadata_bytes=max(self.root.num_bytes, largest),
         )
 
     def shortage(self, extra: Rows | None = None, *, budget: int | None = None, target: int | None = None) -> int:
@@ -98,7 +98,7 @@ class Books:
         shrinking = self.packing_target < self.state.target and rows != era.rows
         if era.rows < 4 * rows and rows < 4 * era.rows and not shrinking:
             return era.rows, 0
-        cost = sum(map(len, self._layout.era_documents(number + 1, rows, least_length(rows, 1)).values()))
+        cost = self._layout.era_sizes(number + 1, rows, least_length(rows, 1))[0]
         return (rows, cost) if cost * _CLEANED_FROM <= self.state.budget_bytes else (era.rows, 0)
 
     def info(self, name: int) -> SegmentInfo | None:
@@ -139,7 +139,7 @@ class Books:
                 continue
             names = [number << 36 | segment for segment in era.live.tolist()]
             held = sum(self.segments[name].size - self.segments[name].dead_size for name in names)
-            metadata = sum(map(len, self._layout.era_documents(number, era.rows, era.length).values()))
+            metadata = self._layout.era_sizes(number, era.rows, era.length)[0]
             if held < _CLEANED_FROM * metadata and not self._damaged.intersection(names):
                 found += names
         return found
@@ -157,7 +157,7 @@ class Books:
 
     def root_growth(self, root: Root) -> int:
         """Return the bytes that another root needs more: it is longer, and so is what has to be replaced next."""
-        return 2 * max(0, len(root_document(root)) - len(root_document(self.root)))
+        return 2 * max(0, root.num_bytes - self.root.num_bytes)
 
     def _show(self, loaded: Loaded) -> None:
         self.state: State = loaded.state

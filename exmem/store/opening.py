@@ -88,14 +88,13 @@ def create_store(
 
 def least_budget(layout: Layout, root: Root, state: State) -> int:
     """Return the least budget, without charges, in which a store of this state can be without exemplars."""
-    documents = layout.era_documents(state.era, 256, least_length(256, 2**16)).values()
-    metadata = sum(map(len, documents))
-    largest = max(len(root_document(root)), *map(len, documents))
+    metadata, largest = layout.era_sizes(state.era, 256, least_length(256, 2**16))
+    largest = max(root.num_bytes, largest)
     most_rows = rows_for(state.target, int(exemplar_bytes(layout, np.zeros((1, len(layout.sharded)), np.int64))[0]), 1)
     reserve = reserve_bytes(
         layout, rows=most_rows, target=state.target, document_bytes=state.most_bytes(2), metadata_bytes=largest
     )
-    return metadata + len(root_document(root)) + len(state_document(state)) + LOCK_BYTES + reserve
+    return metadata + root.num_bytes + len(state_document(state)) + LOCK_BYTES + reserve
 
 
 def open_store(
@@ -163,7 +162,7 @@ def _opened(
         budgeted.measure()
         store.writer = Writer(budgeted, layout, root, loaded, reader)
         if not tolerant:
-            store.writer.recover(unclean=unclean)
+            store.writer.recover(unclean=unclean, loaded=loaded)
     return store
 
 

@@ -72,7 +72,7 @@ class Steps(Books):
         if self.dirty:
             self.recover(unclean=True)
 
-    def recover(self, *, unclean: bool, tolerant: bool = False) -> None:
+    def recover(self, *, unclean: bool, loaded: Loaded | None = None) -> None:
         """Read what is committed, remove what nothing refers to, and restore the open segment if need be."""
         self.dirty = True
         objects = self._objects.objects
@@ -82,7 +82,7 @@ class Steps(Books):
         self._reader.clear()
         self._tail = None
         self._damaged.clear()
-        loaded = load(objects, self._layout, tolerant=tolerant)
+        loaded = loaded or load(objects, self._layout)
         if self._intended is not None and loaded.state.revision >= self._intended[0]:
             self.staged = self._intended[1]
         self._intended = None

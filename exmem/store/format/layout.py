@@ -1,6 +1,7 @@
 """The arrays of an era, their Zarr v3 metadata, and the names of their chunks."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -120,6 +121,12 @@ class Layout:
             self.records_key(era, segment),
             self.catalog_key(era, segment),
         ]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - a layout lives as long as its store
+    def era_sizes(self, era: int, rows: int, length: int) -> tuple[int, int]:
+        """Return the bytes of the metadata of an era: all of it, and the largest object."""
+        sizes = [len(data) for data in self.era_documents(era, rows, length).values()]
+        return sum(sizes), max(sizes)
 
     def era_documents(self, era: int, rows: int, length: int) -> dict[str, bytes]:
         """Return the metadata of an era: `rows` places a segment, arrays of `length` places."""

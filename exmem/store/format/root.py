@@ -1,6 +1,7 @@
 """The metadata of the root group: format version, schema, and the settings of what stands above the store."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,11 @@ class Root:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     consolidated: bool = False
+
+    @functools.cached_property
+    def num_bytes(self) -> int:
+        """Bytes of the document."""
+        return len(root_document(self))
 
 
 def root_document(root: Root) -> bytes:

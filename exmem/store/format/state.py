@@ -1,6 +1,7 @@
 """The document of the state, `state/zarr.json`: putting it is the commit."""
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,11 @@ class Era:
     live: NDArray[np.int64] = dataclasses.field(default_factory=lambda: _NONE)
     dead: Mapping[int, int] = dataclasses.field(default_factory=dict)
     tokens: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def packed_live(self) -> bytes:
+        """The live segments as they are written, before base64."""
+        return pack_increasing(self.live)
 
     def with_dead(self, changes: Mapping[int, int]) -> "Era":
         """Return this era with other dead rows in some segments; 0 where none is dead."""
@@ -102,15 +108,19 @@ class State:
         """Return this state with one era replaced or added."""
         return dataclasses.replace(self, eras={**self.eras, number: era})
 
+    @functools.cached_property
+    def _plain_bytes(self) -> int:
+        return len(_sealed(self, packed=False))
+
     def most_bytes(self, new_segments: int = 0) -> int:
         """Return the most bytes of the document after any eviction, and after `new_segments` more segments."""
         packed = 0
         for number, era in self.eras.items():
             live = len(era.live) + (new_segments if number == self.era else 0)
             number_bytes = len(leb128(era.given + new_segments))
-            packed += text_bytes(_live_bytes(era) + (number_bytes + 1) * new_segments)
+            packed += text_bytes(len(era.packed_live) + (number_bytes + 1) * new_segments)
             packed += text_bytes(live * (number_bytes + 1 + -(-era.rows // 8)) if era.rows > 1 else 0)
-        return len(_sealed(self, packed=False)) + packed + _SLACK_BYTES
+        return self._plain_bytes + packed + _SLACK_BYTES
 
 
 def state_document(state: State) -> bytes:
@@ -176,16 +186,12 @@ def _parse_wanted(described: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _live_bytes(era: Era) -> int:
-    return len(pack_increasing(era.live))
-
-
 def _sealed(state: State, *, packed: bool) -> bytes:
     eras = {}
     for number, era in sorted(state.eras.items()):
         entry: dict[str, Any] = {"rows": era.rows, "length": era.length, "given": era.given}
         entry |= {"open": era.open, "open_rows": era.open_rows}
-        entry["live"] = to_text(pack_increasing(era.live)) if packed else ""
+        entry["live"] = to_text(era.packed_live) if packed else ""
         entry["dead"] = to_text(pack_dead(era.tokens)) if packed else ""
         eras[str(number)] = entry
     own: dict[str, Any] = {
