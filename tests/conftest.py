@@ -17,7 +17,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--readers", default="2", help="processes that read beside a writer")
     parser.addoption("--seconds", default="2", help="how long they read")
     parser.addoption("--exhaustive", action="store_true", help="fail at every operation, not only at some")
-    parser.addoption("--sequences", default="240", help="random sequences of operations on a memory")
+    parser.addoption("--proof", action="store_true", help="also the long proofs: minutes each")
+    parser.addoption("--sequences", default="80", help="random sequences of operations on a memory")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--proof"):
+        long = {"test_exhaustive.py", "test_proof.py"}
+        config.hook.pytest_deselected(items=[item for item in items if item.path.name in long])
+        items[:] = [item for item in items if item.path.name not in long]
 
 
 @pytest.fixture(scope="session")

@@ -89,30 +89,28 @@ class Policy:
         order = np.argsort(gone, kind="stable")
         return AddReport(slots, gone[order], ranks[order], int(rows.lengths.sum()))
 
-    def make_room(self, *, budget: int, target: int) -> NDArray[np.int64]:
-        """Evict and clean until what is held fits a budget and segments of this target; return the slots that went."""
+    def make_room(self, *, budget: int, target: int, migrate: bool = False) -> NDArray[np.int64]:
+        """Evict and clean until what is held fits a budget; return the slots that went.
+
+        With `migrate`, segments made for a larger target are laid out anew first: what that takes is known only then.
+        """
         writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while True:
+            if migrate and (too_large := writer.oversized(target)):
+                writer.clean(too_large[0])
+                continue
             need = writer.shortage(budget=budget, target=target)
-            too_large = writer.oversized(target) if target < writer.state.target else []
-            if need <= 0 and not too_large and not self._surplus(0):
-                return np.sort(np.concatenate(evicted))
-            if need > 0 and not self._clean_one():
-                victims, _ = self._victims(need, None)
-                if not len(victims):
-                    if too_large:
-                        self._migrate(too_large[0])
-                        continue
-                    self._check_foreign()
-                    return np.sort(np.concatenate(evicted))
-                evicted.append(victims)
-                self.evict(victims, by_policy=True)
-            elif need <= 0 and too_large:
-                self._migrate(too_large[0])
-            elif need <= 0:
-                victims, _ = self._victims(0, None)
-                evicted.append(victims)
-                self.evict(victims, by_policy=True)
+            if need <= 0 and not self._surplus(0):
+                break
+            if need > 0 and self._clean_one():
+                continue
+            victims, _ = self._victims(need, None)
+            if not len(victims):
+                self._check_foreign()
+                break
+            evicted.append(victims)
+            self.evict(victims, by_policy=True)
+        return np.sort(np.concatenate(evicted))
 
     def change(self, what: str, **changes: Any) -> NDArray[np.int64]:
         """Change budget, charges or the most exemplars: evict until everything fits, then have the document say so.
@@ -145,9 +143,9 @@ class Policy:
         target = int(wanted.pop("target"))
         state = dataclasses.replace(writer.state, **wanted)
         budget = state.budget_bytes
-        evicted = self.make_room(budget=budget, target=writer.state.target)  # first, so that a new era finds room
+        evicted = self.make_room(budget=budget, target=target)  # first, so that little is copied
         writer.fit_era(None)
-        more = self.make_room(budget=budget, target=target)
+        more = self.make_room(budget=budget, target=target, migrate=target < writer.state.target)
         writer.change_state(**wanted, target=target, wanted=None)
         return np.sort(np.concatenate([evicted, more]))
 
@@ -240,9 +238,6 @@ class Policy:
             if writer.clean(min(dead, key=lambda name: (-dead[name], name))):
                 return True
         return any(writer.clean(name) for name in writer.in_old_eras()[:1])
-
-    def _migrate(self, name: int) -> None:
-        self._writer().clean(name)
 
     def _victims(self, need: int, offered: Rows | None) -> tuple[NDArray[np.int64], list[int]]:
         """Return the front of the order that gives so many bytes back: slots, and indices of `offered`."""

@@ -176,7 +176,7 @@ class Settings(Holdings):
         except (TypeError, ValueError, AttributeError) as error:
             raise SchemaError(f"expected plain JSON values and names by label, got {error}") from error
         settings = self._store.root.settings
-        if all(settings.get(name) == value for name, value in changes.items()):
+        if all(settings.get(name, {}) == value for name, value in changes.items()):
             return np.zeros(0, np.int64)
         return self._policy.put_settings("the notes", **changes)
 
