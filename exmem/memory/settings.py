@@ -168,11 +168,13 @@ class Settings(Holdings):
             if attrs is not None:
                 changes["attrs"] = json.loads(json.dumps(dict(attrs), allow_nan=False))
                 if changes["attrs"].keys() != attrs.keys():
-                    raise TypeError(f"keys that are no text: {[key for key in attrs if not isinstance(key, str)]}")
+                    raise SchemaError(f"expected text as keys of attrs, got {sorted(map(repr, attrs))}")
                 json.dumps(changes["attrs"], ensure_ascii=False).encode()
             if class_names is not None:
                 names = {checked_label(label, "class_names"): name for label, name in class_names.items()}
                 changes["class_names"] = {str(label): _checked_text(name, "a class") for label, name in names.items()}
+        except SchemaError:
+            raise
         except (TypeError, ValueError, AttributeError) as error:
             raise SchemaError(f"expected plain JSON values and names by label, got {error}") from error
         settings = self._store.root.settings
