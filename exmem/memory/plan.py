@@ -143,7 +143,11 @@ class Policy:
         target = int(wanted.pop("target"))
         state = dataclasses.replace(writer.state, **wanted)
         budget = state.budget_bytes
-        evicted = self.make_room(budget=budget, target=target)  # first, so that little is copied
+        # The new era comes first, so that survivors are copied into it once; if it does not fit yet, after evicting.
+        _, cost = writer.coming_era(None)
+        if writer.used_bytes + cost + writer.state.most_bytes(2) <= writer.state.budget_bytes:
+            writer.fit_era(None)
+        evicted = self.make_room(budget=budget, target=target)
         writer.fit_era(None)
         more = self.make_room(budget=budget, target=target, migrate=target < writer.state.target)
         writer.change_state(**wanted, target=target, wanted=None)

@@ -226,10 +226,7 @@ def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_pat
 # Resize to less.
 
 
-# Open: when segments are laid out anew for a much smaller target, more is evicted than has to be.
-@pytest.mark.parametrize(
-    "to", [500_000, 250_000, pytest.param(125_000, marks=pytest.mark.xfail(reason="a third short of a fresh memory"))]
-)
+@pytest.mark.parametrize("to", [500_000, 250_000, 125_000])
 def test_after_a_resize_a_memory_of_small_exemplars_holds_what_a_fresh_one_would(tmp_path, to):
     batch = vectors(500)
     counts = {}
