@@ -52,6 +52,6 @@ def test_wrong_codebooks_are_refused(tmp_path):
         ProductQuantisation.train(clusters(300), parts=7)
     schema = Schema({"features": TokenSpec(positions=1, shape=(64,), dtype="float32", codec=config)})
     ExemplarMemory.create(tmp_path / "m", schema=schema, max_bytes="200kB").close()
-    (tmp_path / "m" / "features" / "values" / "zarr.json").unlink()
-    with pytest.raises(FormatError, match=r"features/values/zarr\.json is broken .*it is missing"):
+    (tmp_path / "m" / "e0" / "features" / "zarr.json").unlink()
+    with pytest.raises(FormatError, match=r"features/zarr\.json is broken .*it is missing"):
         ExemplarMemory.open(tmp_path / "m")

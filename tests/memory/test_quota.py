@@ -100,7 +100,7 @@ def test_the_order_of_eviction_is_the_reference_order_of_the_quota(tmp_path):
         memory.add([exemplar(seed, label=seed % 3, priority=(7 * seed) % 11) for seed in range(90)])
         memory.commit()
         order = memory.slots[eviction_order(memory.labels, memory.priorities, memory.sizes, quota)]
-        gone = memory.resize("60kB")
+        gone = memory.resize("30kB")
         assert len(gone) > 10
         assert sorted(order[: len(gone)].tolist()) == gone.tolist()
 
