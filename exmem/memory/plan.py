@@ -332,11 +332,13 @@ class Policy:
             )
 
     def _check_least(self, state: State, what: str) -> None:
-        needed = least_budget(self._store.layout, self._writer().root, state)
+        foreign = self._writer().foreign_bytes
+        needed = least_budget(self._store.layout, self._writer().root, state) + foreign
         if state.budget_bytes < needed:
+            others = f", {foreign:,} of them for files that are not of this memory" if foreign else ""
             raise BudgetTooSmallError(
-                f"{what} leaves {state.budget_bytes:,} bytes, an empty store of this schema needs {needed:,}; give "
-                f"at least {needed - state.budget_bytes:,} more"
+                f"{what} leaves {state.budget_bytes:,} bytes, an empty store of this schema needs {needed:,}{others}; "
+                f"give at least {needed - state.budget_bytes:,} more; nothing was changed"
             )
 
     def _check_foreign(self) -> None:

@@ -495,3 +495,13 @@ def test_a_folder_that_cannot_be_written_is_a_read_only_error(tmp_path, monkeypa
 def test_errors_survive_pickling():
     error = pickle.loads(pickle.dumps(CorruptExemplarError("exemplar 3 is damaged")))
     assert (type(error), str(error)) == (CorruptExemplarError, "exemplar 3 is damaged")
+
+
+def test_a_resize_below_what_foreign_files_leave_is_refused_and_evicts_nothing(tmp_path):
+    with ExemplarMemory.create(tmp_path / "m", schema=schema(), max_bytes="200kB", durable=False) as memory:
+        memory.add([exemplar(seed, label=seed % 2) for seed in range(10)])
+    (tmp_path / "m" / "notes.txt").write_bytes(bytes(40_000))
+    with ExemplarMemory.open(tmp_path / "m", "r+", durable=False) as memory:
+        with pytest.raises(BudgetTooSmallError, match="not of this memory"):
+            memory.resize(30_000)
+        assert (len(memory), memory.max_bytes) == (10, 200_000)
