@@ -167,7 +167,7 @@ class ExemplarMemory(Settings):
         try:
             return cls(store)
         except BaseException:
-            store.close()
+            store.abandon()
             raise
 
     def __enter__(self) -> "Self":
@@ -351,7 +351,10 @@ class ExemplarMemory(Settings):
         self._policy.forget()
 
     def close(self) -> None:
-        """Commit what is staged and give the lock back; closing twice is no error."""
+        """Commit what is staged and give the lock back; closing twice is no error.
+
+        When the commit fails, the memory stays open: try again, or `discard()` first.
+        """
         self._store.close()
 
 

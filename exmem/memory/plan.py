@@ -252,15 +252,17 @@ class Policy:
         victims: list[int] = []
         down: list[int] = []
         dead: dict[int, tuple[int, int]] = {}  # segment -> rows and bytes of victims
+        # What a victim gives back is an estimate; of much that is needed a part comes first, and is measured then.
+        left = need * 15 / 16 if need * 64 > self._writer().state.budget_bytes else float(need)
         for victim, size in self._front(offered):
-            if need <= 0 and len(victims) + len(down) >= surplus:
+            if left <= 0 and len(victims) + len(down) >= surplus:
                 break
             if victim < 0:
                 down.append(-1 - victim)
-                need -= max(1, int(size * offered_share))
+                left -= max(1.0, size * offered_share)
             else:
                 victims.append(victim)
-                need -= self._given_back(victim, size, share, dead)
+                left -= self._given_back(victim, size, share, dead)
         return np.sort(np.array(victims, np.int64)), sorted(down)
 
     def _front(self, offered: Rows | None) -> Iterator[tuple[int, int]]:
@@ -285,14 +287,14 @@ class Policy:
         coming = None if offered is None else Offered(offered.labels, offered.priorities, offered.sizes)
         return self._order.victims(size_of, coming)
 
-    def _given_back(self, slot: int, size: int, share: float, dead: dict[int, tuple[int, int]]) -> int:
+    def _given_back(self, slot: int, size: int, share: float, dead: dict[int, tuple[int, int]]) -> float:
         """Return the bytes that can be had back once an exemplar dies: none before 1/32 of its segment is dead."""
         writer = self._writer()
         where = int(writer.catalog.where_at(writer.catalog.find(np.array([slot])))[0])
         name = where >> 8
         info = writer.info(name)
         if info is None:  # it waits in RAM
-            return int(size * share)
+            return size * share
         rows, lost = dead.get(name, (0, 0))
         before = dataclasses.replace(info, dead_rows=info.dead_rows + rows, dead_size=info.dead_size + lost)
         dead[name] = rows + 1, lost + size
@@ -300,7 +302,7 @@ class Policy:
         if not writer.is_cleanable(after):
             return 0
         had = before.dead_size if writer.is_cleanable(before) and before.dead_rows else 0
-        return int((after.dead_size - had) * share)
+        return (after.dead_size - had) * share
 
     def _stored_share(self) -> float:
         """Return bytes on the disk per accounted byte: rows are accounted uncompressed."""

@@ -70,7 +70,7 @@ class Books:
 
         Exemplars that wait are counted as if they got segments of their own, which always can be put.
         """
-        waiting = self.staged.rows if extra is None else self.staged.rows.joined(extra)
+        waiting = self.staged.rows if extra is None else self.staged.rows.joined(self.named(extra))
         rows, metadata = (self.state.eras[self.state.era].rows, 0) if extra is None else self.coming_era(extra)
         sizes = waiting.sizes.tolist()
         _, groups, alone = arrange(sizes, rows=rows, target=self.packing_target, held_rows=rows, held_bytes=0)
@@ -84,6 +84,12 @@ class Books:
         if base + bound <= 0:
             return base + bound
         return base + sum(stored_bytes(waiting.take(part), rows) for part in parts)
+
+    def named(self, rows: Rows) -> Rows:
+        """Return exemplars as the next commit writes them: under the next slots, unless they have some."""
+        fresh = len(rows) > 0 and int(rows.slots[0]) < 0
+        slots = np.arange(self.staged.next_slot, self.staged.next_slot + len(rows)) if fresh else rows.slots
+        return rows.named(slots, self.state.generation + 1)
 
     def coming_era(self, extra: Rows | None) -> tuple[int, int]:
         """Return the rows of a segment once `extra` is added, and the bytes of metadata that a new era would cost."""

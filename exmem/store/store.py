@@ -220,25 +220,36 @@ class Store:
         return drop_damage(self._objects, self.layout, self.reader, self.writer)
 
     def close(self) -> None:
-        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last."""
+        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last.
+
+        If the commit fails, the store stays open, and closing may be tried again.
+        """
         writer = self.writer
         if writer is not None and writer.is_owner:
-            clean = False
-            try:
-                writer.ready()
-                writer.commit()
-                clean = True
-            finally:
-                self._loaded = dataclasses.replace(self._loaded, state=writer.state, catalog=writer.catalog)
-                self._root, self.writer = writer.root, None
-                self._objects.release(clean=clean)
+            writer.ready()
+            writer.commit()
+            self._loaded = dataclasses.replace(self._loaded, state=writer.state, catalog=writer.catalog)
+            self._root, self.writer = writer.root, None
+            self._objects.release(clean=True)
         self.writer = None
+        self.reader.close()
+
+    def abandon(self) -> None:
+        """Give the lock back as a writer that died, and stop the threads: the next writer recovers."""
+        if self.writer is not None:
+            self.writer = None
+            self._objects.release(clean=False)
         self.reader.close()
 
     def _confirm(self) -> None:
         """Be sure that what was fetched is of this store: names are write-once, but a store can be made anew."""
-        state, _ = read_state(self._objects)
-        if state.store_id != self.state.store_id:
+        try:
+            found = read_state(self._objects)[0].store_id
+        except BaseException:
+            self.reader.clear()  # nothing is known of what was fetched
+            raise
+        if found != self.state.store_id:
+            self.reader.clear()
             raise StaleSnapshotError(f"{self.location}: another store was made at this place; open it again")
 
     def _follow(self, slots: NDArray[np.int64]) -> TokenBatch:

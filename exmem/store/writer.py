@@ -66,8 +66,8 @@ class Writer(Steps):
             raise
 
     def _stage(self, rows: Rows) -> NDArray[np.int64]:
-        slots = np.arange(self.staged.next_slot, self.staged.next_slot + len(rows))
-        named = rows.named(slots, self.state.generation + 1)
+        named = self.named(rows)
+        slots = named.slots
         waiting = self.staged.rows.joined(named)
         number = self.state.era
         places = self.state.eras[number].rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exmem import ExemplarMemory
-from exmem.errors import ExmemError, StoreIOError
+from exmem.errors import ExmemError, LockedError, ReadOnlyError, StoreIOError
 from exmem.memory.maintenance import check
 from tests.driver import checks, settle
 from tests.driver.faults import KILLED, Fault, Watched, in_a_child, within_limit
@@ -57,6 +57,15 @@ def add(count: int, **options: Any) -> MakeStep:
     return lambda model, memory: adding(model, memory, entries(model, count, **options))
 
 
+def _opened_again(memory: ExemplarMemory, folder: Path) -> ExemplarMemory:
+    """Return the memory, or, where closing it got as far as giving the lock back, the one that is opened after it."""
+    try:
+        memory.plan_add([])
+    except (ReadOnlyError, LockedError):
+        memory = ExemplarMemory.open(folder, "r+", **OPTIONS)
+    return memory
+
+
 @dataclasses.dataclass
 class Trial:
     """A state: a folder as it was committed, its model, and what is done in RAM before the step under trial."""
@@ -90,12 +99,14 @@ class Trial:
                 raise AssertionError(f"{step.kind} raised {error!r}") from error
         if raised:
             assert watched.hit
+            memory = _opened_again(memory, folder)
             memory.plan_add([])  # recovers; and finishes a resize or charge that was begun
             states = settle.possible(model, step, memory.slots.tolist(), on_disk=False)
             model = settle.matching(memory, states, f"failed in {step.kind}")
             model = settle.seen_committed(folder, model)
         else:
             model = done(model, step, memory)
+            memory = _opened_again(memory, folder)
         self._goes_on(memory, model, folder)
         return watched.hit
 
