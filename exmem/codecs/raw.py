@@ -1,9 +1,10 @@
 """Values as they are: no compression."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
 from exmem.codecs.base import Payload, PayloadCodec
@@ -26,6 +27,10 @@ class Raw(PayloadCodec):
     codec_id: ClassVar[str] = "exmem.raw"
     worth_threads: ClassVar[bool] = False
 
+    def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8") -> None:
+        super().__init__(shape=shape, dtype=dtype)
+        self._stored = np.dtype(self.dtype).newbyteorder("<")
+
     @override
     def token_count(self, payload: Payload) -> int:
         return len(payload) // self.token_bytes
@@ -39,4 +44,4 @@ class Raw(PayloadCodec):
     def decode_into(self, payload: Payload, out: NDArray[Any]) -> None:
         if len(payload) != len(out) * self.token_bytes:
             raise CodecError(f"{self.codec_id}: expected {len(out) * self.token_bytes} bytes, got {len(payload)}")
-        out[...] = np.frombuffer(payload, np.dtype(self.dtype).newbyteorder("<")).reshape(out.shape)
+        out[...] = np.frombuffer(payload, self._stored).reshape(out.shape)

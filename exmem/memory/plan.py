@@ -58,7 +58,7 @@ class Policy:
         need = writer.shortage(offered)
         if need > 0:
             need -= int(sum(writer.cleanable().values()) * self._stored_share())
-        return self._victims(need, offered)
+        return self._victims(need, offered, in_parts=False)
 
     def add(self, offered: Rows) -> AddReport:
         """Make room for exemplars as far as the order lets them in, and stage them."""
@@ -243,21 +243,25 @@ class Policy:
                 return True
         return any(writer.clean(name) for name in writer.in_old_eras()[:1])
 
-    def _victims(self, need: int, offered: Rows | None) -> tuple[NDArray[np.int64], list[int]]:
+    def _victims(
+        self, need: int, offered: Rows | None, *, in_parts: bool = True
+    ) -> tuple[NDArray[np.int64], list[int]]:
         """Return the front of the order that gives so many bytes back: slots, and indices of `offered`."""
-        share, offered_share = self._stored_share(), 1.0
-        if offered is not None and len(offered):
-            offered_share = (self._writer().shortage(offered) - self._writer().shortage()) / int(offered.sizes.sum())
+        share, offered_share = self._stored_share(), 0.0
         surplus = self._surplus(0 if offered is None else len(offered))
         victims: list[int] = []
         down: list[int] = []
         dead: dict[int, tuple[int, int]] = {}  # segment -> rows and bytes of victims
         # What a victim gives back is an estimate; of much that is needed a part comes first, and is measured then.
-        left = need * 15 / 16 if need * 64 > self._writer().state.budget_bytes else float(need)
+        much = in_parts and need * 64 > self._writer().state.budget_bytes
+        left = need * 15 / 16 if much else float(need)
         for victim, size in self._front(offered):
             if left <= 0 and len(victims) + len(down) >= surplus:
                 break
             if victim < 0:
+                if not down and offered is not None:
+                    coming = self._writer().shortage(offered) - self._writer().shortage()
+                    offered_share = coming / int(offered.sizes.sum())
                 down.append(-1 - victim)
                 left -= max(1.0, size * offered_share)
             else:
@@ -307,11 +311,9 @@ class Policy:
     def _stored_share(self) -> float:
         """Return bytes on the disk per accounted byte: rows are accounted uncompressed."""
         writer = self._writer()
-        accounted = sum(info.size for info in writer.segments.values())
-        if not accounted:
+        if not writer.accounted_bytes:
             return 1.0  # what is evicted too little is evicted in the next round
-        stored = writer.segment_objects_bytes
-        return min(1.0, stored / accounted)
+        return min(1.0, writer.chunk_bytes / writer.accounted_bytes)
 
     def _surplus(self, coming: int) -> int:
         most = (self._writer().state.wanted or {}).get("max_exemplars", self._writer().state.max_exemplars)

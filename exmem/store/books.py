@@ -1,5 +1,9 @@
 """What a writer knows of its store: what is held and where, and what there is room for. Changes nothing."""
 
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +12,7 @@ from exmem.store.format.layout import Layout
 from exmem.store.format.root import ROOT_KEY, Root
 from exmem.store.format.state import STATE_KEY, State
 from exmem.store.loading import Loaded, SegmentInfo
-from exmem.store.objects import LOCK_KEY, BudgetedObjects
+from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
 from exmem.store.segments import Rows, stored_bytes
 from exmem.store.sizes import arrange, exemplar_bytes, least_length, reserve_bytes, rows_for, segment_bytes
@@ -17,6 +21,15 @@ from exmem.store.staging import Staged
 __all__ = ["Books"]
 
 _CLEANED_FROM = 32  # a segment is cleaned when at least one in so many of its rows is dead
+
+
+class _Measured(NamedTuple):
+    """What was measured last, and of what: making room asks again and again."""
+
+    staged: Staged
+    extra: Rows | None
+    made_for: tuple[int, int]
+    found: tuple[int, int, Callable[[], int]]
 
 
 class Books:
@@ -38,6 +51,7 @@ class Books:
         self._objects = objects
         self._layout = layout
         self._damaged: set[int] = set()  # segments that could not be copied
+        self._last_measured: _Measured | None = None
         self.foreign_bytes = 0  # of files that are none of this store's, when it was listed last
         self.root = root
         self.staged = Staged.nothing(layout, loaded.state.next_slot)
@@ -70,20 +84,28 @@ class Books:
 
         Exemplars that wait are counted as if they got segments of their own, which always can be put.
         """
-        waiting = self.staged.rows if extra is None else self.staged.rows.joined(self.named(extra))
         rows, metadata = (self.state.eras[self.state.era].rows, 0) if extra is None else self.coming_era(extra)
+        number, bound, exact = self._measured(extra, rows)
+        base = self.used_bytes + metadata
+        base += self.reserve(number + len(self.staged.segments), target=target, rows=rows)
+        base -= self.state.budget_bytes if budget is None else budget
+        return base + bound if base + bound <= 0 else base + exact()
+
+    def _measured(self, extra: Rows | None, rows: int) -> tuple[int, int, Callable[[], int]]:
+        """Return how many segments what waits and `extra` would fill, their most bytes, and what measures them."""
+        last = self._last_measured
+        if last and last.staged is self.staged and last.extra is extra and last.made_for == (rows, self.packing_target):
+            return last.found
+        waiting = self.staged.rows if extra is None else self.staged.rows.joined(self.named(extra))
         sizes = waiting.sizes.tolist()
         _, groups, alone = arrange(sizes, rows=rows, target=self.packing_target, held_rows=rows, held_bytes=0)
         parts = [*groups, *alone]
-        base = (
-            self.used_bytes + metadata + self.reserve(len(parts) + len(self.staged.segments), target=target, rows=rows)
-        )
-        base -= self.state.budget_bytes if budget is None else budget
-        count, payload = sum(map(len, parts)), waiting.payload_bytes
-        bound = len(parts) * segment_bytes(self._layout, rows, 0, 0) + payload + 2 * count * self._layout.plain_bytes
-        if base + bound <= 0:
-            return base + bound
-        return base + sum(stored_bytes(waiting.take(part), rows) for part in parts)
+        bound = len(parts) * segment_bytes(self._layout, rows, 0, 0) + waiting.payload_bytes
+        bound += 2 * len(waiting) * self._layout.plain_bytes
+        exact = functools.cache(lambda: sum(stored_bytes(waiting.take(part), rows) for part in parts))
+        found = len(parts), bound, exact
+        self._last_measured = _Measured(self.staged, extra, (rows, self.packing_target), found)
+        return found
 
     def named(self, rows: Rows) -> Rows:
         """Return exemplars as the next commit writes them: under the next slots, unless they have some."""
@@ -115,14 +137,26 @@ class Books:
         sizes, alive = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :]), put.alive
         return SegmentInfo(len(alive), int(sizes.sum()), int((~alive).sum()), int(sizes[~alive].sum()))
 
+    def record(self, infos: Mapping[int, SegmentInfo | None]) -> None:
+        """Note what is known of committed segments now; None of those that are gone."""
+        for name, info in infos.items():
+            before = self.segments.pop(name, None)
+            self.accounted_bytes -= before.size if before else 0
+            self._cleanable.pop(name, None)
+            if info is not None:
+                self.segments[name] = info
+                self.accounted_bytes += info.size
+                if info.dead_rows and self.is_cleanable(info):
+                    self._cleanable[name] = info.dead_size
+
     def cleanable(self) -> dict[int, int]:
         """Return the dead bytes of segments that may be cleaned, by name: at least 1/32 of their rows are dead."""
-        staged = {name: self.info(name) for name, put in self.staged.segments.items() if put.dead}
-        return {
-            name: info.dead_size
-            for name, info in (*self.segments.items(), *staged.items())
-            if info and info.dead_rows and self.is_cleanable(info) and name not in self._damaged
-        }
+        found = {name: size for name, size in self._cleanable.items() if name not in self._damaged}
+        for name, put in self.staged.segments.items():
+            info = self.info(name) if put.dead else None
+            if info and self.is_cleanable(info) and name not in self._damaged:
+                found[name] = info.dead_size
+        return found
 
     @staticmethod
     def is_cleanable(info: SegmentInfo) -> bool:
@@ -146,9 +180,16 @@ class Books:
             names = [number << 36 | segment for segment in era.live.tolist()]
             held = sum(self.segments[name].size - self.segments[name].dead_size for name in names)
             metadata = self._layout.era_sizes(number, era.rows, era.length)[0]
-            if held < _CLEANED_FROM * metadata and not self._damaged.intersection(names):
+            movable = all(self.is_movable(name) for name in names)
+            if movable and held < _CLEANED_FROM * metadata and not self._damaged.intersection(names):
                 found += names
         return found
+
+    def is_movable(self, name: int) -> bool:
+        """Whether the survivors of a segment can be copied: the reserve covers those that may share one."""
+        info = self.segments[name]
+        alive = info.size - info.dead_size
+        return alive <= self.state.target or self.used_bytes + alive + 2 * self.reserve(2) <= self.state.budget_bytes
 
     def worth_packing(self) -> list[int]:
         """Return the segments with dead rows, those of old eras, and those that are less than half full."""
@@ -157,7 +198,11 @@ class Books:
         for name, info in self.segments.items():
             opened = name == number << 36 | self.state.eras[number].open
             scanty = 2 * info.rows < self.state.eras[number].rows and 2 * info.size < self.state.target
-            if name not in self._damaged and (info.dead_rows or name >> 36 != number or (scanty and not opened)):
+            if (
+                name not in self._damaged
+                and self.is_movable(name)
+                and (info.dead_rows or name >> 36 != number or (scanty and not opened))
+            ):
                 found.append(name)
         return found
 
@@ -168,7 +213,10 @@ class Books:
     def _show(self, loaded: Loaded) -> None:
         self.state: State = loaded.state
         self.catalog: Catalog = loaded.catalog
-        self.segments: dict[int, SegmentInfo] = dict(loaded.segments)
+        self.segments: dict[int, SegmentInfo] = {}
+        self.accounted_bytes = 0  # of all rows of committed segments, dead ones too
+        self._cleanable: dict[int, int] = {}
+        self.record(loaded.segments)
         self.damaged_chunks = loaded.damaged
         parts = list(self.staged.tables())
         table = np.concatenate([part for part, _ in parts])
@@ -190,13 +238,15 @@ class Books:
         )
 
     def _raise_limit(self) -> None:
-        """Let steps that give bytes back be taken also where foreign files fill the budget beyond the reserve."""
+        """Let steps that give bytes back be taken also where foreign or damaged files fill the budget."""
         self._objects.limit = max(self.state.budget_bytes, self.used_bytes + self.reserve())
 
     @property
-    def segment_objects_bytes(self) -> int:
+    def chunk_bytes(self) -> int:
         """Sizes of the chunks of all segments, staged ones too."""
-        return sum(size for key, size in self._objects.sizes.items() if "/c." in key)
+        eras = sum(self._layout.era_sizes(number, era.rows, era.length)[0] for number, era in self.state.eras.items())
+        state = self._objects.sizes.get(STATE_KEY, 0)
+        return self.used_bytes - eras - state - self.root.num_bytes - LOCK_BYTES - self.foreign_bytes
 
     def _count_foreign(self) -> None:
         own = expected_keys(self._layout, self.state) | {ROOT_KEY, STATE_KEY, LOCK_KEY}

@@ -39,18 +39,27 @@ class Packed:
 
 
 def pack(
-    rows: Rows, number: int, era: Era, tail: Tail | None, *, first: int, target: int, most_segments: int | None = None
+    rows: Rows,
+    number: int,
+    era: Era,
+    tail: Tail | None,
+    *,
+    first: int,
+    target: int,
+    most_segments: int | None = None,
+    beside: bool = False,
 ) -> Packed:
     """Lay exemplars out: on into the open segment, if there is one, then into new ones from the number `first` on.
 
-    With `most_segments`, what does not fit in so many new segments is left out (`PENDING`).
+    With `most_segments`, what does not fit in so many new segments is left out (`PENDING`). With `beside`, the open
+    segment stays as it is, and so does that it is the open one.
     """
     sizes = rows.sizes
     joined, groups, alone = arrange(
         sizes.tolist(),
         rows=era.rows,
         target=target,
-        held_rows=era.rows if tail is None else len(tail.rows),
+        held_rows=era.rows if tail is None or beside else len(tail.rows),
         held_bytes=0 if tail is None else tail.size,
     )
     puts: dict[str, bytes] = {}
@@ -72,7 +81,7 @@ def pack(
         where[part] = name << 8 | np.arange(len(part))
         infos[name] = SegmentInfo(len(part), size)
         come.append(segment)
-        if shared:
+        if shared and not beside:
             tail = Tail(segment, content, size)
     after = era.with_segments(np.array(come, np.int64), _NONE)
     after = dataclasses.replace(

@@ -1,50 +1,27 @@
-"""Reading exemplars: map the shards, decode straight into the rows of the batch, in a thread pool."""
+"""Reading exemplars: decode straight out of mapped shards into the rows of the batch, in a thread pool."""
 
-import collections
-import dataclasses
-import mmap
-import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import CodecError, CorruptExemplarError, FormatError
-from exmem.store.catalog import PENDING, Catalog, place_of, segment_of
-from exmem.store.format.chunks import CRC_BYTES, decode_rows, index_bytes, most_row_bytes, parse_index
+from exmem.store.catalog import PENDING, Catalog
+from exmem.store.format.chunks import CRC_BYTES, most_row_bytes
 from exmem.store.format.layout import Field, Layout
 from exmem.store.format.state import State
+from exmem.store.mapped import Mapped, MovedError, Shard
 from exmem.store.objects import Objects
 from exmem.store.segments import Rows, parse_catalog
 from exmem.store.threads import Threads
 from exmem.tokens import PaddedTokens, TokenBatch
 
-__all__ = ["MovedError", "Reader"]
-
-_MOST_MAPS = 512  # open mappings, each with a descriptor
-_MOST_CACHED_BYTES = 64 * 2**20  # shards held in RAM (remote stores), and decoded records
-
-
-class MovedError(Exception):
-    """An object is not there, or holds fewer rows than it should: its exemplars were moved, evicted or damaged."""
-
-
-@dataclasses.dataclass(eq=False)
-class _Shard:
-    """A mapped shard; rows below `rows` are right, those in `verified` had their checksum compared."""
-
-    key: str
-    data: bytes | mmap.mmap
-    identity: object
-    index: NDArray[np.int64]
-    rows: int
-    verified: NDArray[np.bool_]
+__all__ = ["Reader"]
 
 
 class Reader:
-    """Reads what the rows of a catalog refer to, and caches objects by name: names are write-once.
+    """Reads what the rows of a catalog refer to.
 
     Parameters
     ----------
@@ -64,27 +41,12 @@ class Reader:
         self._objects = objects
         self._layout = layout
         self._threads = threads
-        self._verify = verify
-        self._shards: collections.OrderedDict[str, _Shard] = collections.OrderedDict()
-        self._records: collections.OrderedDict[str, tuple[NDArray[np.uint8], int]] = collections.OrderedDict()
-        self._cached_bytes = 0
-        self._most_maps = max(8, min(_MOST_MAPS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self.fetched = False  # whether an object was fetched since this was set to False
-
-    def forget(self, key: str) -> None:
-        """Drop what is cached of an object that was put or deleted."""
-        self._drop_shard(key)
-        self._records.pop(key, None)
-
-    def clear(self) -> None:
-        """Drop everything cached."""
-        self._shards.clear()
-        self._records.clear()
-        self._cached_bytes = 0
+        self._again = verify == "always"
+        self.mapped = Mapped(objects, layout)
 
     def close(self) -> None:
-        """Stop the threads and drop everything cached."""
-        self.clear()
+        """Stop the threads and drop everything kept."""
+        self.mapped.clear()
         self._threads.close()
 
     def read(self, catalog: Catalog, rows: NDArray[np.int64], state: State, pending: Rows) -> TokenBatch:
@@ -101,7 +63,7 @@ class Reader:
         needed = partly.any(axis=1) | (counts[:, packed] > 0).any(axis=1) | bool(self._layout.extras)
         records = np.zeros((len(rows), self._layout.record_bytes), np.uint8)
         records[where == PENDING] = pending.records[waiting]
-        self._take_records(records, where, needed & (where != PENDING), state)
+        self._take_records(records, where, np.flatnonzero(needed & (where != PENDING)), state)
         tokens = {}
         for number, name in enumerate(self._layout.schema.modalities):
             values, positions, keep = self._padded(name, counts[:, number], records)
@@ -129,7 +91,7 @@ class Reader:
             records = np.zeros((len(catalog), layout.record_bytes), np.uint8)
             where = (era << 36 | segment) << 8 | chosen
             try:
-                self._take_records(records, where, np.ones(len(catalog), np.bool_), state)
+                self._take_records(records, where, np.arange(len(catalog)), state)
             except MovedError:
                 if not rebuild:
                     raise
@@ -152,13 +114,10 @@ class Reader:
     ) -> list[bytes]:
         pieces, held = [b""] * len(places), np.flatnonzero(lengths).tolist()
         if held:
-            key, room = self._layout.shard_key(era, segment, name), state.eras[era].rows
-            shard = self._shard(key, room, self._known_rows(era, segment, state), int(places[held[-1]]))
+            segment_name = era << 36 | segment
+            shard = self.mapped.shards(name, {segment_name: int(places[held[-1]])}, state)[segment_name]
             for row in held:
-                start, length = shard.index[places[row]].tolist()
-                if start < 0 or length != lengths[row] + CRC_BYTES:
-                    raise CodecError(f"{name}: row {places[row]} has no payload of the size that the catalog says")
-                pieces[row] = bytes(shard.data[start : start + length])
+                pieces[row] = shard.piece(int(places[row]), int(lengths[row]))
         return pieces
 
     def _rebuilt(self, catalog: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -204,169 +163,56 @@ class Reader:
         state: State,
     ) -> None:
         codec = self._layout.sharded[name].codec
-        waiting = np.flatnonzero(where == PENDING).tolist()
-        for row, piece in zip(waiting, pieces, strict=True):
+        for row, piece in zip(np.flatnonzero(where == PENDING).tolist(), pieces, strict=True):
             if counts[row]:
                 codec.decode_into(piece[:-CRC_BYTES], values[row, : counts[row]])
-        for part in self._by_segment(name, where, (counts > 0) & (where != PENDING), lengths, state):
+        rows = np.flatnonzero((counts > 0) & (where != PENDING))
+        last = _last_places(where[rows])
+        names = list(last)
+        wanted = list(
+            zip(rows.tolist(), where[rows].tolist(), lengths[rows].tolist(), counts[rows].tolist(), strict=True)
+        )
+        for start in range(0, len(names), self.mapped.most_at_once):  # as many as there are descriptors for
+            some = {segment: last[segment] for segment in names[start : start + self.mapped.most_at_once]}
+            shards = self.mapped.shards(name, some, state)
+            part = wanted if len(some) == len(names) else [one for one in wanted if one[1] >> 8 in some]
 
-            def decode(chosen: Sequence[int], part: Sequence[tuple[int, _Shard, int]] = part) -> None:
+            def decode(
+                chosen: Sequence[int],
+                part: Sequence[tuple[int, int, int, int]] = part,
+                shards: dict[int, Shard] = shards,
+            ) -> None:
                 for at in chosen:
-                    row, shard, place = part[at]
-                    start, length = shard.index[place].tolist()
-                    payload = np.frombuffer(shard.data, np.uint8, length - CRC_BYTES, start)
+                    row, place, length, count = part[at]
+                    shard = shards[place >> 8]
+                    payload = shard.payload(place & 0xFF, length, again=self._again)
                     try:
-                        if self._verify == "always" or not shard.verified[place]:
-                            _check(payload, shard.data[start + length - CRC_BYTES : start + length])
-                            shard.verified[place] = True
-                        codec.decode_into(payload, values[row, : counts[row]])
+                        codec.decode_into(payload, values[row, :count])
                     except CodecError as error:
-                        raise MovedError(f"{shard.key} is damaged in row {place} ({error})") from error
+                        raise MovedError(f"{shard.key} is damaged in row {place & 0xFF} ({error})") from error
 
             if codec.worth_threads:
                 self._threads.run(decode, len(part))
             else:
                 decode(range(len(part)))
 
-    def _by_segment(
-        self, name: str, where: NDArray[np.int64], there: NDArray[np.bool_], lengths: NDArray[np.int64], state: State
-    ) -> Iterator[list[tuple[int, _Shard, int]]]:
-        """Yield rows, their shards and places, of so many segments at a time as there are descriptors for."""
-        rows = np.flatnonzero(there)
-        if not len(rows):
-            return
-        rows = rows[np.argsort(where[rows], kind="stable")]
-        segments, starts = np.unique(segment_of(where[rows]), return_index=True)
-        for first in range(0, len(segments), self._most_maps):
-            part: list[tuple[int, _Shard, int]] = []
-            stops = [*starts.tolist(), len(rows)]
-            chosen = range(first, min(first + self._most_maps, len(segments)))
-            fetched = self._fetch(name, segments[chosen.start : chosen.stop].tolist(), state)
-            for number in chosen:
-                era, segment = divmod(int(segments[number]), 1 << 36)
-                own = rows[stops[number] : stops[number + 1]]
-                places = place_of(where[own])
-                key = self._layout.shard_key(era, segment, name)
-                known = self._known_rows(era, segment, state)
-                shard = fetched.get(key) or self._shard(key, state.eras[era].rows, known, int(places[-1]))
-                wrong = shard.index[places, 1] != lengths[own] + CRC_BYTES
-                if wrong.any():
-                    raise MovedError(f"{key}: row {int(places[wrong][0])} has no payload of the right size")
-                part += [(row, shard, place) for row, place in zip(own.tolist(), places.tolist(), strict=True)]
-            yield part
-
-    def _known_rows(self, era: int, segment: int, state: State) -> int:
-        """Return how many rows of a segment are sure not to change: those committed in this state."""
-        known = state.eras[era]
-        return known.open_rows if known.open == segment else known.rows
-
-    def _fetch(self, name: str, segments: Sequence[int], state: State) -> dict[str, _Shard]:
-        """Fetch the shards that are not held, at once; they are returned, because they can be more than is kept."""
-        keys = [(self._layout.shard_key(*divmod(segment, 1 << 36), name), segment) for segment in segments]
-        absent = [(key, segment) for key, segment in keys if key not in self._shards]
-        fetched: dict[str, _Shard] = {}
-        if len(absent) < 2:
-            return fetched
-        try:
-            views = self._objects.views([key for key, _ in absent])
-        except FormatError as error:
-            raise MovedError(str(error)) from error
-        for (key, segment), view in zip(absent, views, strict=True):
-            era, number = divmod(segment, 1 << 36)
-            if view is not None:
-                known = self._known_rows(era, number, state)
-                fetched[key] = self._hold(key, view.data, view.identity, state.eras[era].rows, known)
-        return fetched
-
-    def _shard(self, key: str, places: int, rows: int, last: int = 0) -> _Shard:
-        shard = self._shards.get(key)
-        # A file that was changed or replaced is mapped and verified again; names are write-once, so that is rare.
-        if shard is not None and last < shard.rows and self._objects.identity(key) == shard.identity:
-            self._shards.move_to_end(key)
-            return shard
-        try:
-            view = self._objects.view(key)
-        except FormatError as error:
-            raise MovedError(str(error)) from error
-        if view is None:
-            raise MovedError(f"{key} is missing")
-        return self._hold(key, view.data, view.identity, places, rows)
-
-    def _hold(self, key: str, data: bytes | mmap.mmap, identity: object, places: int, rows: int) -> _Shard:
-        self.fetched = True
-        size = index_bytes(places)
-        try:
-            index = parse_index(data[-size:] if len(data) >= size else b"", places, len(data))
-        except CodecError as error:
-            raise MovedError(f"{key}: the index is damaged ({error})") from error
-        self._drop_shard(key)
-        shard = _Shard(key, data, identity, index, rows, np.zeros(places, np.bool_))
-        self._shards[key] = shard
-        self._cached_bytes += len(data) if isinstance(data, bytes) else 0
-        while len(self._shards) > 1 and (
-            len(self._shards) > self._most_maps or self._cached_bytes > _MOST_CACHED_BYTES
-        ):
-            self._drop_shard(next(iter(self._shards)))
-        return shard
-
-    def _drop_shard(self, key: str) -> None:
-        shard = self._shards.pop(key, None)
-        if shard is not None and isinstance(shard.data, bytes):
-            self._cached_bytes -= len(shard.data)
-
     def _take_records(
-        self, records: NDArray[np.uint8], where: NDArray[np.int64], needed: NDArray[np.bool_], state: State
+        self, records: NDArray[np.uint8], where: NDArray[np.int64], rows: NDArray[np.int64], state: State
     ) -> None:
-        rows = np.flatnonzero(needed)
-        if not len(rows):
-            return
-        rows = rows[np.argsort(where[rows], kind="stable")]
-        segments, starts = np.unique(segment_of(where[rows]), return_index=True)
-        wanted = {}
-        for number, own in enumerate(np.split(rows, starts[1:])):
-            era, segment = divmod(int(segments[number]), 1 << 36)
-            wanted[self._layout.records_key(era, segment)] = era, segment, own, place_of(where[own])
-        absent = [
-            key
-            for key, (_, _, _, places) in wanted.items()
-            if key not in self._records or int(places[-1]) >= self._records[key][1]
-        ]
-        limit = max(most_row_bytes(self._layout.record_bytes * era.rows) for era in state.eras.values())
-        for start in range(0, max(len(absent), 1), 64):
-            part = absent[start : start + 64]
-            for key, data in zip(part, self._get_many(part, limit), strict=True):
-                era, segment = wanted[key][:2]
-                self._hold_records(key, data, state.eras[era].rows, self._known_rows(era, segment, state))
-        for key, (era, segment, own, places) in wanted.items():
-            if key not in self._records:  # more than the cache holds
-                data = self._get_many([key], limit)[0]
-                self._hold_records(key, data, state.eras[era].rows, self._known_rows(era, segment, state))
-            records[own] = self._records[key][0][places]
-            self._records.move_to_end(key)
-
-    def _get_many(self, keys: Sequence[str], limit: int) -> list[bytes | None]:
-        try:
-            return self._objects.get_many(keys, limit=limit)
-        except FormatError as error:  # something far too long, or no file, under one of the names
-            raise MovedError(str(error)) from error
-
-    def _hold_records(self, key: str, data: bytes | None, places: int, rows: int) -> None:
-        self.fetched = True
-        if data is None:
-            raise MovedError(f"{key} is missing")
-        try:
-            decoded = decode_rows(data, places, self._layout.record_bytes, "uint8")
-        except CodecError as error:
-            raise MovedError(f"{key} is damaged ({error})") from error
-        self._records[key] = decoded, rows
-        self._records.move_to_end(key)
-        while len(self._records) > max(1, _MOST_CACHED_BYTES // decoded.nbytes):
-            self._records.popitem(last=False)
+        places = where[rows]
+        found = self.mapped.records(_last_places(places), state)
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+            records[row] = found[place >> 8][place & 0xFF]
 
 
-def _check(payload: NDArray[np.uint8], checksum: bytes) -> None:
-    if google_crc32c.value(payload).to_bytes(CRC_BYTES, "little") != checksum:
-        raise CodecError("the checksum does not match")
+def _last_places(where: NDArray[np.int64]) -> dict[int, int]:
+    """Return the last place that is needed of each segment."""
+    last: dict[int, int] = {}
+    for place in where.tolist():
+        segment = place >> 8
+        if last.get(segment, -1) < place & 0xFF:
+            last[segment] = place & 0xFF
+    return last
 
 
 def _values(records: NDArray[np.uint8], field: Field) -> NDArray[Any]:

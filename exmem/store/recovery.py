@@ -66,4 +66,4 @@ def restore_open(objects: BudgetedObjects, reader: Reader, layout: Layout, state
     for key in layout.segment_keys(state.era, era.open):
         if key not in found:
             objects.delete(key)
-        reader.forget(key)
+        reader.mapped.forget(key)

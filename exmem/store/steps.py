@@ -79,7 +79,7 @@ class Steps(Books):
         objects.check_lock()
         objects.clear_temporary()
         self.root = parse_root(objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) or b"", objects.location)
-        self._reader.clear()
+        self._reader.mapped.clear()
         self._tail = None
         self._damaged.clear()
         loaded = loaded or load(objects, self._layout)
@@ -120,20 +120,24 @@ class Steps(Books):
         apply()
         for key in gone:
             self._delete(key)
-        self._raise_limit()
+        if self._objects.limit > self.state.budget_bytes:
+            self._raise_limit()
+        self._objects.limit = max(self._objects.limit, self.state.budget_bytes)
         self.dirty, self._intended = False, None
 
     def _put(self, puts: Mapping[str, bytes]) -> None:
         for key, data in puts.items():
             self._objects.put(key, data)
-            self._reader.forget(key)
+            self._reader.mapped.forget(key)
 
     def _delete(self, key: str) -> None:
         if key in self._objects.sizes:
             self._objects.delete(key)
-            self._reader.forget(key)
+            self._reader.mapped.forget(key)
 
-    def _pack(self, rows: Rows, *, closed: bool = False, most_segments: int | None = None) -> Packed:
+    def _pack(
+        self, rows: Rows, *, closed: bool = False, beside: bool = False, most_segments: int | None = None
+    ) -> Packed:
         number = self.state.era
         return pack(
             rows,
@@ -143,6 +147,7 @@ class Steps(Books):
             first=self._next_segment(),
             target=self.packing_target,
             most_segments=most_segments,
+            beside=beside,
         )
 
     def _open_tail(self) -> Tail | None:
@@ -174,7 +179,7 @@ class Steps(Books):
             self._step(documents, self.state.with_era(number, dataclasses.replace(era, length=length)))
 
     def _enter(self, packed: Packed) -> None:
-        self.segments.update(self._with_old_dead(packed))
+        self.record(self._with_old_dead(packed))
         self._tail = packed.tail
 
     def _with_old_dead(self, packed: Packed) -> dict[int, SegmentInfo]:
@@ -186,9 +191,7 @@ class Steps(Books):
         return found
 
     def _bury(self, infos: Mapping[int, SegmentInfo], gone: Iterable[int]) -> None:
-        self.segments.update(infos)
-        for name in gone:
-            self.segments.pop(name, None)
+        self.record({**infos, **dict.fromkeys(gone)})
 
     def _forget(self, slots: NDArray[np.int64]) -> None:
         self.held_bytes -= int(exemplar_bytes(self._layout, self.catalog.lengths_at(self.catalog.find(slots))).sum())

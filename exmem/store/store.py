@@ -19,8 +19,9 @@ from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root
 from exmem.store.format.state import STATE_KEY, State
 from exmem.store.loading import Loaded, load, read_state
 from exmem.store.maintenance import Damage, drop_damage, find_damage
+from exmem.store.mapped import MovedError
 from exmem.store.objects import LOCK_KEY, Objects
-from exmem.store.reader import MovedError, Reader
+from exmem.store.reader import Reader
 from exmem.store.segments import Rows
 from exmem.store.sizes import exemplar_bytes
 from exmem.store.threads import Threads
@@ -143,10 +144,10 @@ class Store:
         catalog = self.catalog
         rows = catalog.find(slots)
         pending = Rows.none(self.layout) if self.writer is None else self.writer.staged.rows
-        self.reader.fetched = False
+        self.reader.mapped.fetched = False
         try:
             batch = self.reader.read(catalog, rows, self.state, pending)
-            if self.reader.fetched and self.writer is None:
+            if self.reader.mapped.fetched and self.writer is None:
                 self._confirm()
             return batch
         except MovedError as error:
@@ -201,7 +202,7 @@ class Store:
         if self.writer is None:
             self._root = parse_root(self._objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) or b"", self.location)
             self._loaded = load(self._objects, self.layout)
-            self.reader.clear()
+            self.reader.mapped.clear()
 
     def check(self) -> Iterator[Damage]:
         """Read and decode everything; see `find_damage`."""
@@ -246,10 +247,10 @@ class Store:
         try:
             found = read_state(self._objects)[0].store_id
         except BaseException:
-            self.reader.clear()  # nothing is known of what was fetched
+            self.reader.mapped.clear()  # nothing is known of what was fetched
             raise
         if found != self.state.store_id:
-            self.reader.clear()
+            self.reader.mapped.clear()
             raise StaleSnapshotError(f"{self.location}: another store was made at this place; open it again")
 
     def _follow(self, slots: NDArray[np.int64]) -> TokenBatch:
@@ -266,7 +267,7 @@ class Store:
                     f"{self.location}: exemplars {slots[~held][:8].tolist()} were evicted or updated since this "
                     "snapshot was taken; call refresh()"
                 )
-            self.reader.clear()
+            self.reader.mapped.clear()
             rows = loaded.catalog.find(slots)
             try:
                 return self.reader.read(loaded.catalog, rows, loaded.state, none)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from exmem.errors import CorruptExemplarError
 from exmem.store.catalog import PENDING, segment_of
+from exmem.store.format.chunks import ENTRY_BYTES
 from exmem.store.format.root import ROOT_KEY, Root, root_document
 from exmem.store.format.state import Era
 from exmem.store.loading import SegmentInfo
@@ -22,6 +23,7 @@ from exmem.store.steps import Steps
 __all__ = ["Writer"]
 
 _NONE = np.zeros(0, np.int64)
+_WASTED = 256  # places that stay empty may take one in so many bytes
 
 
 class Writer(Steps):
@@ -123,7 +125,7 @@ class Writer(Steps):
         def apply() -> None:
             self.catalog.move(staged.rows.slots, packed.where)
             self._enter(packed)
-            self.segments.update(infos)
+            self.record(infos)
 
         self._step(packed.puts, state, staged=Staged.nothing(self._layout, state.next_slot), apply=apply)
 
@@ -175,7 +177,10 @@ class Writer(Steps):
             return False
         self._fit_length(self._next_segment() + 1)
         opened = number == self.state.era and segment == source.open
-        packed = self._pack(content, closed=opened, most_segments=1)
+        # Where next to nothing is lost by it, survivors fill a segment by themselves: the open one is not put again.
+        empty = (self.state.eras[self.state.era].rows - len(content)) * ENTRY_BYTES * len(self._layout.sharded)
+        beside = not opened and empty * _WASTED <= int(content.sizes.sum())
+        packed = self._pack(content, closed=opened, beside=beside, most_segments=1)
         placed = packed.where != PENDING
         moved, where = content.take(np.flatnonzero(placed)), packed.where[placed]
         state = self.state.with_era(self.state.era, packed.era)

@@ -111,12 +111,12 @@ def test_shards_of_a_batch_are_fetched_once_and_at_once_and_the_cache_is_bounded
         return real(keys)
 
     monkeypatch.setattr(objects, "views", views)
-    monkeypatch.setattr("exmem.store.reader._MOST_CACHED_BYTES", 40_000)
+    monkeypatch.setattr("exmem.store.mapped._MOST_CACHED_BYTES", 40_000)
     batch = memory.read(memory.slots)
     assert len(batches) == 1
     assert len(set(batches[0])) == len(batches[0]) > 5
     for found, slot in zip(batch, memory.slots.tolist(), strict=True):
         assert_same(found, exemplar(slot))
-    held = [len(shard.data) for shard in memory._store.reader._shards.values()]
+    held = [len(shard.data) for shard in memory._store.reader.mapped._shards.values()]
     assert 0 < sum(held) <= 40_000
     np.testing.assert_array_equal(memory.read(memory.slots[:5]).labels, 0)
