@@ -1,7 +1,7 @@
 """What a writer knows of its store: what is held and where, and what there is room for. Changes nothing."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,16 +96,20 @@ class Books:
         last = self._last_measured
         if last and last.staged is self.staged and last.extra is extra and last.made_for == (rows, self.packing_target):
             return last.found
-        waiting = self.staged.rows if extra is None else self.staged.rows.joined(self.named(extra))
+        waiting = self._waiting(extra)
         sizes = waiting.sizes.tolist()
         _, groups, alone = arrange(sizes, rows=rows, target=self.packing_target, held_rows=rows, held_bytes=0)
         parts = [*groups, *alone]
         bound = len(parts) * segment_bytes(self._layout, rows, 0, 0) + waiting.payload_bytes
         bound += 2 * len(waiting) * self._layout.plain_bytes
-        exact = functools.cache(lambda: sum(stored_bytes(waiting.take(part), rows) for part in parts))
+        # The joined rows are not kept: they are a second copy of what is added.
+        exact = functools.cache(lambda: _stored_bytes(self._waiting(extra), parts, rows))
         found = len(parts), bound, exact
         self._last_measured = _Measured(self.staged, extra, (rows, self.packing_target), found)
         return found
+
+    def _waiting(self, extra: Rows | None) -> Rows:
+        return self.staged.rows if extra is None else self.staged.rows.joined(self.named(extra))
 
     def named(self, rows: Rows) -> Rows:
         """Return exemplars as the next commit writes them: under the next slots, unless they have some."""
@@ -252,3 +256,7 @@ class Books:
         own = expected_keys(self._layout, self.state) | {ROOT_KEY, STATE_KEY, LOCK_KEY}
         own.update(key for name in self.staged.segments for key in self._layout.segment_keys(*divmod(name, 1 << 36)))
         self.foreign_bytes = sum(size for key, size in self._objects.sizes.items() if key not in own)
+
+
+def _stored_bytes(rows: Rows, parts: Sequence[Sequence[int]], places: int) -> int:
+    return sum(stored_bytes(rows.take(part), places) for part in parts)

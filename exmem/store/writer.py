@@ -60,6 +60,7 @@ class Writer(Steps):
     def stage(self, rows: Rows) -> NDArray[np.int64]:
         """Give slots to exemplars for which there is room; full segments are put at once, but are not committed."""
         self.fit_era(rows)
+        self._last_measured = None  # it holds what is staged now
         before = self.staged
         try:
             return self._stage(rows)
@@ -178,8 +179,10 @@ class Writer(Steps):
         self._fit_length(self._next_segment() + 1)
         opened = number == self.state.era and segment == source.open
         # Where next to nothing is lost by it, survivors fill a segment by themselves: the open one is not put again.
-        empty = (self.state.eras[self.state.era].rows - len(content)) * ENTRY_BYTES * len(self._layout.sharded)
-        beside = not opened and empty * _WASTED <= int(content.sizes.sum())
+        room = self.state.eras[self.state.era].rows
+        empty = (room - len(content)) * ENTRY_BYTES * len(self._layout.sharded)
+        full = 16 * len(content) >= 15 * room and empty * _WASTED <= int(content.sizes.sum())
+        beside = full and not opened
         packed = self._pack(content, closed=opened, beside=beside, most_segments=1)
         placed = packed.where != PENDING
         moved, where = content.take(np.flatnonzero(placed)), packed.where[placed]
