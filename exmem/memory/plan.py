@@ -260,8 +260,7 @@ class Policy:
                 break
             if victim < 0:
                 if not down and offered is not None:
-                    coming = self._writer().shortage(offered) - self._writer().shortage()
-                    offered_share = coming / int(offered.sizes.sum())
+                    offered_share = self._writer().added_bytes(offered) / int(offered.sizes.sum())
                 down.append(-1 - victim)
                 left -= max(1.0, size * offered_share)
             else:

@@ -84,12 +84,23 @@ class Books:
 
         Exemplars that wait are counted as if they got segments of their own, which always can be put.
         """
+        base, bound, exact = self._needed(extra, target)
+        base -= self.state.budget_bytes if budget is None else budget
+        return base + bound if base + bound <= 0 else base + exact()
+
+    def added_bytes(self, extra: Rows) -> int:
+        """Return how many bytes more are needed to commit `extra` beside what is staged."""
+        with_it, _, exact_with_it = self._needed(extra, None)
+        without, _, exact_without = self._needed(None, None)
+        return with_it + exact_with_it() - without - exact_without()
+
+    def _needed(self, extra: Rows | None, target: int | None) -> tuple[int, int, Callable[[], int]]:
+        """Return the bytes needed beside the segments of what waits and `extra`, the most of these, and their bytes."""
         rows, metadata = (self.state.eras[self.state.era].rows, 0) if extra is None else self.coming_era(extra)
         number, bound, exact = self._measured(extra, rows)
         base = self.used_bytes + metadata
         base += self.reserve(number + len(self.staged.segments), target=target, rows=rows)
-        base -= self.state.budget_bytes if budget is None else budget
-        return base + bound if base + bound <= 0 else base + exact()
+        return base, bound, exact
 
     def _measured(self, extra: Rows | None, rows: int) -> tuple[int, int, Callable[[], int]]:
         """Return how many segments what waits and `extra` would fill, their most bytes, and what measures them."""
