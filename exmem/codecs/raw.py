@@ -1,5 +1,6 @@
 """Values as they are: no compression."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ class Raw(PayloadCodec):
     """
 
     codec_id: ClassVar[str] = "exmem.raw"
+    copies: ClassVar[bool] = sys.byteorder == "little"
     worth_threads: ClassVar[bool] = False
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8") -> None:

@@ -305,7 +305,7 @@ class Policy:
         if not writer.is_cleanable(after):
             return 0
         had = before.dead_size if writer.is_cleanable(before) and before.dead_rows else 0
-        return (after.dead_size - had) * share
+        return (after.dead_size - had) * writer.stored_share(name)
 
     def _stored_share(self) -> float:
         """Return bytes on the disk per accounted byte: rows are accounted uncompressed."""

@@ -152,6 +152,11 @@ class Books:
         sizes, alive = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :]), put.alive
         return SegmentInfo(len(alive), int(sizes.sum()), int((~alive).sum()), int(sizes[~alive].sum()))
 
+    def stored_share(self, name: int) -> float:
+        """Return the bytes on the disk per accounted byte of a segment: rows are accounted uncompressed."""
+        keys, info = self._layout.segment_keys(*divmod(name, 1 << 36)), self.info(name)
+        return sum(self._objects.sizes.get(key, 0) for key in keys) / info.size if info else 1.0
+
     def record(self, infos: Mapping[int, SegmentInfo | None]) -> None:
         """Note what is known of committed segments now; None of those that are gone."""
         for name, info in infos.items():

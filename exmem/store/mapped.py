@@ -76,7 +76,7 @@ class Mapped:
         self._objects = objects
         self._layout = layout
         self._shards: collections.OrderedDict[tuple[str, int], Shard] = collections.OrderedDict()
-        self._records: collections.OrderedDict[int, tuple[NDArray[np.uint8], int]] = collections.OrderedDict()
+        self._records: collections.OrderedDict[int, tuple[bytes, int]] = collections.OrderedDict()
         self._cached_bytes = 0
         self.most_at_once = max(8, min(_MOST_MAPS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self.fetched = False  # whether an object was fetched since this was set to False
@@ -116,8 +116,8 @@ class Mapped:
             found[name] = self._hold((modality, name), key, view, state)
         return found
 
-    def records(self, last: Mapping[int, int], state: State) -> dict[int, NDArray[np.uint8]]:
-        """Return the decoded records of some segments, given the last row that is needed of each."""
+    def records(self, last: Mapping[int, int], state: State) -> dict[int, bytes]:
+        """Return the decoded records of some segments, rows one behind the other, given the last that is needed."""
         found, absent = {}, []
         for name, place in last.items():
             kept = self._records.get(name)
@@ -164,17 +164,17 @@ class Mapped:
         if shard is not None and isinstance(shard.data, bytes):
             self._cached_bytes -= len(shard.data)
 
-    def _hold_records(self, name: int, key: str, data: bytes | None, state: State) -> NDArray[np.uint8]:
+    def _hold_records(self, name: int, key: str, data: bytes | None, state: State) -> bytes:
         self.fetched = True
         if data is None:
             raise MovedError(f"{key} is missing")
         try:
-            decoded = decode_rows(data, state.eras[name >> 36].rows, self._layout.record_bytes, "uint8")
+            decoded = decode_rows(data, state.eras[name >> 36].rows, self._layout.record_bytes, "uint8").tobytes()
         except CodecError as error:
             raise MovedError(f"{key} is damaged ({error})") from error
         self._records[name] = decoded, _sure_rows(name, state)
         self._records.move_to_end(name)
-        while len(self._records) > max(1, _MOST_CACHED_BYTES // decoded.nbytes):
+        while len(self._records) > max(1, _MOST_CACHED_BYTES // len(decoded)):
             self._records.popitem(last=False)
         return decoded
 

@@ -20,7 +20,7 @@ from exmem.errors import (
 from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
-from exmem.store.format.state import STATE_KEY, Era, State, state_document
+from exmem.store.format.state import STATE_KEY, Era, State
 from exmem.store.loading import load, read_state
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, TEMPORARY, BudgetedObjects, Objects, Place, objects_at
 from exmem.store.reader import Reader
@@ -77,7 +77,7 @@ def create_store(
         budgeted.measure()
         for key, data in documents.items():
             budgeted.put(key, data)
-        budgeted.commit(STATE_KEY, state_document(state))
+        budgeted.commit(STATE_KEY, state.document)
         budgeted.put(ROOT_KEY, root_document(root))  # from here on there is a store
         budgeted.flush()
     except BaseException:
@@ -94,7 +94,7 @@ def least_budget(layout: Layout, root: Root, state: State) -> int:
     reserve = reserve_bytes(
         layout, rows=most_rows, target=state.target, document_bytes=state.most_bytes(2), metadata_bytes=largest
     )
-    return metadata + root.num_bytes + len(state_document(state)) + LOCK_BYTES + reserve
+    return metadata + root.num_bytes + len(state.document) + LOCK_BYTES + reserve
 
 
 def open_store(

@@ -19,6 +19,8 @@ from exmem.tokens import PaddedTokens, TokenBatch
 
 __all__ = ["Reader"]
 
+_Wanted = tuple[int, int, int, int]  # row of the batch, where it lies, bytes of its payload, its tokens
+
 
 class Reader:
     """Reads what the rows of a catalog refer to.
@@ -78,12 +80,10 @@ class Reader:
     def segment(
         self, era: int, segment: int, state: State, places: NDArray[np.int64] | None = None, *, rebuild: bool = False
     ) -> Rows:
-        """Return rows of a segment as they are stored; with `rebuild`, damaged records are made again if they can."""
-        layout, room = self._layout, state.eras[era].rows
-        key = layout.catalog_key(era, segment)
+        """Return committed rows of a segment as they are stored; with `rebuild`, records are made again if they can."""
+        layout, key = self._layout, self._layout.catalog_key(era, segment)
         try:
-            data = self._objects.get(key, limit=most_row_bytes(8 * len(layout.columns) * room))
-            catalog = parse_catalog(data or b"", layout, room)
+            catalog = self.table(era, segment, state)
             chosen = np.arange(len(catalog)) if places is None else places
             if len(chosen) and int(chosen[-1]) >= len(catalog):
                 raise CodecError("it has too few rows")
@@ -102,6 +102,17 @@ class Reader:
         except (CodecError, FormatError, MovedError) as error:
             raise CorruptExemplarError(f"{self._objects.location}: {key}: the segment is damaged ({error})") from error
         return Rows(layout, catalog, records, pieces)
+
+    def table(self, era: int, segment: int, state: State) -> NDArray[np.int64]:
+        """Return the committed rows of a segment in the catalog, (n, columns); CodecError if they are damaged."""
+        layout, own = self._layout, state.eras[era]
+        limit = most_row_bytes(8 * len(layout.columns) * own.rows)
+        table = parse_catalog(self._objects.get(layout.catalog_key(era, segment), limit=limit) or b"", layout, own.rows)
+        if segment != own.open:
+            return table
+        if len(table) < own.open_rows:
+            raise CodecError(f"it has {len(table)} rows, {own.open_rows} were committed")
+        return table[: own.open_rows]  # behind them lies what a commit that did not happen left
 
     def _pieces(
         self,
@@ -177,9 +188,13 @@ class Reader:
             shards = self.mapped.shards(name, some, state)
             part = wanted if len(some) == len(names) else [one for one in wanted if one[1] >> 8 in some]
 
+            if codec.copies:
+                self._copy(part, shards, values, codec.token_bytes)
+                continue
+
             def decode(
                 chosen: Sequence[int],
-                part: Sequence[tuple[int, int, int, int]] = part,
+                part: Sequence[_Wanted] = part,
                 shards: dict[int, Shard] = shards,
             ) -> None:
                 for at in chosen:
@@ -196,13 +211,26 @@ class Reader:
             else:
                 decode(range(len(part)))
 
+    def _copy(self, part: Sequence[_Wanted], shards: dict[int, Shard], values: NDArray[Any], token_bytes: int) -> None:
+        """Copy payloads that are the values' own bytes; all are looked up first, large copies empty the caches."""
+        copies = []
+        for row, place, length, count in part:
+            if length != count * token_bytes:
+                raise MovedError(
+                    f"{shards[place >> 8].key} has {length} bytes in row {place & 0xFF} for {count} tokens"
+                )
+            copies.append((row, length, shards[place >> 8].payload(place & 0xFF, length, again=self._again)))
+        flat = values.reshape(len(values), -1).view(np.uint8)
+        for row, length, payload in copies:
+            flat[row, :length] = payload
+
     def _take_records(
         self, records: NDArray[np.uint8], where: NDArray[np.int64], rows: NDArray[np.int64], state: State
     ) -> None:
-        places = where[rows]
+        places, size = where[rows], self._layout.record_bytes
         found = self.mapped.records(_last_places(places), state)
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            records[row] = found[place >> 8][place & 0xFF]
+        parts = [found[place >> 8][(place & 0xFF) * size : (place & 0xFF) * size + size] for place in places.tolist()]
+        records[rows] = np.frombuffer(b"".join(parts), np.uint8).reshape(len(rows), size)
 
 
 def _last_places(where: NDArray[np.int64]) -> dict[int, int]:

@@ -1,12 +1,12 @@
 """Putting a store in order after a writer died or an operation failed."""
 
-from exmem.errors import CorruptExemplarError, FormatError
+from exmem.errors import CodecError, CorruptExemplarError, FormatError
 from exmem.store.format.documents import says_the_same
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.state import State
 from exmem.store.objects import BudgetedObjects, Objects
 from exmem.store.reader import Reader
-from exmem.store.segments import segment_objects
+from exmem.store.segments import Rows, segment_objects
 from exmem.store.staging import Staged
 
 __all__ = ["clear_leftovers", "expected_keys", "is_right", "restore_documents", "restore_open"]
@@ -50,20 +50,25 @@ def restore_documents(objects: BudgetedObjects, layout: Layout, state: State) ->
 def restore_open(objects: BudgetedObjects, reader: Reader, layout: Layout, state: State) -> None:
     """Put the open segment again with its committed rows alone, if a commit that did not happen left more in it.
 
-    What was written is at most one segment, and so is what it becomes: the reserve covers both side by side.
+    What was written is at most one segment, and so is what it becomes: the reserve covers both side by side. Where
+    committed rows are damaged, the catalog alone is put again, and the rest is left to check and repair.
     """
-    era = state.eras[state.era]
+    number, era = state.era, state.eras[state.era]
     if era.open < 0:
         return
+    keys = layout.segment_keys(number, era.open)
     try:
-        rows = reader.segment(state.era, era.open, state)
-        found = segment_objects(rows.take(range(era.open_rows)), state.era, era.open, era.rows)
-    except (CorruptExemplarError, IndexError):
-        return  # damage, or too few rows: for check and repair
-    for key, data in found.items():
-        if objects.objects.get(key, limit=2 * len(data) + 2**24) != data:
-            objects.put(key, data)
-    for key in layout.segment_keys(state.era, era.open):
+        found = segment_objects(reader.segment(number, era.open, state), number, era.open, era.rows)
+    except CorruptExemplarError:
+        keys = [layout.catalog_key(number, era.open)]
+        try:
+            rows = Rows.listed(layout, reader.table(number, era.open, state))
+        except (CodecError, FormatError):
+            return
+        found = segment_objects(rows, number, era.open, era.rows)
+    for key in keys:
         if key not in found:
             objects.delete(key)
+        elif objects.objects.get(key, limit=2 * len(found[key]) + 2**24) != found[key]:
+            objects.put(key, found[key])
         reader.mapped.forget(key)

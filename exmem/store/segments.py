@@ -36,8 +36,13 @@ class Rows:
     @classmethod
     def none(cls, layout: Layout) -> "Rows":
         """Return no exemplars."""
-        catalog = np.zeros((0, len(layout.columns)), np.int64)
-        return cls(layout, catalog, np.zeros((0, layout.record_bytes), np.uint8), {name: [] for name in layout.sharded})
+        return cls.listed(layout, np.zeros((0, len(layout.columns)), np.int64))
+
+    @classmethod
+    def listed(cls, layout: Layout, catalog: NDArray[np.int64]) -> "Rows":
+        """Return exemplars of which only the catalog is known."""
+        records = np.zeros((len(catalog), layout.record_bytes), np.uint8)
+        return cls(layout, catalog, records, {name: [b""] * len(catalog) for name in layout.sharded})
 
     @property
     def slots(self) -> NDArray[np.int64]:

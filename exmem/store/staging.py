@@ -62,13 +62,14 @@ class Staged:
             yield put.table[places], name << 8 | places
 
     def without(self, slots: NDArray[np.int64]) -> "Staged":
-        """Return what is left when some exemplars go; segments that are dead as a whole are left out."""
+        """Return what is left when some go, itself if none do; segments that are dead as a whole are left out."""
         kept = np.flatnonzero(~np.isin(self.rows.slots, slots))
         rows = self.rows if len(kept) == len(self.rows) else self.rows.take(kept)
         segments = {}
         for name, put in self.segments.items():
             gone = np.flatnonzero(np.isin(put.slots, slots)).tolist()
-            changed = dataclasses.replace(put, dead=put.dead | sum(1 << place for place in gone))
+            changed = dataclasses.replace(put, dead=put.dead | sum(1 << place for place in gone)) if gone else put
             if changed.alive.any():
                 segments[name] = changed
-        return dataclasses.replace(self, rows=rows, segments=segments)
+        same = rows is self.rows and all(segments.get(name) is put for name, put in self.segments.items())
+        return self if same else dataclasses.replace(self, rows=rows, segments=segments)

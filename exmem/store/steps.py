@@ -11,7 +11,7 @@ from exmem.errors import CorruptExemplarError, ReadOnlyError
 from exmem.store.books import Books
 from exmem.store.format.layout import Layout
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
-from exmem.store.format.state import STATE_KEY, State, state_document
+from exmem.store.format.state import STATE_KEY, State
 from exmem.store.loading import Loaded, SegmentInfo, load
 from exmem.store.objects import BudgetedObjects
 from exmem.store.packing import Packed, Tail, pack
@@ -115,7 +115,7 @@ class Steps(Books):
         after = self.staged if staged is None else staged
         self.dirty, self._intended = True, (state.revision, after)
         self._put(puts)
-        self._objects.commit(STATE_KEY, state_document(state))
+        self._objects.commit(STATE_KEY, state.document)
         self.state, self.staged = state, after
         apply()
         for key in gone:
@@ -157,7 +157,7 @@ class Steps(Books):
             return None
         if self._tail is None or self._tail.segment != era.open:
             try:
-                rows = self._reader.segment(number, era.open, self.state).take(range(era.open_rows))
+                rows = self._reader.segment(number, era.open, self.state)
             except CorruptExemplarError:  # what is damaged is not written again
                 self._damaged.add(number << 36 | era.open)
                 return None

@@ -2,9 +2,11 @@
 
 import itertools
 import multiprocessing
+import os
 import random
 import shutil
 import time
+from unittest import mock
 
 import pytest
 
@@ -15,6 +17,10 @@ from tests.exemplars import exemplar, folder_bytes, schema
 from tests.store.killed_writer import write_until_killed
 
 BUDGET = 60_000
+
+
+def _die(*_):
+    os._exit(KILLED)
 
 
 def build(folder):
@@ -57,6 +63,69 @@ def test_a_repair_that_dies_anywhere_is_finished_by_the_next(tmp_path, when):
             break
         shutil.rmtree(folder)
     assert number > 2
+
+
+def test_what_a_commit_left_in_the_open_segment_never_counts_however_often_recovery_dies(tmp_path):
+    """The rows of a commit that did not happen lie in the open segment; later another segment is the open one."""
+    first, left, more = (
+        [exemplar(seed, label=seed % 2, priority=-seed, kept=1 + seed % 3) for seed in seeds]
+        for seeds in (range(2), range(2, 4), range(4, 40))
+    )
+    whole = tmp_path / "whole"
+    with ExemplarMemory.create(whole, schema=schema("lossless"), max_bytes="1MB") as memory:
+        memory.add(first)
+
+    def append():
+        with ExemplarMemory.open(whole, "r+") as memory:
+            memory.add(left)
+            with mock.patch.object(memory._store.writer._objects, "commit", _die):
+                memory.commit()
+
+    assert in_a_child(append) == KILLED
+    for number in itertools.count():
+        folder = tmp_path / f"at{number}"
+        shutil.copytree(whole, folder)
+
+        def recover(folder=folder, number=number):
+            with Watched(Fault("kill", number, "after"), within_limit(folder, lambda: 10**6)):
+                ExemplarMemory.open(folder, "r+")
+
+        status = in_a_child(recover)
+        with ExemplarMemory.open(folder, "r+") as memory:
+            given = [0, 1, *memory.add(more).slots.tolist()]
+        assert check(folder) == []
+        with ExemplarMemory.open(folder) as memory:
+            assert memory.slots.tolist() == given
+            memory.read(memory.slots)
+        if status == 0:
+            break
+        shutil.rmtree(folder)
+    assert number > 4
+
+
+def test_rows_that_are_damaged_in_the_open_segment_do_not_keep_what_a_commit_left(tmp_path):
+    whole = tmp_path / "m"
+    with ExemplarMemory.create(whole, schema=schema("lossless"), max_bytes="1MB") as memory:
+        memory.add([exemplar(seed, kept=2) for seed in range(2)])
+
+    def append():
+        with ExemplarMemory.open(whole, "r+") as memory:
+            memory.add([exemplar(2, kept=2)])
+            with mock.patch.object(memory._store.writer._objects, "commit", _die):
+                memory.commit()
+
+    assert in_a_child(append) == KILLED
+    [shard] = whole.glob("e*/image/c.*")
+    data = bytearray(shard.read_bytes())
+    data[5] ^= 1
+    shard.write_bytes(data)
+    with ExemplarMemory.open(whole, "r+") as memory:
+        given = memory.add([exemplar(seed, kept=2) for seed in range(40)]).slots.tolist()
+    with ExemplarMemory.open(whole) as memory:
+        assert memory.slots.tolist() == [0, 1, *given]
+        memory.read([1, *given])
+    [damage] = check(whole)
+    assert damage.slots == (0,)
 
 
 def test_a_writer_killed_at_random_moments_never_breaks_the_store_or_the_budget(tmp_path, request):

@@ -25,7 +25,7 @@ from exmem.store.format.chunks import (
 from exmem.store.format.documents import own_attributes, seal, unseal
 from exmem.store.format.layout import parse_key
 from exmem.store.format.numbers import dead_token, pack_dead, pack_increasing, unpack_dead, unpack_increasing
-from exmem.store.format.state import Era, State, parse_state, state_document
+from exmem.store.format.state import Era, State, parse_state
 from tests.exemplars import assert_same, exemplar, schema
 
 GOLDEN = Path(__file__).parents[1] / "data" / "format1-exmem0.1.0"
@@ -232,9 +232,9 @@ def test_the_document_says_everything_and_is_never_longer_than_what_is_reserved_
         dead = data.draw(st.dictionaries(st.sampled_from(sorted(live)), st.integers(1, 2**rows - 1))) if live else {}
         eras[number] = era.with_dead(dead)
     state = State("an id", 10**6, 1024, eras, 5, 7, 10**5, {"größe": 3}, 100, {"target": 2048}, {"seed": 1})
-    document = state_document(state)
+    document = state.document
     found = parse_state(document, "here")
-    assert state_document(found) == document
+    assert found.document == document
     assert {number: dict(era.dead) for number, era in found.eras.items()} == {
         number: dict(era.dead) for number, era in eras.items()
     }

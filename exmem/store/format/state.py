@@ -23,7 +23,7 @@ from exmem.store.format.numbers import (
     unpack_increasing,
 )
 
-__all__ = ["MOST_STATE_BYTES", "STATE_KEY", "Era", "State", "parse_state", "state_document"]
+__all__ = ["MOST_STATE_BYTES", "STATE_KEY", "Era", "State", "parse_state"]
 
 STATE_KEY = "state/zarr.json"
 MOST_STATE_BYTES = 2**28  # what a reader fetches at most
@@ -54,6 +54,11 @@ class Era:
     def packed_live(self) -> bytes:
         """The live segments as they are written, before base64."""
         return pack_increasing(self.live)
+
+    @functools.cached_property
+    def packed_dead(self) -> bytes:
+        """The dead rows as they are written, before base64."""
+        return pack_dead(self.tokens)
 
     def with_dead(self, changes: Mapping[int, int]) -> "Era":
         """Return this era with other dead rows in some segments; 0 where none is dead."""
@@ -109,23 +114,20 @@ class State:
         return dataclasses.replace(self, eras={**self.eras, number: era})
 
     @functools.cached_property
-    def _plain_bytes(self) -> int:
-        return len(_sealed(self, packed=False))
+    def document(self) -> bytes:
+        """The document as it is put."""
+        return _sealed(self)
 
     def most_bytes(self, new_segments: int = 0) -> int:
         """Return the most bytes of the document after any eviction, and after `new_segments` more segments."""
-        packed = 0
+        most = len(self.document) + _SLACK_BYTES
         for number, era in self.eras.items():
+            most -= text_bytes(len(era.packed_live)) + text_bytes(len(era.packed_dead))
             live = len(era.live) + (new_segments if number == self.era else 0)
             number_bytes = len(leb128(era.given + new_segments))
-            packed += text_bytes(len(era.packed_live) + (number_bytes + 1) * new_segments)
-            packed += text_bytes(live * (number_bytes + 1 + -(-era.rows // 8)) if era.rows > 1 else 0)
-        return self._plain_bytes + packed + _SLACK_BYTES
-
-
-def state_document(state: State) -> bytes:
-    """Return the document."""
-    return _sealed(state, packed=True)
+            most += text_bytes(len(era.packed_live) + (number_bytes + 1) * new_segments)
+            most += text_bytes(live * (number_bytes + 1 + -(-era.rows // 8)) if era.rows > 1 else 0)
+        return most
 
 
 def parse_state(data: bytes, location: str) -> State:
@@ -186,13 +188,12 @@ def _parse_wanted(described: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _sealed(state: State, *, packed: bool) -> bytes:
+def _sealed(state: State) -> bytes:
     eras = {}
     for number, era in sorted(state.eras.items()):
         entry: dict[str, Any] = {"rows": era.rows, "length": era.length, "given": era.given}
         entry |= {"open": era.open, "open_rows": era.open_rows}
-        entry["live"] = to_text(era.packed_live) if packed else ""
-        entry["dead"] = to_text(pack_dead(era.tokens)) if packed else ""
+        entry |= {"live": to_text(era.packed_live), "dead": to_text(era.packed_dead)}
         eras[str(number)] = entry
     own: dict[str, Any] = {
         "id": state.store_id,
