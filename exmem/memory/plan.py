@@ -89,17 +89,19 @@ class Policy:
         order = np.argsort(gone, kind="stable")
         return AddReport(slots, gone[order], ranks[order], int(rows.lengths.sum()))
 
-    def make_room(self, *, budget: int, target: int, migrate: bool = False) -> NDArray[np.int64]:
-        """Evict and clean until what is held fits a budget; return the slots that went.
+    def make_room(
+        self, *, migrate_to: int | None = None, root: Root | None = None, **changes: Any
+    ) -> NDArray[np.int64]:
+        """Evict and clean until a changed state and another root fit beside what is held; return the slots that went.
 
-        With `migrate`, segments made for a larger target are laid out anew first: what that takes is known only then.
+        Segments that are larger than `migrate_to` are laid out anew first: what that takes is known only then.
         """
         writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while True:
-            if migrate and (too_large := writer.oversized(target)):
+            if migrate_to and (too_large := writer.oversized(migrate_to)):
                 writer.clean(too_large[0])
                 continue
-            need = writer.shortage(budget=budget, target=target)
+            need = writer.shortage(root=root, **changes)
             if need <= 0 and not self._surplus(0):
                 break
             if need > 0 and self._clean_one():
@@ -122,35 +124,34 @@ class Policy:
         state = dataclasses.replace(writer.state, **changes)
         best = target_for(state.budget_bytes)
         # A target within a factor of two does as well: nothing is laid out anew for it.
-        target = state.target if state.target // 2 <= best <= state.target * 2 else best
-        self._check_least(dataclasses.replace(state, target=target), what)
-        fits = writer.shortage(budget=state.budget_bytes, target=target) <= 0 and not (
-            target < writer.state.target and writer.oversized(target)
-        )
-        count = state.max_exemplars
-        if fits and (count is None or len(writer.catalog) <= count):
-            writer.change_state(**changes, target=target)
+        changes["target"] = state.target if state.target // 2 <= best <= state.target * 2 else best
+        state = dataclasses.replace(state, target=changes["target"])
+        self._check_least(state, what)
+        smaller = state.target < writer.state.target and writer.oversized(state.target)
+        fits = writer.shortage(**changes) <= 0 and not smaller
+        if fits and (state.max_exemplars is None or len(writer.catalog) <= state.max_exemplars):
+            writer.change_state(**changes)
             return np.zeros(0, np.int64)
-        writer.change_state(wanted={"target": target, **changes})
-        return self.finish()
+        self._check_least(dataclasses.replace(writer.state, wanted=changes), what)
+        evicted = self.make_room(wanted=changes)  # what is wanted may be long
+        writer.change_state(wanted=changes)
+        return np.sort(np.concatenate([evicted, self.finish()]))
 
     def finish(self) -> NDArray[np.int64]:
         """Carry through what is wanted: now, or after a crash; return the slots that went."""
         writer = self._writer()
-        wanted = dict(writer.state.wanted or {})
-        if not wanted:
+        if not writer.state.wanted:
             return np.zeros(0, np.int64)
-        target = int(wanted.pop("target"))
-        state = dataclasses.replace(writer.state, **wanted)
-        budget = state.budget_bytes
+        changes = {**writer.state.wanted, "wanted": None}
+        target, larger = changes["target"], writer.state.target
         # The new era comes first, so that survivors are copied into it once; if it does not fit yet, after evicting.
         _, cost = writer.coming_era(None)
         if writer.used_bytes + cost + writer.state.most_bytes(2) <= writer.state.budget_bytes:
             writer.fit_era(None)
-        evicted = self.make_room(budget=budget, target=target)
+        evicted = self.make_room(**changes)
         writer.fit_era(None)
-        more = self.make_room(budget=budget, target=target, migrate=target < writer.state.target)
-        writer.change_state(**wanted, target=target, wanted=None)
+        more = self.make_room(**changes, migrate_to=target if target < larger else None)
+        writer.change_state(**changes)
         return np.sort(np.concatenate([evicted, more]))
 
     def evict(self, slots: NDArray[np.int64], *, by_policy: bool = False) -> NDArray[np.float64]:
@@ -203,10 +204,9 @@ class Policy:
         growth = writer.root_growth(root)
         state = writer.state
         self._check_least(dataclasses.replace(state, max_bytes=state.max_bytes - growth), what)
-        budget = state.budget_bytes - growth
         self._coming = root  # who goes for it goes by what it says
         try:
-            evicted = self.make_room(budget=budget, target=state.target) if growth else np.zeros(0, np.int64)
+            evicted = self.make_room(root=root) if growth else np.zeros(0, np.int64)
             writer.put_root(root)
         finally:
             self._coming = None

@@ -98,6 +98,7 @@ class StreamReservoir:
         keys = arrival_keys(before["seed"], before["seen"], len(arrivals))
         above = np.flatnonzero(keys > before["threshold"])
         keyed = [dataclasses.replace(arrivals[index], priority=float(keys[index])) for index in above.tolist()]
+        self.memory._set_reservoir(before)  # there has to be room for it, too
         report = self.memory.add(keyed)
         slots = np.full(len(arrivals), -1, np.int64)
         slots[above] = report.slots

@@ -1,8 +1,9 @@
 """What a writer knows of its store: what is held and where, and what there is room for. Changes nothing."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from exmem.store.catalog import Catalog
 from exmem.store.format.layout import Layout
 from exmem.store.format.root import ROOT_KEY, Root
-from exmem.store.format.state import STATE_KEY, State
+from exmem.store.format.state import STATE_KEY, Era, State
 from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
@@ -67,40 +68,48 @@ class Books:
         """The size that segments are made for: that of the budget that is wanted, if one is."""
         return int((self.state.wanted or {}).get("target", self.state.target))
 
-    def reserve(self, new_segments: int = 0, *, target: int | None = None, rows: int | None = None) -> int:
-        """Return what has to stay free beside the objects; see `exmem.store.sizes`."""
-        era = self.state.eras[self.state.era]
-        largest = self._layout.era_sizes(self.state.era, era.rows, era.length)[1]
+    def reserve(self, new_segments: int = 0, *, state: State | None = None) -> int:
+        """Return what has to stay free beside the objects, in another state than this; see `exmem.store.sizes`."""
+        state = state or self.state
+        era = state.eras[state.era]
+        largest = self._layout.era_sizes(state.era, era.rows, era.length)[1]
         return reserve_bytes(
             self._layout,
-            rows=rows or era.rows,
-            target=target or self.state.target,
-            document_bytes=self.state.most_bytes(new_segments),
+            rows=era.rows,
+            target=state.target,
+            document_bytes=len(self.state.document),
+            most_document_bytes=state.most_bytes(new_segments),
             metadata_bytes=max(self.root.num_bytes, largest),
         )
 
-    def shortage(self, extra: Rows | None = None, *, budget: int | None = None, target: int | None = None) -> int:
+    def shortage(self, extra: Rows | None = None, *, root: Root | None = None, **changes: Any) -> int:
         """Return how many bytes are missing (0 or less: none) to commit what is staged, and `extra` besides.
 
-        Exemplars that wait are counted as if they got segments of their own, which always can be put.
+        With another root, and in the state that `changes` of this lead to. Exemplars that wait are counted as if they
+        got segments of their own, which always can be put.
         """
-        base, bound, exact = self._needed(extra, target)
-        base -= self.state.budget_bytes if budget is None else budget
+        base, bound, exact = self._needed(extra, root, changes)
         return base + bound if base + bound <= 0 else base + exact()
 
     def added_bytes(self, extra: Rows) -> int:
         """Return how many bytes more are needed to commit `extra` beside what is staged."""
-        with_it, _, exact_with_it = self._needed(extra, None)
-        without, _, exact_without = self._needed(None, None)
+        with_it, _, exact_with_it = self._needed(extra, None, {})
+        without, _, exact_without = self._needed(None, None, {})
         return with_it + exact_with_it() - without - exact_without()
 
-    def _needed(self, extra: Rows | None, target: int | None) -> tuple[int, int, Callable[[], int]]:
-        """Return the bytes needed beside the segments of what waits and `extra`, the most of these, and their bytes."""
-        rows, metadata = (self.state.eras[self.state.era].rows, 0) if extra is None else self.coming_era(extra)
+    def _needed(
+        self, extra: Rows | None, root: Root | None, changes: Mapping[str, Any]
+    ) -> tuple[int, int, Callable[[], int]]:
+        """Return the bytes missing without the segments of what waits and `extra`, their most bytes, and their bytes."""
+        if self.staged.reservoir is not None:
+            changes = {"reservoir": self.staged.reservoir, **changes}
+        state = dataclasses.replace(self.state, **changes) if changes else self.state
+        rows, metadata = (state.eras[state.era].rows, 0) if extra is None else self.coming_era(extra)
         number, bound, exact = self._measured(extra, rows)
-        base = self.used_bytes + metadata
-        base += self.reserve(number + len(self.staged.segments), target=target, rows=rows)
-        return base, bound, exact
+        state = self.in_coming_era(state, rows)
+        base = self.used_bytes + metadata + self.reserve(number + len(self.staged.segments), state=state)
+        base += 0 if root is None else self.root_growth(root)
+        return base - state.budget_bytes, bound, exact
 
     def _measured(self, extra: Rows | None, rows: int) -> tuple[int, int, Callable[[], int]]:
         """Return how many segments what waits and `extra` would fill, their most bytes, and what measures them."""
@@ -143,6 +152,16 @@ class Books:
             return era.rows, 0
         cost = self._layout.era_sizes(number + 1, rows, least_length(rows, 1))[0]
         return (rows, cost) if cost * _CLEANED_FROM <= self.state.budget_bytes else (era.rows, 0)
+
+    def in_coming_era(self, state: State, rows: int) -> State:
+        """Return a state in which segments have `rows` places: in this era while it has none, else in a new one."""
+        number, era = state.era, state.eras[state.era]
+        if rows == era.rows:
+            return state
+        if era.given or self.staged.segments:
+            state = state.with_era(number, dataclasses.replace(era, open=-1, open_rows=0))
+            number += 1
+        return state.with_era(number, Era(rows, least_length(rows, 1)))
 
     def info(self, name: int) -> SegmentInfo | None:
         """Return what is known of a segment, committed or staged; None of what waits in RAM."""

@@ -92,7 +92,12 @@ def least_budget(layout: Layout, root: Root, state: State) -> int:
     largest = max(root.num_bytes, largest)
     most_rows = rows_for(state.target, int(exemplar_bytes(layout, np.zeros((1, len(layout.sharded)), np.int64))[0]), 1)
     reserve = reserve_bytes(
-        layout, rows=most_rows, target=state.target, document_bytes=state.most_bytes(2), metadata_bytes=largest
+        layout,
+        rows=most_rows,
+        target=state.target,
+        document_bytes=len(state.document),
+        most_document_bytes=state.most_bytes(2),
+        metadata_bytes=largest,
     )
     return metadata + root.num_bytes + len(state.document) + LOCK_BYTES + reserve
 

@@ -71,16 +71,20 @@ def segment_bytes(layout: Layout, rows: int, plain_rows: int, payload_bytes: int
     return payload_bytes + len(layout.sharded) * index_bytes(rows) + _row_chunks(layout, plain_rows)
 
 
-def reserve_bytes(layout: Layout, *, rows: int, target: int, document_bytes: int, metadata_bytes: int) -> int:
-    """Return what has to stay free, so that any step that gives bytes back can be taken.
+def reserve_bytes(
+    layout: Layout, *, rows: int, target: int, document_bytes: int, most_document_bytes: int, metadata_bytes: int
+) -> int:
+    """Return what has to stay free, so that any step that gives bytes back can be taken, and any other after it.
 
     A segment of shared exemplars is written once more beside everything (T, indexes, frames), or its survivors partly
     into the open segment, whose rows may then compress as badly as they can, and partly into a new one; then the
-    document is put, `document_bytes` at most. Or one metadata object of at most `metadata_bytes` is replaced.
+    document is put, `most_document_bytes` at most. Or one metadata object of at most `metadata_bytes` is replaced.
+    Beside either the document may grow from `document_bytes` to its most.
     """
     plain = min(rows * layout.plain_bytes, target)
     moved = target + len(layout.sharded) * index_bytes(rows) + _row_chunks(layout, 0)
-    return max(moved + plain + _row_chunks(layout, 0) + document_bytes, metadata_bytes)
+    step = max(moved + plain + _row_chunks(layout, 0) + most_document_bytes, metadata_bytes)
+    return step + most_document_bytes - document_bytes
 
 
 def least_length(rows: int, segments: int) -> int:

@@ -11,12 +11,11 @@ from exmem.errors import CorruptExemplarError
 from exmem.store.catalog import PENDING, segment_of
 from exmem.store.format.chunks import ENTRY_BYTES
 from exmem.store.format.root import ROOT_KEY, Root, root_document
-from exmem.store.format.state import Era
 from exmem.store.loading import SegmentInfo
 from exmem.store.packing import bury, drop_empty_eras
 from exmem.store.recovery import restore_documents
 from exmem.store.segments import Rows, segment_objects
-from exmem.store.sizes import arrange, exemplar_bytes, least_length
+from exmem.store.sizes import arrange, exemplar_bytes
 from exmem.store.staging import PutSegment, Staged
 from exmem.store.steps import Steps
 
@@ -45,16 +44,11 @@ class Writer(Steps):
 
     def fit_era(self, extra: Rows | None) -> None:
         """Begin an era if segments of the present one would hold far too many or too few exemplars: a step."""
-        rows, cost = self.coming_era(extra)
-        state, number = self.state, self.state.era
-        if rows == state.eras[number].rows:
+        state = self.in_coming_era(self.state, self.coming_era(extra)[0])
+        if state is self.state:
             return
-        if cost:
-            state = state.with_era(number, dataclasses.replace(state.eras[number], open=-1, open_rows=0))
-            number += 1
-        fresh = Era(rows, least_length(rows, 1))
-        documents = self._layout.era_documents(number, rows, fresh.length)
-        self._step(documents, state.with_era(number, fresh))
+        era = state.eras[state.era]
+        self._step(self._layout.era_documents(state.era, era.rows, era.length), state)
         self._tail = None
 
     def stage(self, rows: Rows) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ class Uncovered(BaseException):
 
 @contextlib.contextmanager
 def reserve_watched(told: Callable[[str, int, int], None] = lambda *_: None) -> Iterator[None]:
-    """Raise `Uncovered` when a step breaks the promise; `told` hears the name, need and reserve of each that gives back."""
+    """Raise `Uncovered` when a step breaks it; `told` hears name, need and reserve of each that gives back."""
     giving_back: list[str] = []
     most = 0  # bytes of all objects at the worst instant of a step
     real_admit, real_step = BudgetedObjects._admit, Writer._step

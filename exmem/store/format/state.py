@@ -29,7 +29,8 @@ STATE_KEY = "state/zarr.json"
 MOST_STATE_BYTES = 2**28  # what a reader fetches at most
 _MOST_ERAS = 2**19  # of a row, one number of 64 bits says where it lies: era, segment, place
 _MOST_SEGMENTS = 2**32
-_SLACK_BYTES = 192  # digits that grow, a resize that is wanted, the entry of one more era
+_WANTED_BYTES = 112  # an ordinary `wanted`: the target and one number
+_STREAM_BYTES = 48  # what the numbers of a stream's state can grow by
 _NONE = np.zeros(0, np.int64)
 
 
@@ -119,12 +120,16 @@ class State:
         return _sealed(self)
 
     def most_bytes(self, new_segments: int = 0) -> int:
-        """Return the most bytes of the document after any eviction, and after `new_segments` more segments."""
-        most = len(self.document) + _SLACK_BYTES
+        """Return the most bytes of the document after evictions, cleanings and `new_segments` more segments."""
+        last = self.eras[self.era]
+        most = len(self.document)
+        most += sum(19 - len(str(number)) for number in (self.generation, self.revision, self.next_slot))
+        most += sum(12 - len(str(number)) for number in (last.length, last.given, last.open)) + 3
+        most += (_WANTED_BYTES if self.wanted is None else 0) + (_STREAM_BYTES if self.reservoir is not None else 0)
         for number, era in self.eras.items():
-            most -= text_bytes(len(era.packed_live)) + text_bytes(len(era.packed_dead))
             live = len(era.live) + (new_segments if number == self.era else 0)
             number_bytes = len(leb128(era.given + new_segments))
+            most -= text_bytes(len(era.packed_live)) + text_bytes(len(era.packed_dead))
             most += text_bytes(len(era.packed_live) + (number_bytes + 1) * new_segments)
             most += text_bytes(live * (number_bytes + 1 + -(-era.rows // 8)) if era.rows > 1 else 0)
         return most
