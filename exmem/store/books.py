@@ -100,7 +100,7 @@ class Books:
     def _needed(
         self, extra: Rows | None, root: Root | None, changes: Mapping[str, Any]
     ) -> tuple[int, int, Callable[[], int]]:
-        """Return the bytes missing without the segments of what waits and `extra`, their most bytes, and their bytes."""
+        """Return what is missing without the segments of what waits and `extra`, their most bytes, and their bytes."""
         if self.staged.reservoir is not None:
             changes = {"reservoir": self.staged.reservoir, **changes}
         state = dataclasses.replace(self.state, **changes) if changes else self.state
