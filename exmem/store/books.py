@@ -16,7 +16,7 @@ from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
 from exmem.store.segments import Rows, stored_bytes
-from exmem.store.sizes import arrange, exemplar_bytes, least_length, reserve_bytes, rows_for, segment_bytes
+from exmem.store.sizes import MOST_LENGTH, arrange, exemplar_bytes, least_length, reserve_bytes, rows_for, segment_bytes
 from exmem.store.staging import Staged
 
 __all__ = ["Books"]
@@ -71,15 +71,16 @@ class Books:
     def reserve(self, new_segments: int = 0, *, state: State | None = None) -> int:
         """Return what has to stay free beside the objects, in another state than this; see `exmem.store.sizes`."""
         state = state or self.state
-        era = state.eras[state.era]
-        largest = self._layout.era_sizes(state.era, era.rows, era.length)[1]
+        era, most_document = state.eras[state.era], state.most_bytes(new_segments)
+        now, largest = self._layout.era_sizes(state.era, era.rows, era.length)
+        most = self._layout.era_sizes(state.era, era.rows, MOST_LENGTH)[0]
         return reserve_bytes(
             self._layout,
             rows=era.rows,
             target=state.target,
-            document_bytes=len(self.state.document),
-            most_document_bytes=state.most_bytes(new_segments),
+            document_bytes=most_document,
             metadata_bytes=max(self.root.num_bytes, largest),
+            growth_bytes=most_document - len(self.state.document) + most - now,
         )
 
     def shortage(self, extra: Rows | None = None, *, root: Root | None = None, **changes: Any) -> int:

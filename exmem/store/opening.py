@@ -24,7 +24,7 @@ from exmem.store.format.state import STATE_KEY, Era, State
 from exmem.store.loading import load, read_state
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, TEMPORARY, BudgetedObjects, Objects, Place, objects_at
 from exmem.store.reader import Reader
-from exmem.store.sizes import exemplar_bytes, least_length, reserve_bytes, rows_for, target_for
+from exmem.store.sizes import MOST_LENGTH, exemplar_bytes, least_length, reserve_bytes, rows_for, target_for
 from exmem.store.store import Store
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
@@ -88,18 +88,18 @@ def create_store(
 
 def least_budget(layout: Layout, root: Root, state: State) -> int:
     """Return the least budget, without charges, in which a store of this state can be without exemplars."""
-    metadata, largest = layout.era_sizes(state.era, 256, least_length(256, 2**16))
-    largest = max(root.num_bytes, largest)
+    metadata, largest = layout.era_sizes(state.era, 256, MOST_LENGTH)
     most_rows = rows_for(state.target, int(exemplar_bytes(layout, np.zeros((1, len(layout.sharded)), np.int64))[0]), 1)
+    most_document = state.most_bytes(2)
     reserve = reserve_bytes(
         layout,
         rows=most_rows,
         target=state.target,
-        document_bytes=len(state.document),
-        most_document_bytes=state.most_bytes(2),
-        metadata_bytes=largest,
+        document_bytes=most_document,
+        metadata_bytes=max(root.num_bytes, largest),
+        growth_bytes=most_document,
     )
-    return metadata + root.num_bytes + len(state.document) + LOCK_BYTES + reserve
+    return metadata + root.num_bytes + LOCK_BYTES + reserve
 
 
 def open_store(

@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 from exmem.store.format.chunks import CRC_BYTES, ENTRY_BYTES, index_bytes, most_row_bytes
 from exmem.store.format.layout import Layout
 
-__all__ = ["arrange", "exemplar_bytes", "least_length", "reserve_bytes", "rows_for", "segment_bytes", "target_for"]
+__all__ = [
+    "MOST_LENGTH",
+    "arrange",
+    "exemplar_bytes",
+    "least_length",
+    "reserve_bytes",
+    "rows_for",
+    "segment_bytes",
+    "target_for",
+]
 
+MOST_LENGTH = 10**14 - 1  # more places than the arrays of an era can get
 _LEAST_TARGET, _MOST_TARGET = 2**10, 2**18
 _MOST_ROWS = 256
 _OVERHEAD_BYTES = 64  # of a segment beside its payloads, about: frames, checksums, names in the state
@@ -72,19 +82,18 @@ def segment_bytes(layout: Layout, rows: int, plain_rows: int, payload_bytes: int
 
 
 def reserve_bytes(
-    layout: Layout, *, rows: int, target: int, document_bytes: int, most_document_bytes: int, metadata_bytes: int
+    layout: Layout, *, rows: int, target: int, document_bytes: int, metadata_bytes: int, growth_bytes: int
 ) -> int:
     """Return what has to stay free, so that any step that gives bytes back can be taken, and any other after it.
 
     A segment of shared exemplars is written once more beside everything (T, indexes, frames), or its survivors partly
     into the open segment, whose rows may then compress as badly as they can, and partly into a new one; then the
-    document is put, `most_document_bytes` at most. Or one metadata object of at most `metadata_bytes` is replaced.
-    Beside either the document may grow from `document_bytes` to its most.
+    document is put, `document_bytes` at most. Or one metadata object of at most `metadata_bytes` is replaced. Beside
+    either, document and metadata may grow by `growth_bytes` by and by.
     """
     plain = min(rows * layout.plain_bytes, target)
     moved = target + len(layout.sharded) * index_bytes(rows) + _row_chunks(layout, 0)
-    step = max(moved + plain + _row_chunks(layout, 0) + most_document_bytes, metadata_bytes)
-    return step + most_document_bytes - document_bytes
+    return max(moved + plain + _row_chunks(layout, 0) + document_bytes, metadata_bytes) + growth_bytes
 
 
 def least_length(rows: int, segments: int) -> int:
