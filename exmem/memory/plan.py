@@ -89,18 +89,10 @@ class Policy:
         order = np.argsort(gone, kind="stable")
         return AddReport(slots, gone[order], ranks[order], int(rows.lengths.sum()))
 
-    def make_room(
-        self, *, migrate_to: int | None = None, root: Root | None = None, **changes: Any
-    ) -> NDArray[np.int64]:
-        """Evict and clean until a changed state and another root fit beside what is held; return the slots that went.
-
-        Segments that are larger than `migrate_to` are laid out anew first: what that takes is known only then.
-        """
+    def make_room(self, *, root: Root | None = None, **changes: Any) -> NDArray[np.int64]:
+        """Evict and clean until a changed state and another root fit beside what is held; return what went."""
         writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while True:
-            if migrate_to and (too_large := writer.oversized(migrate_to)):
-                writer.clean(too_large[0])
-                continue
             need = writer.shortage(root=root, **changes)
             if need <= 0 and not self._surplus(0):
                 break
@@ -123,11 +115,11 @@ class Policy:
         writer = self._writer()
         state = dataclasses.replace(writer.state, **changes)
         best = target_for(state.budget_bytes)
-        # A target within a factor of two does as well: nothing is laid out anew for it.
-        changes["target"] = state.target if state.target // 2 <= best <= state.target * 2 else best
+        # On the way up half of the best target does as well: nothing is laid out anew for it.
+        changes["target"] = state.target if best // 2 <= state.target <= best else best
         state = dataclasses.replace(state, target=changes["target"])
         self._check_least(state, what)
-        smaller = state.target < writer.state.target and writer.oversized(state.target)
+        smaller = state.target < writer.state.target and writer.misfits(state.target)
         fits = writer.shortage(**changes) <= 0 and not smaller
         if fits and (state.max_exemplars is None or len(writer.catalog) <= state.max_exemplars):
             writer.change_state(**changes)
@@ -143,16 +135,33 @@ class Policy:
         if not writer.state.wanted:
             return np.zeros(0, np.int64)
         changes = {**writer.state.wanted, "wanted": None}
-        target, larger = changes["target"], writer.state.target
-        # The new era comes first, so that survivors are copied into it once; if it does not fit yet, after evicting.
-        _, cost = writer.coming_era(None)
-        if writer.used_bytes + cost + writer.state.most_bytes(2) <= writer.state.budget_bytes:
+        evicted, shrinks = np.zeros(0, np.int64), changes["target"] < writer.state.target
+        if (
+            shrinks
+        ):  # how much fits is seen only where segments are small: what surely goes goes first, then all is moved
+            evicted = self._evict_most(dataclasses.replace(writer.state, **changes))
             writer.fit_era(None)
-        evicted = self.make_room(**changes)
+            while names := writer.misfits(changes["target"]):
+                writer.clean(names[0])
+            writer.change_state()  # without old eras
+        more = self.make_room(**changes)
         writer.fit_era(None)
-        more = self.make_room(**changes, migrate_to=target if target < larger else None)
         writer.change_state(**changes)
         return np.sort(np.concatenate([evicted, more]))
+
+    def _evict_most(self, state: State) -> NDArray[np.int64]:
+        """Evict by policy until what is held about fits into a store made for another state; return what went."""
+        writer, evicted = self._writer(), [np.zeros(0, np.int64)]
+        while (writer.held_bytes - (room := writer.room_anew(state))) * 32 > room and len(writer.catalog):
+            victims, left = [], writer.held_bytes - room
+            for victim, size in self._front(None):
+                if left <= 0:
+                    break
+                victims.append(victim)
+                left -= size
+            evicted.append(np.array(victims, np.int64))
+            self.evict(evicted[-1], by_policy=True)
+        return np.concatenate(evicted)
 
     def evict(self, slots: NDArray[np.int64], *, by_policy: bool = False) -> NDArray[np.float64]:
         """Evict exemplars and return their priorities; what goes by policy raises a stream's threshold in one step."""
@@ -340,8 +349,8 @@ class Policy:
         if state.budget_bytes < needed:
             others = f", {foreign:,} of them for files that are not of this memory" if foreign else ""
             raise BudgetTooSmallError(
-                f"{what} leaves {state.budget_bytes:,} bytes, an empty store of this schema needs {needed:,}{others}; "
-                f"give at least {needed - state.budget_bytes:,} more; nothing was changed"
+                f"{what}: {state.budget_bytes:,} bytes are left, an empty store of this schema needs {needed:,}"
+                f"{others}; give at least {needed - state.budget_bytes:,} more; nothing was changed"
             )
 
     def _check_foreign(self) -> None:

@@ -1,8 +1,9 @@
 """The store: format 1 on any Zarr store, under a strict budget of bytes."""
 
+from exmem.store.least import least_budget
 from exmem.store.maintenance import Damage
 from exmem.store.objects import Place
-from exmem.store.opening import create_store, least_budget, open_store
+from exmem.store.opening import create_store, open_store
 from exmem.store.segments import Rows
 from exmem.store.store import Store
 from exmem.store.units import format_bytes, parse_bytes

@@ -12,6 +12,7 @@ from exmem.store.catalog import Catalog
 from exmem.store.format.layout import Layout
 from exmem.store.format.root import ROOT_KEY, Root
 from exmem.store.format.state import STATE_KEY, Era, State
+from exmem.store.least import beside_segments
 from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
@@ -69,9 +70,12 @@ class Books:
         return int((self.state.wanted or {}).get("target", self.state.target))
 
     def reserve(self, new_segments: int = 0, *, state: State | None = None) -> int:
-        """Return what has to stay free beside the objects, in another state than this; see `exmem.store.sizes`."""
+        """Return what has to stay free beside the objects, in another state than this; see `exmem.store.sizes`.
+
+        The document will name the segments that are staged, and `new_segments` besides.
+        """
         state = state or self.state
-        era, most_document = state.eras[state.era], state.most_bytes(new_segments)
+        era, most_document = state.eras[state.era], state.most_bytes(new_segments, self._staged_numbers(state.era))
         now, largest = self._layout.era_sizes(state.era, era.rows, era.length)
         most = self._layout.era_sizes(state.era, era.rows, MOST_LENGTH)[0]
         return reserve_bytes(
@@ -82,6 +86,9 @@ class Books:
             metadata_bytes=max(self.root.num_bytes, largest),
             growth_bytes=most_document - len(self.state.document) + most - now,
         )
+
+    def _staged_numbers(self, era: int) -> list[int]:
+        return [name & (1 << 36) - 1 for name in self.staged.segments if name >> 36 == era]
 
     def shortage(self, extra: Rows | None = None, *, root: Root | None = None, **changes: Any) -> int:
         """Return how many bytes are missing (0 or less: none) to commit what is staged, and `extra` besides.
@@ -108,7 +115,7 @@ class Books:
         rows, metadata = (state.eras[state.era].rows, 0) if extra is None else self.coming_era(extra)
         number, bound, exact = self._measured(extra, rows)
         state = self.in_coming_era(state, rows)
-        base = self.used_bytes + metadata + self.reserve(number + len(self.staged.segments), state=state)
+        base = self.used_bytes + metadata + self.reserve(number, state=state)
         base += 0 if root is None else self.root_growth(root)
         return base - state.budget_bytes, bound, exact
 
@@ -203,13 +210,26 @@ class Books:
         """Whether enough of a segment is dead for what is copied to be at most 31 times what it gives back."""
         return info.dead_rows * _CLEANED_FROM >= info.rows
 
-    def oversized(self, target: int) -> list[int]:
-        """Return the segments that are larger than the target and hold more than one row."""
-        return [
-            name
-            for name, info in sorted(self.segments.items())
-            if info.size > target and info.rows > 1 and name not in self._damaged
-        ]
+    def misfits(self, target: int) -> list[int]:
+        """Return the segments, staged ones too, of an old era, or larger than the target and of more than one row."""
+        found = []
+        for name in sorted([*self.segments, *self.staged.segments]):
+            info = self.info(name)
+            misfit = name >> 36 != self.state.era or (info is not None and info.size > target and info.rows > 1)
+            if misfit and name not in self._damaged and (name in self.staged.segments or self.is_movable(name)):
+                found.append(name)
+        return found
+
+    def room_anew(self, state: State) -> int:
+        """Return about how many accounted bytes, of exemplars like those held, fit into a store of another state."""
+        count, size = len(self.catalog), self.held_bytes
+        rows = rows_for(state.target, size, count) if count else 1
+        segments = max(-(-count // rows), -(-size // state.target))
+        fixed, full = (
+            beside_segments(self._layout, self.root, state, rows=rows, segments=number) for number in (1, 1 + segments)
+        )
+        share = self.chunk_bytes / self.accounted_bytes if self.accounted_bytes else 1.0
+        return max(0, int((state.budget_bytes - fixed) / (share + (full - fixed) / max(1, size))))
 
     def in_old_eras(self) -> list[int]:
         """Return the segments of old eras of which what would be copied is at most 31 times what the metadata takes."""

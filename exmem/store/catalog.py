@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exmem.checks import array_of
 from exmem.errors import UnknownSlotError
 from exmem.store.format.layout import Layout
 
@@ -88,7 +89,7 @@ class Catalog:
 
     def find(self, slots: ArrayLike) -> NDArray[np.int64]:
         """Return the rows of some slots, for the methods below; UnknownSlotError if one holds no exemplar."""
-        wanted = np.asarray(slots)
+        wanted = array_of(slots, "slots", error=UnknownSlotError)
         if wanted.size == 0:
             return np.zeros(0, np.int64)
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":

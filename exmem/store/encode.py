@@ -1,13 +1,12 @@
 """From exemplars to what will be stored: validated once, here, and encoded."""
 
-import math
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exmem.checks import fitting, label_of, real_number, rows_text, shown
 from exmem.errors import CodecError, InvalidExemplarError
 from exmem.store.format.chunks import append_crc
 from exmem.store.format.layout import Field, Layout
@@ -15,9 +14,7 @@ from exmem.store.segments import Rows
 from exmem.store.threads import Threads
 from exmem.tokens import Exemplar, TokenSet, TokenSpec
 
-__all__ = ["checked_label", "checked_priority", "encode_exemplars", "encode_extra", "write_field"]
-
-_INT64 = range(-(2**63), 2**63)
+__all__ = ["check_tokens", "checked_label", "checked_priority", "encode_exemplars", "encode_extra", "write_field"]
 
 
 def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: Threads) -> Rows:
@@ -32,7 +29,7 @@ def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: 
         priorities[index] = checked_priority(exemplar.priority, where)
         for number, (name, spec) in enumerate(layout.schema.modalities.items()):
             tokens = exemplar.tokens[name]
-            _check_tokens(f"{where}, {name!r}", tokens, spec)
+            check_tokens(f"{where}, {name!r}", tokens, spec)
             catalog[index, layout.first_count + number] = len(tokens)
             flags = np.zeros(spec.positions, np.bool_)
             flags[tokens.positions] = True
@@ -64,50 +61,17 @@ def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: 
 
 def checked_label(label: Any, where: str) -> int:
     """Return a class as an integer of 64 bits; NumPy and torch scalars are taken, bools and floats are not."""
-    try:
-        if isinstance(label, bool | np.bool_) or "bool" in str(getattr(label, "dtype", "")):
-            raise TypeError
-        number = operator.index(label)
-    except TypeError as error:
-        raise InvalidExemplarError(f"{where}: label must be an integer, got {label!r}") from error
-    if number not in _INT64:
-        raise InvalidExemplarError(f"{where}: label {number} does not fit 64 bits")
-    return number
+    return label_of(label, f"{where}: label", error=InvalidExemplarError)
 
 
 def checked_priority(priority: Any, where: str) -> float:
     """Return a priority as a float that is not NaN."""
-    try:
-        number = float(priority)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isnan(number):
-        raise InvalidExemplarError(f"{where}: priority must be a number that is not NaN, got {priority!r}")
-    return number
+    return real_number(priority, f"{where}: priority", error=InvalidExemplarError)
 
 
 def encode_extra(value: ArrayLike, field: Field, where: str) -> NDArray[Any]:
     """Return the value of an extra field in its dtype; InvalidExemplarError if that cannot hold it."""
-    given = np.asarray(value)
-    dtype = np.dtype(field.dtype)
-    whole = dtype.kind in "iu" and given.dtype.kind in "iu"  # of whole numbers the range decides
-    if given.shape != field.shape or not (whole or np.can_cast(given.dtype, dtype, "same_kind")):
-        raise InvalidExemplarError(
-            f"{where}: expected {field.dtype} of shape {field.shape}, got {given.dtype} of shape {given.shape}"
-        )
-    if whole and given.size:
-        span = np.iinfo(dtype)
-        if int(given.min()) < span.min or int(given.max()) > span.max:
-            raise InvalidExemplarError(
-                f"{where}: expected {span.min}..{span.max} ({field.dtype}), got {int(given.min())}..{int(given.max())}"
-            )
-    with np.errstate(over="ignore"):
-        found = given.astype(dtype)
-    if dtype.kind == "f" and (np.isinf(found) & np.isfinite(given.astype(np.float64))).any():
-        raise InvalidExemplarError(
-            f"{where}: expected at most {np.finfo(dtype).max} ({field.dtype}), got {np.abs(given).max()}"
-        )
-    return found
+    return fitting(value, field.dtype, field.shape, where, error=InvalidExemplarError)
 
 
 def write_field(record: NDArray[np.uint8], field: Field, values: NDArray[Any]) -> None:
@@ -126,12 +90,13 @@ def _check_names(where: str, exemplar: Exemplar, layout: Layout) -> None:
     for what, (given, named) in wanted.items():
         if given.keys() != named.keys():
             raise InvalidExemplarError(
-                f"{where}: expected the {what} {sorted(named)}, got {sorted(map(str, given))}; give each one that the "
-                "schema names (an empty TokenSet for a modality without tokens) and no other"
+                f"{where}: expected the {what} {sorted(named)}, got {shown(sorted(map(str, given)))}; give each one "
+                "that the schema names (an empty TokenSet for a modality without tokens) and no other"
             )
 
 
-def _check_tokens(where: str, tokens: TokenSet, spec: TokenSpec) -> None:
+def check_tokens(where: str, tokens: TokenSet, spec: TokenSpec) -> None:
+    """Refuse tokens that are none of this modality."""
     if not isinstance(tokens, TokenSet):
         raise InvalidExemplarError(f"{where}: expected a TokenSet, got {type(tokens).__name__}")
     if len(tokens) and int(tokens.positions[-1]) >= spec.positions:
@@ -139,6 +104,6 @@ def _check_tokens(where: str, tokens: TokenSet, spec: TokenSpec) -> None:
     values = tokens.values
     if values.shape[1:] != tuple(spec.shape) or values.dtype.name != spec.dtype:
         raise InvalidExemplarError(
-            f"{where}: expected values (K, *{tuple(spec.shape)}) of {spec.dtype}, "
+            f"{where}: expected values {rows_text(spec.shape)} of {spec.dtype}, "
             f"got {values.shape} of {values.dtype}; convert them before adding"
         )

@@ -6,14 +6,12 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-
+from exmem.checks import whole_number
 from exmem.codecs import get_codec
 from exmem.errors import (
     BudgetTooSmallError,
     CodecError,
     FormatError,
-    SchemaError,
     StoreExistsError,
     StoreNotFoundError,
 )
@@ -21,16 +19,19 @@ from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
 from exmem.store.format.state import STATE_KEY, Era, State
+from exmem.store.least import least_budget
 from exmem.store.loading import load, read_state
-from exmem.store.objects import LOCK_BYTES, LOCK_KEY, TEMPORARY, BudgetedObjects, Objects, Place, objects_at
+from exmem.store.objects import LOCK_KEY, TEMPORARY, BudgetedObjects, Objects, Place, objects_at
 from exmem.store.reader import Reader
-from exmem.store.sizes import MOST_LENGTH, exemplar_bytes, least_length, reserve_bytes, rows_for, target_for
+from exmem.store.sizes import least_length, target_for
 from exmem.store.store import Store
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Schema
 
-__all__ = ["create_store", "least_budget", "open_store"]
+__all__ = ["create_store", "open_store"]
+
+_MOST_THREADS = 1024  # a choice
 
 
 def create_store(
@@ -52,6 +53,7 @@ def create_store(
     StoreExistsError
         If something is already there.
     """
+    threads = _num_threads(threads)  # what can be refused is refused before anything is written
     objects, layout, root = objects_at(place, durable=durable), Layout(schema), Root(schema, settings)
     target = target_for(max_bytes)
     era = Era(1, least_length(1, 1))
@@ -86,22 +88,6 @@ def create_store(
     return _opened(objects, root, layout, budgeted=budgeted, threads=threads, verify="once", unclean=False)
 
 
-def least_budget(layout: Layout, root: Root, state: State) -> int:
-    """Return the least budget, without charges, in which a store of this state can be without exemplars."""
-    metadata, largest = layout.era_sizes(state.era, 256, MOST_LENGTH)
-    most_rows = rows_for(state.target, int(exemplar_bytes(layout, np.zeros((1, len(layout.sharded)), np.int64))[0]), 1)
-    most_document = state.most_bytes(2)
-    reserve = reserve_bytes(
-        layout,
-        rows=most_rows,
-        target=state.target,
-        document_bytes=most_document,
-        metadata_bytes=max(root.num_bytes, largest),
-        growth_bytes=most_document,
-    )
-    return metadata + root.num_bytes + LOCK_BYTES + reserve
-
-
 def open_store(
     place: Place,
     *,
@@ -123,6 +109,7 @@ def open_store(
     LockedError
         If another process has it open for writing.
     """
+    threads = _num_threads(threads)
     objects = objects_at(place, durable=durable)
     if objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:
         raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
@@ -154,12 +141,12 @@ def _opened(
     layout: Layout,
     *,
     budgeted: BudgetedObjects | None,
-    threads: int | None,
+    threads: int,
     verify: Literal["once", "always"],
     unclean: bool,
     tolerant: bool = False,
 ) -> Store:
-    pool = Threads(_num_threads(threads))
+    pool = Threads(threads)
     reader = Reader(objects, layout, threads=pool, verify=verify)
     loaded = load(objects, layout, tolerant=tolerant)
     store = Store(objects, layout, root=root, loaded=loaded, reader=reader, threads=pool)
@@ -220,6 +207,4 @@ def _left_by_create(key: str) -> bool:
 def _num_threads(threads: int | None) -> int:
     if threads is None:
         return min(8, os.cpu_count() or 1)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise SchemaError(f"threads must be an integer of 1 or more, got {threads!r}")
-    return threads
+    return whole_number(threads, "threads", least=1, most=_MOST_THREADS)

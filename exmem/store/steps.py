@@ -166,8 +166,7 @@ class Steps(Books):
 
     def _next_segment(self) -> int:
         number = self.state.era
-        put = [name & (1 << 36) - 1 for name in self.staged.segments if name >> 36 == number]
-        return max([self.state.eras[number].given, *(segment + 1 for segment in put)])
+        return max([self.state.eras[number].given, *(segment + 1 for segment in self._staged_numbers(number))])
 
     def _fit_length(self, segments: int) -> None:
         """Let the arrays of the era be long enough for so many segments: a step."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exmem.checks import array_of, floats_of, mapping_of
 from exmem.errors import (
     CorruptExemplarError,
     InvalidExemplarError,
@@ -162,19 +163,16 @@ class Store:
             raise UnknownSlotError("expected each slot once, got one twice")
         rows = self.stored_rows(chosen)
         if priority is not None:
-            try:
-                given = np.broadcast_to(np.asarray(priority, np.float64), chosen.shape)
-            except (TypeError, ValueError) as error:
-                raise InvalidExemplarError(f"expected a priority or one per slot, got {priority!r:.80}") from error
-            if np.isnan(given).any():
-                raise InvalidExemplarError("a priority must be a number that is not NaN")
-            rows = rows.with_priorities(np.ascontiguousarray(given))
+            given = floats_of(priority, "priority", error=InvalidExemplarError)
+            if given.shape not in {(), chosen.shape}:
+                raise InvalidExemplarError(f"expected a priority or {len(chosen)}, one per slot, got {given.shape}")
+            rows = rows.with_priorities(np.broadcast_to(given, chosen.shape).copy())
         records = rows.records.copy()
-        for name, values in extras.items():
+        for name, values in mapping_of(extras, "extras", error=InvalidExemplarError).items():
             field = self.layout.extras.get(name)
             if field is None:
                 raise InvalidExemplarError(f"unknown extra field {name!r}; the schema has {sorted(self.layout.extras)}")
-            array = np.asarray(values)
+            array = array_of(values, f"extra field {name!r}", error=InvalidExemplarError)
             if array.shape[:1] != chosen.shape:
                 raise InvalidExemplarError(f"extra field {name!r}: expected {len(chosen)} rows, got {array.shape}")
             for index in range(len(chosen)):

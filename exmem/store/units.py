@@ -1,9 +1,9 @@
 """Sizes in bytes: reading and writing them."""
 
-import operator
 import re
 from typing import SupportsIndex
 
+from exmem.checks import index_of, shown, whole_number
 from exmem.errors import SchemaError
 
 __all__ = ["format_bytes", "parse_bytes"]
@@ -26,12 +26,12 @@ def parse_bytes(size: SupportsIndex | str) -> int:
     Returns
     -------
     int
-        Bytes, 0 or more.
+        Bytes, 0..2^63 - 1.
 
     Raises
     ------
     SchemaError
-        If it is negative, not a whole number or not such a text.
+        If it is negative, beyond that, not a whole number or not such a text.
 
     Examples
     --------
@@ -44,16 +44,12 @@ def parse_bytes(size: SupportsIndex | str) -> int:
             raise SchemaError(_expected(size))
         whole, _, fraction = match[1].partition(".")
         factor: int = _UNITS[match[2].lower()]
-        return int((whole or "0") + fraction) * factor // int("1" + "0" * len(fraction))
-    if type(size).__name__ in {"bool", "bool_"}:  # NumPy's too: True is no size
+        number = int((whole or "0") + fraction) * factor // int("1" + "0" * len(fraction))
+    elif (index := index_of(size)) is not None:
+        number = index
+    else:
         raise SchemaError(_expected(size))
-    try:
-        number = operator.index(size)
-    except TypeError as error:
-        raise SchemaError(_expected(size)) from error
-    if number < 0:
-        raise SchemaError(f"a size in bytes must be 0 or more, got {number}")
-    return number
+    return whole_number(number, "a size in bytes")
 
 
 def format_bytes(size: int) -> str:
@@ -86,4 +82,4 @@ def format_bytes(size: int) -> str:
 
 
 def _expected(size: object) -> str:
-    return f"expected bytes as an integer or text such as '64MB' or '1.5 GiB', got {size!r:.80}"
+    return f"expected bytes as an integer or text such as '64MB' or '1.5 GiB', got {shown(size)}"

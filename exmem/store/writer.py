@@ -99,7 +99,7 @@ class Writer(Steps):
         self._fit_length(self._next_segment() + 1)
         packed = self._pack(staged.rows)
         growth = sum(len(data) - self._objects.sizes.get(key, 0) for key, data in packed.puts.items())
-        free = self.state.budget_bytes - self.used_bytes - self.reserve(2 + len(staged.segments))
+        free = self.state.budget_bytes - self.used_bytes - self.reserve(2)
         if growth > free:  # the open segment would compress too badly: as was counted when they were staged
             packed = self._pack(staged.rows, closed=True)
         state, infos = self.state.with_era(number, packed.era), {}
@@ -233,7 +233,10 @@ class Writer(Steps):
 
     def change_state(self, **changes: Any) -> None:
         """Put the document with other values: budget, charges, target, what is wanted, the state of a stream."""
-        self._step({}, dataclasses.replace(self.state, **changes))
+        state, emptied = drop_empty_eras(
+            dataclasses.replace(self.state, **changes), self._layout, self.staged.segments
+        )
+        self._step({}, state, gone=emptied)
 
     def drop_segments(self, names: Iterable[int]) -> None:
         """Leave out segments whose catalog is lost, and put metadata that is damaged again: a step."""

@@ -128,7 +128,7 @@ def _after_death(state: State, folder: Path) -> None:
         return
     with reader:
         states = settle.possible(model, step, reader.slots.tolist(), on_disk=True)
-        seen = settle.matching(reader, states, f"died in {step.kind}", committed=True)
+        seen = settle.matching(reader, states, f"died in {step.kind}", changed=step.changed, committed=True)
         state.exists = True
         state.model = seen.copy()
         state.model.held = dict(seen.committed)
@@ -268,7 +268,7 @@ class _Process:
         self.hurt = True
         memory.plan_add([])  # recovers; and finishes a resize or charge that was begun
         states = settle.possible(state.model, step, memory.slots.tolist(), on_disk=False)
-        state.model = settle.matching(memory, states, f"failed in {step.kind}")
+        state.model = settle.matching(memory, states, f"failed in {step.kind}", changed=step.changed)
         state.model = settle.seen_committed(self.folder, state.model)
 
     def _refused(self, step: Step, error: ExmemError) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from exmem import ExemplarMemory
-from tests.driver.checks import check_contents, difference, room_at_the_brim, settings_of
+from tests.driver.checks import check_contents, check_reads, difference, room_at_the_brim, settings_of
 from tests.driver.model import Entry, Model, Settings
 from tests.driver.sequences import Step
 
@@ -74,12 +74,21 @@ def _stages(model: Model, step: Step, victims: Collection[int], *, partly: bool)
     yield apply(model, step, victims)
 
 
-def matching(memory: ExemplarMemory, states: Iterator[Model], what: str, *, committed: bool = False) -> Model:
-    """Return the first state that a memory is in."""
+def matching(
+    memory: ExemplarMemory,
+    states: Iterator[Model],
+    what: str,
+    *,
+    changed: Collection[int] = (),
+    committed: bool = False,
+) -> Model:
+    """Return the first state that a memory is in; of slots that were `changed`, what is read tells, too."""
     reasons = []
     for state in states:
+        held = state.committed if committed else state.held
         try:
             check_contents(memory, state, committed=committed)
+            check_reads(memory, state, sorted(set(changed).intersection(held)), committed=committed)
             check_settings(memory, state.settings)
         except AssertionError as error:
             reasons.append(str(error).split("\n")[0])

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,12 @@ class Era:
     def packed_dead(self) -> bytes:
         """The dead rows as they are written, before base64."""
         return pack_dead(self.tokens)
+
+    @functools.cached_property
+    def number_bytes(self) -> int:
+        """What the numbers of the live segments take as LEB128, one by one."""
+        longer = (len(self.live) - int(np.searchsorted(self.live, 1 << bits)) for bits in (7, 14, 21, 28))
+        return len(self.live) + sum(longer)
 
     def with_dead(self, changes: Mapping[int, int]) -> "Era":
         """Return this era with other dead rows in some segments; 0 where none is dead."""
@@ -119,19 +125,25 @@ class State:
         """The document as it is put."""
         return _sealed(self)
 
-    def most_bytes(self, new_segments: int = 0) -> int:
-        """Return the most bytes of the document after evictions, cleanings and `new_segments` more segments."""
+    def most_bytes(self, new_segments: int = 0, numbers: Iterable[int] = ()) -> int:
+        """Return the most bytes of the document after evictions, cleanings, and with more segments in the last era.
+
+        Those of these numbers, which are given out already, and `new_segments` besides.
+        """
         last = self.eras[self.era]
         most = len(self.document)
         most += sum(19 - len(str(number)) for number in (self.generation, self.revision, self.next_slot))
         most += sum(12 - len(str(number)) for number in (last.length, last.given, last.open)) + 3
         most += (_WANTED_BYTES if self.wanted is None else 0) + (_STREAM_BYTES if self.reservoir is not None else 0)
-        for number, era in self.eras.items():
-            live = len(era.live) + (new_segments if number == self.era else 0)
-            number_bytes = len(leb128(era.given + new_segments))
+        coming = [len(leb128(number)) for number in numbers]
+        coming += [len(leb128(last.given + len(coming) + new_segments))] * new_segments
+        for era in self.eras.values():
+            more = coming if era is last else []
             most -= text_bytes(len(era.packed_live)) + text_bytes(len(era.packed_dead))
-            most += text_bytes(len(era.packed_live) + (number_bytes + 1) * new_segments)
-            most += text_bytes(live * (number_bytes + 1 + -(-era.rows // 8)) if era.rows > 1 else 0)
+            most += text_bytes(len(era.packed_live) + sum(more) + len(more))
+            if era.rows > 1:
+                segments = len(era.live) + len(more)
+                most += text_bytes(era.number_bytes + sum(more) + segments * (1 + -(-era.rows // 8)))
         return most
 
 

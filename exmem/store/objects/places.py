@@ -60,4 +60,5 @@ def _folder(path: str | bytes) -> Path:
         path.encode()  # not `os.fsencode`, which takes some lone surrogates
     except ValueError as error:
         raise SchemaError(f"expected the path of a folder, got {path!r:.80} ({error})") from error
-    return Path(path).absolute()
+    # Not `Path.expanduser`: a name such as ~old that is no user's stays as it is.
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
