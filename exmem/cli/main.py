@@ -4,6 +4,7 @@ import sys
 
 import tyro
 
+from exmem import __version__
 from exmem.cli.demo import demo
 from exmem.cli.info import info
 from exmem.cli.score import score
@@ -16,7 +17,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; an error of exmem becomes one line and exit code 1.
+    """Run the command line; an error of exmem becomes one line and exit code 1. `exmem --version` tells the version.
 
     Raises
     ------
@@ -26,6 +27,9 @@ def main() -> None:
     ModuleNotFoundError
         If exmem itself is incomplete; a missing package of others is named with the remedy instead.
     """
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"exmem {__version__}\n")
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(
             {
@@ -40,7 +44,8 @@ def main() -> None:
                 "train": train,
                 "demo": demo,
             },
-            description="Exemplar memory under a budget of bytes.",
+            prog="exmem",
+            description="Exemplar memory under a budget of bytes. `exmem --version` tells the version.",
         )
     except ExmemError as error:
         sys.stderr.write(f"exmem: {error}\n")

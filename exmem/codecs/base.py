@@ -8,6 +8,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import DTypeLike, NDArray
 
+from exmem.checks import rows_text
 from exmem.errors import CodecError
 
 __all__ = ["Payload", "PayloadCodec", "read_count", "write_count"]
@@ -153,7 +154,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         """
         if values.shape[1:] != self.shape or values.dtype.name != self.dtype:
             raise CodecError(
-                f"{self.codec_id} expects values (K, *{self.shape}) of {self.dtype}, "
+                f"{self.codec_id} expects values {rows_text(self.shape)} of {self.dtype}, "
                 f"got {values.shape} of {values.dtype}"
             )
         return np.ascontiguousarray(values)

@@ -41,6 +41,9 @@ class Int8(FeatureCodec):
         if largest.max() > np.finfo(np.float32).max:
             raise CodecError(f"{self.codec_id}: values must be within the range of float32")
         scales = (largest / _LEVELS).astype("<f4")
+        # Near the largest float32 a scale that was rounded up leads beyond it.
+        beyond = scales.astype(np.float64) * _LEVELS > np.finfo(np.float32).max
+        scales[beyond] = np.nextafter(scales[beyond], np.float32(0))
         # The scale as it is stored, so that encoder and decoder agree; where it underflows, all is 0.
         steps = np.where(scales > 0, scales, 1).astype(np.float64)[:, None]
         levels = np.clip(np.rint(rows / steps), -_LEVELS, _LEVELS).astype(np.int8)

@@ -8,6 +8,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from exmem.checks import whole_number
 from exmem.codecs.base import Payload, PayloadCodec, read_count, write_count
 from exmem.errors import CodecError
 
@@ -36,8 +37,7 @@ class Lossless(PayloadCodec):
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8", level: int = 9) -> None:
         super().__init__(shape=shape, dtype=dtype)
-        if not 1 <= level <= 19:
-            raise CodecError(f"{self.codec_id}: level must be in 1..19, got {level}")
+        level = whole_number(level, f"{self.codec_id}: level", least=1, most=19, error=CodecError)
         self.level = level
         self._zstd = Zstd(level=level)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from exmem.checks import choice, whole_number
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -55,14 +56,9 @@ class PatchAvif(MosaicCodec):
         subsampling: str = "420",
     ) -> None:
         super().__init__(shape=shape, dtype=dtype, block=8, most=_MOST)
-        if not 1 <= quality <= 100:
-            raise CodecError(f"{self.codec_id}: quality must be in 1..100, got {quality}")
-        if not 0 <= speed <= 10:
-            raise CodecError(f"{self.codec_id}: speed must be in 0..10, got {speed}")
-        if subsampling not in _PIXEL_FORMATS:
-            raise CodecError(
-                f"{self.codec_id}: unknown subsampling {subsampling!r}; choose one of {sorted(_PIXEL_FORMATS)}"
-            )
+        quality = whole_number(quality, f"{self.codec_id}: quality", least=1, most=100, error=CodecError)
+        speed = whole_number(speed, f"{self.codec_id}: speed", least=0, most=10, error=CodecError)
+        choice(subsampling, f"{self.codec_id}: subsampling", _PIXEL_FORMATS, error=CodecError)
         self.quality, self.speed, self.subsampling = quality, speed, subsampling
 
     @override

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from exmem.checks import choice, whole_number
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -57,10 +58,8 @@ class PatchJpeg(MosaicCodec):
         subsampling: str = "420",
         header: str | None = None,
     ) -> None:
-        if not 1 <= quality <= 100:
-            raise CodecError(f"{self.codec_id}: quality must be in 1..100, got {quality}")
-        if subsampling not in {"420", "444"}:
-            raise CodecError(f"{self.codec_id}: unknown subsampling {subsampling!r}; choose one of ['420', '444']")
+        quality = whole_number(quality, f"{self.codec_id}: quality", least=1, most=100, error=CodecError)
+        choice(subsampling, f"{self.codec_id}: subsampling", ("420", "444"), error=CodecError)
         grey = len(tuple(shape)) == 2 or tuple(shape)[2:] == (1,)
         super().__init__(shape=shape, dtype=dtype, block=16 if subsampling == "420" and not grey else 8, most=_MAX_SIDE)
         self.quality, self.subsampling = quality, subsampling

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from exmem.checks import real_number, whole_number
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -44,11 +45,11 @@ class PatchJxl(MosaicCodec):
     def __init__(
         self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8", distance: float = 2.5, effort: int = 3
     ) -> None:
+        distance = real_number(distance, f"{self.codec_id}: distance", error=CodecError)
         super().__init__(shape=shape, dtype=dtype, block=1 if distance == 0 else 8, most=_MOST)
         if not 0 <= distance <= 25:
             raise CodecError(f"{self.codec_id}: distance must be in 0..25, got {distance}")
-        if not 1 <= effort <= 9:
-            raise CodecError(f"{self.codec_id}: effort must be in 1..9, got {effort}")
+        effort = whole_number(effort, f"{self.codec_id}: effort", least=1, most=9, error=CodecError)
         self.distance, self.effort = distance, effort
 
     @override

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from exmem.checks import whole_number
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
 
@@ -44,8 +45,7 @@ class PatchWebp(MosaicCodec):
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8", effort: int = 4) -> None:
         super().__init__(shape=shape, dtype=dtype, block=1, most=_MOST)
-        if not 0 <= effort <= 6:
-            raise CodecError(f"{self.codec_id}: effort must be in 0..6, got {effort}")
+        effort = whole_number(effort, f"{self.codec_id}: effort", least=0, most=6, error=CodecError)
         self.effort = effort
 
     @override

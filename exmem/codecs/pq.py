@@ -11,6 +11,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from exmem.checks import whole_number
 from exmem.codecs.features import FeatureCodec
 from exmem.errors import CodecError
 
@@ -52,8 +53,9 @@ class ProductQuantisation(FeatureCodec):
         self, *, codebooks: str = "", shape: Sequence[int] = (), dtype: DTypeLike = "float32", parts: int = 8
     ) -> None:
         super().__init__(shape=shape, dtype=dtype)
+        parts = whole_number(parts, f"{self.codec_id}: parts", least=1, most=2**16 - 1, error=CodecError)
         self.parts = parts
-        if not 1 <= parts < 2**16 or self.width % parts:
+        if self.width % parts:
             raise CodecError(f"{self.codec_id}: parts must divide {self.width} values, got {parts}")
         if not codebooks:
             raise CodecError(f"{self.codec_id} needs codebooks; make its configuration by ProductQuantisation.train")

@@ -1,5 +1,6 @@
 """Finding a payload codec by its name or configuration."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,5 +74,10 @@ def get_codec(
         options.setdefault("dtype", dtype)
     try:
         return found(**options)
-    except TypeError as error:
-        raise CodecError(f"{found.codec_id}: {error}; got the options {sorted(options)}") from error
+    except CodecError:
+        raise
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        known = sorted(set(inspect.signature(found).parameters) - {"shape", "dtype"})
+        strange = sorted(set(map(str, options)) - {*known, "shape", "dtype"})
+        what = f"unknown options {strange}; it knows {known}" if strange else f"an option cannot be used ({error})"
+        raise CodecError(f"{found.codec_id}: {what}") from error

@@ -1,10 +1,12 @@
 """Exemplars out of arrays."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from exmem.checks import array_of, floats_of, mapping_of
 from exmem.errors import InvalidExemplarError
 from exmem.tokens import Exemplar, TokenSet
 
@@ -15,18 +17,18 @@ def exemplars_of(
     tokens: Mapping[str, ArrayLike],
     labels: ArrayLike,
     *,
-    keep: Mapping[str, ArrayLike],
+    keep: Mapping[str, ArrayLike] | None,
     priorities: ArrayLike | None,
-    extras: Mapping[str, ArrayLike],
+    extras: Mapping[str, ArrayLike] | None,
 ) -> list[Exemplar]:
     """Return one exemplar per label; InvalidExemplarError if an array has another first axis or an unknown name."""
-    classes = np.asarray(labels)
+    classes = array_of(labels, "labels", error=InvalidExemplarError)
     if classes.ndim != 1 or classes.dtype.kind not in "iu":
         raise InvalidExemplarError(f"labels must be a 1-D integer array, got {classes.dtype} of shape {classes.shape}")
-    values = {name: np.asarray(array) for name, array in tokens.items()}
-    flags = {name: np.asarray(array) for name, array in keep.items()}
-    fields = {name: np.asarray(array) for name, array in extras.items()}
-    ranks = np.zeros(len(classes)) if priorities is None else np.asarray(priorities, np.float64)
+    values, flags, fields = _arrays(tokens, "tokens"), _arrays(keep, "keep"), _arrays(extras, "extras")
+    ranks = np.zeros(len(classes))
+    if priorities is not None:
+        ranks = floats_of(priorities, "priorities", error=InvalidExemplarError)
     strange = sorted(set(flags) - set(values))
     if strange:
         raise InvalidExemplarError(f"keep names modalities without tokens: {strange}; tokens has {sorted(values)}")
@@ -47,3 +49,8 @@ def exemplars_of(
         )
         for index, label in enumerate(classes.tolist())
     ]
+
+
+def _arrays(given: Mapping[str, ArrayLike] | None, what: str) -> dict[str, NDArray[Any]]:
+    named = {} if given is None else mapping_of(given, what, error=InvalidExemplarError)
+    return {name: array_of(array, f"{what} of {name!r}", error=InvalidExemplarError) for name, array in named.items()}

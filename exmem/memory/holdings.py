@@ -1,5 +1,6 @@
 """What a memory holds, for those who ask; nothing here changes what is stored."""
 
+import copy
 import json
 import operator
 from typing import Any, Literal, NoReturn
@@ -141,7 +142,7 @@ class Holdings:
     @property
     def attrs(self) -> dict[str, Any]:
         """What the user noted with `annotate`."""
-        return dict(self._store.root.settings.get("attrs", {}))
+        return copy.deepcopy(dict(self._store.root.settings.get("attrs", {})))
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -255,7 +256,7 @@ class Holdings:
         Parameters
         ----------
         n : int
-            How many; beyond the number held, exemplars come again.
+            How many, at most 2^24; beyond the number held, exemplars come again.
         sampler : {"uniform", "balanced"}
             Each exemplar equally often, or each class equally often.
         seed : int
@@ -269,7 +270,7 @@ class Holdings:
         Raises
         ------
         SchemaError
-            If the sampler is unknown, a number negative, or nothing is held.
+            If the sampler is unknown, a number out of range, or nothing is held.
         CorruptExemplarError
             If stored bytes are damaged.
         StaleSnapshotError

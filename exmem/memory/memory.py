@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exmem.checks import choice, flag
 from exmem.errors import SchemaError
 from exmem.memory.batches import exemplars_of
 from exmem.memory.holdings import EVICTIONS
@@ -15,6 +16,7 @@ from exmem.memory.reports import AddPlan, AddReport
 from exmem.memory.settings import Settings, checked_count
 from exmem.store import Place, create_store, open_store, parse_bytes
 from exmem.tokens import Exemplar, Schema, TokenBatch
+from exmem.tokens.sets import exemplars_in
 
 if TYPE_CHECKING:
     from typing import Self
@@ -95,8 +97,7 @@ class ExemplarMemory(Settings):
         """
         if not isinstance(schema, Schema):
             raise SchemaError(f"expected a Schema, got {type(schema).__name__}")
-        if eviction not in EVICTIONS:
-            raise SchemaError(f"unknown eviction {eviction!r}; choose one of {list(EVICTIONS)}")
+        choice(eviction, "eviction", EVICTIONS)
         shared = Quota(unit=quota)
         if eviction == "by_priority" and shared != Quota():
             raise SchemaError("eviction 'by_priority' knows no classes, so it takes no quota; make it 'by_class'")
@@ -106,7 +107,7 @@ class ExemplarMemory(Settings):
             max_bytes=parse_bytes(max_bytes),
             settings={"eviction": eviction, "quota": shared.to_json()},
             max_exemplars=checked_count(max_exemplars),
-            durable=durable,
+            durable=flag(durable, "durable"),
             threads=threads,
         )
         return cls(store)
@@ -156,13 +157,15 @@ class ExemplarMemory(Settings):
         SchemaError
             If the place or an option cannot be used.
         """
-        if mode not in {"r", "r+"}:
-            raise SchemaError(f"unknown mode {mode!r}; choose one of ['r', 'r+']")
-        if verify not in {"once", "always"}:
-            raise SchemaError(f"unknown verify {verify!r}; choose one of ['always', 'once']")
-        writable = mode == "r+"
+        choice(mode, "mode", ("r", "r+"))
+        choice(verify, "verify", ("once", "always"))
         store = open_store(
-            place, writable=writable, durable=durable, threads=threads, take_lock=take_lock, verify=verify
+            place,
+            writable=mode == "r+",
+            durable=flag(durable, "durable"),
+            threads=threads,
+            take_lock=flag(take_lock, "take_lock"),
+            verify=verify,
         )
         try:
             return cls(store)
@@ -204,7 +207,7 @@ class ExemplarMemory(Settings):
             If the memory was opened for reading: what a writer has staged is not known here.
         """
         self._ready()
-        rows = self._store.encode([*exemplars])
+        rows = self._store.encode(exemplars_in(exemplars))
         victims, down = self._policy.plan(rows)
         return AddPlan(victims, np.setdiff1d(np.arange(len(rows)), down).astype(np.int64), self.next_slot)
 
@@ -231,7 +234,7 @@ class ExemplarMemory(Settings):
             If files that are not of this memory fill its budget; nothing was stored or evicted.
         """
         self._ready()
-        return self._policy.add(self._store.encode([*exemplars]))
+        return self._policy.add(self._store.encode(exemplars_in(exemplars)))
 
     def add_batch(
         self,
@@ -269,7 +272,7 @@ class ExemplarMemory(Settings):
         ExemplarTooLargeError
             If an exemplar could not be stored even in an empty memory; nothing was stored or evicted.
         """
-        return self.add(exemplars_of(tokens, labels, keep=keep or {}, priorities=priorities, extras=extras or {}))
+        return self.add(exemplars_of(tokens, labels, keep=keep, priorities=priorities, extras=extras))
 
     def evict(self, slots: ArrayLike) -> None:
         """Evict exemplars: all of them in one commit, whatever their number.
@@ -337,7 +340,7 @@ class ExemplarMemory(Settings):
             If a value does not fit; nothing was changed.
         """
         self._ready()
-        changed = self._store.changed_rows(slots, priority=priority, extras=extras or {})
+        changed = self._store.changed_rows(slots, priority=priority, extras={} if extras is None else extras)
         self.commit()
         return self._policy.update(changed)
 

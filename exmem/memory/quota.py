@@ -1,12 +1,13 @@
 """How classes share a budget."""
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
+from exmem.checks import choice, label_of, mapping_of, real_number, shown
 from exmem.errors import SchemaError
+from exmem.tokens.frozen import ReadOnlyDict
 
 __all__ = ["QUOTA_UNITS", "Quota", "class_quotas"]
 
@@ -42,10 +43,10 @@ class Quota:
     weights: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.unit not in QUOTA_UNITS:
-            raise SchemaError(f"unknown quota {self.unit!r}; choose one of {list(QUOTA_UNITS)}")
-        checked = [_checked_weight(label, weight) for label, weight in self.weights.items()]
-        object.__setattr__(self, "weights", dict(sorted(pair for pair in checked if pair[1] != 1.0)))
+        choice(self.unit, "quota", QUOTA_UNITS)
+        given = mapping_of(self.weights, "weights")
+        checked = [_checked_weight(label, weight) for label, weight in given.items()]
+        object.__setattr__(self, "weights", ReadOnlyDict(sorted(pair for pair in checked if pair[1] != 1.0)))
 
     def load(self, label: int, *, used_bytes: int, count: int) -> float:
         """Return what a class holds per unit of its weight.
@@ -92,17 +93,16 @@ class Quota:
         try:
             unit, weights = described["unit"], {int(label): weight for label, weight in described["weights"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SchemaError(f"expected a quota with unit and weights, got {str(described)[:80]}") from error
+            raise SchemaError(f"expected a quota with unit and weights, got {shown(described)}") from error
         return cls(unit=unit, weights=weights)
 
 
-def _checked_weight(label: int, weight: float) -> tuple[int, float]:
-    if isinstance(label, bool) or not isinstance(label, numbers.Integral) or not -(2**63) <= label < 2**63:
-        raise SchemaError(f"expected an integer of 64 bits as the label of a weight, got {label!r}")
-    number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-    if not number or not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:  # NaN fails too
-        raise SchemaError(f"weight of class {label}: expected {_LEAST_WEIGHT}..{_MOST_WEIGHT}, got {weight!r}")
-    return int(label), float(weight)
+def _checked_weight(label: object, weight: object) -> tuple[int, float]:
+    number = label_of(label, "the label of a weight")
+    share = real_number(weight, f"the weight of class {number}")
+    if not _LEAST_WEIGHT <= share <= _MOST_WEIGHT:
+        raise SchemaError(f"weight of class {number}: expected {_LEAST_WEIGHT}..{_MOST_WEIGHT}, got {shown(weight)}")
+    return number, share
 
 
 def class_quotas(used: Mapping[int, int], total: int, weights: Mapping[int, float] | None = None) -> dict[int, int]:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.checks import whole_number
 from exmem.errors import FormatError, SchemaError
 from exmem.tokens import Exemplar, TokenBatch
+from exmem.tokens.sets import exemplars_in
 
 if TYPE_CHECKING:
     from exmem.memory.memory import ExemplarMemory
     from exmem.memory.reports import AddReport
 
-__all__ = ["StreamReservoir", "arrival_keys", "raised"]
+__all__ = ["StreamReservoir", "arrival_keys", "checked_state", "raised"]
 
 _MOST_SEED = 2**63 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
@@ -56,10 +58,9 @@ class StreamReservoir:
     def __init__(self, memory: "ExemplarMemory", *, seed: int | None = None) -> None:
         if memory.eviction != "by_priority":
             raise SchemaError("a reservoir needs a memory made with eviction='by_priority'")
-        if seed is not None and not 0 <= seed <= _MOST_SEED:
-            raise SchemaError(f"expected a seed of 0..{_MOST_SEED}, got {seed}")
+        seed = None if seed is None else whole_number(seed, "the seed", most=_MOST_SEED)
         self.memory = memory
-        self._new = {"seed": 0 if seed is None else int(seed), "seen": 0, "threshold": 0.0}
+        self._new = {"seed": seed or 0, "seen": 0, "threshold": 0.0}
         recorded = self.seed
         if seed is not None and seed != recorded:
             raise SchemaError(
@@ -94,7 +95,7 @@ class StreamReservoir:
         AddReport
             Slot of each, -1 where it is not held; the slots evicted.
         """
-        arrivals, before = [*exemplars], self._state()
+        arrivals, before = exemplars_in(exemplars), self._state()
         keys = arrival_keys(before["seed"], before["seen"], len(arrivals))
         above = np.flatnonzero(keys > before["threshold"])
         keyed = [dataclasses.replace(arrivals[index], priority=float(keys[index])) for index in above.tolist()]
@@ -110,7 +111,7 @@ class StreamReservoir:
     def _state(self) -> dict[str, Any]:
         # The state is the memory's: so it is right after a discard and after a crash, too.
         state = self.memory.reservoir_state
-        return self._new if state is None else _checked(state, self.memory.location)
+        return self._new if state is None else checked_state(state, self.memory.location)
 
 
 def raised(state: Mapping[str, Any], priorities: Iterable[float]) -> dict[str, Any]:
@@ -131,8 +132,8 @@ def arrival_keys(seed: int, first: int, count: int) -> NDArray[np.float64]:
     return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
-def _checked(state: Mapping[str, Any], location: str) -> dict[str, Any]:
-    # The store may be of any origin.
+def checked_state(state: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """Return the state of a stream, of whatever origin; FormatError if it is none."""
     values: list[Any] = [state.get(name) for name in ("seed", "seen", "threshold")]
     seed, seen, threshold = values
     whole = type(seed) is int and type(seen) is int and 0 <= seed <= _MOST_SEED and 0 <= seen <= _MOST_SEED

@@ -5,11 +5,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.checks import choice, whole_number
 from exmem.errors import SchemaError
 
 __all__ = ["draw"]
 
 _SAMPLERS = ("balanced", "uniform")
+_MOST_DRAWN = 2**24  # a choice: one batch in RAM, and far below what would exhaust it by its indices alone
 
 
 def draw(
@@ -22,11 +24,11 @@ def draw(
     labels : ndarray, shape (N,), int64
         Class of each exemplar.
     n : int
-        How many to draw, 0 or more; beyond N, one random order follows the other.
+        How many to draw, 0..2^24; beyond N, one random order follows the other.
     sampler : {"uniform", "balanced"}
         Each exemplar equally often, or each class equally often and within a class each exemplar equally often.
     seed : int
-        Seed, 0 or more; the same labels and seed give the same draw.
+        Seed, 0..2^63 - 1; the same labels and seed give the same draw.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def draw(
     Raises
     ------
     SchemaError
-        If the sampler is unknown, `n` or the seed negative, or there is nothing to draw from.
+        If the sampler is unknown, `n` or the seed out of range, or there is nothing to draw from.
 
     Notes
     -----
@@ -50,10 +52,8 @@ def draw(
     >>> labels[draw(labels, 6, sampler="balanced")].tolist().count(7)
     3
     """
-    if sampler not in _SAMPLERS:
-        raise SchemaError(f"unknown sampler {sampler!r}; choose one of {list(_SAMPLERS)}")
-    if n < 0 or seed < 0:
-        raise SchemaError(f"expected a number to draw and a seed of 0 or more, got {n} and {seed}")
+    choice(sampler, "sampler", _SAMPLERS)
+    n, seed = whole_number(n, "the number to draw", most=_MOST_DRAWN), whole_number(seed, "the seed")
     if n == 0:
         return np.zeros(0, np.int64)
     if len(labels) == 0:

@@ -1,18 +1,17 @@
 """Budget, charges, quotas and notes of a memory."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.checks import label_of, mapping_of, plain_json, shown, whole_number
 from exmem.errors import ReadOnlyError, SchemaError
 from exmem.memory.holdings import Holdings
 from exmem.memory.quota import Quota
 from exmem.memory.reports import ClassSummary, CompactReport
 from exmem.store import Store, Writer, parse_bytes
-from exmem.store.encode import checked_label
 
 __all__ = ["Settings", "checked_count"]
 
@@ -69,7 +68,8 @@ class Settings(Holdings):
             changes["max_exemplars"] = checked_count(max_exemplars)
         if all(getattr(writer.state, name) == value for name, value in changes.items()):
             return np.zeros(0, np.int64)
-        return self._policy.change(f"a budget of {max_bytes} bytes", **changes)
+        most = changes.get("max_bytes", writer.state.max_bytes)
+        return self._policy.change(f"a budget of {most:,} bytes", **changes)
 
     def charge(self, name: str, nbytes: int | str) -> NDArray[np.int64]:
         """Account for bytes that a learner keeps elsewhere under the same budget; 0 ends the charge.
@@ -100,7 +100,7 @@ class Settings(Holdings):
             charges[name] = size
         if charges == dict(writer.state.charges):
             return np.zeros(0, np.int64)
-        return self._policy.change(f"a charge {name!r} of {size:,} bytes", charges=charges)
+        return self._policy.change(f"a charge {shown(name)} of {size:,} bytes", charges=charges)
 
     def weigh(
         self, weights: Mapping[int, float] | Callable[[dict[int, ClassSummary]], Mapping[int, float]]
@@ -130,7 +130,7 @@ class Settings(Holdings):
             If the budget could not hold the weights even without exemplars; nothing was changed.
         """
         self._ready()
-        given = weights(self.summary()) if callable(weights) else weights
+        given = mapping_of(weights(self.summary()) if callable(weights) else weights, "weights")
         quota = Quota(unit=self.quota.unit, weights={**self.quota.weights, **given})
         if self.eviction == "by_priority" and quota != Quota():
             raise SchemaError("eviction 'by_priority' knows no classes, so it takes no quota; make it 'by_class'")
@@ -164,23 +164,17 @@ class Settings(Holdings):
         """
         self._ready()
         changes: dict[str, Any] = {}
-        try:
-            if attrs is not None:
-                changes["attrs"] = json.loads(json.dumps(dict(attrs), allow_nan=False))
-                if changes["attrs"].keys() != attrs.keys():
-                    raise SchemaError(f"expected text as keys of attrs, got {sorted(map(repr, attrs))}")
-                json.dumps(changes["attrs"], ensure_ascii=False).encode()
-            if class_names is not None:
-                names = {checked_label(label, "class_names"): name for label, name in class_names.items()}
-                changes["class_names"] = {str(label): _checked_text(name, "a class") for label, name in names.items()}
-        except SchemaError:
-            raise
-        except (TypeError, ValueError, AttributeError) as error:
-            raise SchemaError(f"expected plain JSON values and names by label, got {error}") from error
+        if attrs is not None:
+            changes["attrs"] = plain_json(dict(mapping_of(attrs, "attrs")), "attrs")
+        if class_names is not None:
+            changes["class_names"] = {
+                str(label_of(label, "the label of a name")): _checked_text(name, "a class")
+                for label, name in mapping_of(class_names, "class_names").items()
+            }
         settings = self._store.root.settings
         if all(settings.get(name, {}) == value for name, value in changes.items()):
             return np.zeros(0, np.int64)
-        return self._policy.put_settings("the notes", **changes)
+        return self._policy.put_settings("what is noted", **changes)
 
     def compact(self) -> CompactReport:
         """Pack what is held into as few segments as it needs; slots stay.
@@ -212,18 +206,16 @@ def checked_count(count: int | None) -> int | None:
     """Return a number of exemplars, None for no limit; SchemaError if it is neither."""
     if count is None:
         return None
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-        raise SchemaError(f"max_exemplars must be an integer of 0 or more, or None, got {count!r}")
-    return int(count)
+    return whole_number(count, "max_exemplars (None for no limit)")
 
 
 def _checked_text(text: str, what: str) -> str:
     try:
-        if not isinstance(text, str) or "\0" in text:
+        if not isinstance(text, str) or not text or "\0" in text:
             raise ValueError
         text.encode()
     except ValueError as error:
         raise SchemaError(
-            f"expected text without NUL and lone surrogates as the name of {what}, got {text!r}"
+            f"expected text, not empty and without NUL and lone surrogates, as the name of {what}, got {shown(text)}"
         ) from error
     return text

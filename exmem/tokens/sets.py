@@ -1,15 +1,16 @@
 """Exemplars and batches of them, as arrays."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exmem.checks import MOST, array_of, label_of, mapping_of, real_number, shown
 from exmem.errors import InvalidExemplarError
 
-__all__ = ["Exemplar", "PaddedTokens", "TokenBatch", "TokenSet"]
+__all__ = ["Exemplar", "PaddedTokens", "TokenBatch", "TokenSet", "exemplars_in"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,16 +34,18 @@ class TokenSet:
     values: NDArray[Any]
 
     def __post_init__(self) -> None:
-        positions = np.asarray(self.positions)
+        positions = array_of(self.positions, "positions", error=InvalidExemplarError)
         if positions.size == 0:
             positions = positions.astype(np.int64)
         if positions.ndim != 1 or positions.dtype.kind not in "iu":
             raise InvalidExemplarError(
                 f"positions must be a 1-D integer array, got shape {positions.shape}, dtype {positions.dtype}"
             )
+        if positions.dtype.kind == "u" and positions.size and int(positions.max()) > MOST:
+            raise InvalidExemplarError(f"positions must be at most {MOST}, got {positions.max()}")
         positions = positions.astype(np.int64)
         check_increasing(positions, "positions")
-        values = np.asarray(self.values)
+        values = array_of(self.values, "values", error=InvalidExemplarError)
         if values.ndim < 1 or len(values) != len(positions):
             raise InvalidExemplarError(
                 f"expected one value per position: {len(positions)} positions, values of shape {values.shape}"
@@ -66,8 +69,15 @@ class TokenSet:
         -------
         TokenSet
             Positions 0..L-1.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If there is no axis of tokens.
         """
-        array = np.asarray(values)
+        array = array_of(values, "values", error=InvalidExemplarError)
+        if array.ndim < 1:
+            raise InvalidExemplarError(f"expected values of shape (L, ...), got {shown(values)}")
         return cls(np.arange(len(array)), array)
 
     @classmethod
@@ -91,7 +101,8 @@ class TokenSet:
         InvalidExemplarError
             If `keep` is not a bool array of length L.
         """
-        array, flags = np.asarray(values), np.asarray(keep)
+        array = array_of(values, "values", error=InvalidExemplarError)
+        flags = array_of(keep, "keep", error=InvalidExemplarError)
         if flags.dtype != np.bool_ or flags.shape != array.shape[:1]:
             raise InvalidExemplarError(
                 f"keep must be bool of shape {array.shape[:1]}, got {flags.dtype} of shape {flags.shape}"
@@ -142,12 +153,36 @@ class Exemplar:
         Rank within its class: the lowest goes first at eviction. NaN is refused when it is added.
     extras : mapping of str to array-like
         One value per extra field of the schema.
+
+    Raises
+    ------
+    InvalidExemplarError
+        If `tokens` or `extras` is no mapping; all else is looked at when it is added.
     """
 
     tokens: Mapping[str, TokenSet]
     label: int
     priority: float = 0.0
     extras: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mapping_of(self.tokens, "tokens of an exemplar", error=InvalidExemplarError)
+        mapping_of(self.extras, "extras of an exemplar", error=InvalidExemplarError)
+
+
+def exemplars_in(exemplars: Iterable[Exemplar]) -> list[Exemplar]:
+    """Return what a caller gave as exemplars, as a list; InvalidExemplarError if it is something else."""
+    if isinstance(exemplars, Exemplar):
+        raise InvalidExemplarError("expected a sequence of exemplars, got an Exemplar; put it in a list")
+    try:
+        given = iter(exemplars)
+    except TypeError as error:
+        raise InvalidExemplarError(f"expected a sequence of exemplars, got {shown(exemplars)}") from error
+    listed = [*given]
+    for index, one in enumerate(listed):
+        if not isinstance(one, Exemplar):
+            raise InvalidExemplarError(f"exemplar {index}: expected an Exemplar, got {type(one).__name__}")
+    return listed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,6 +209,8 @@ class PaddedTokens:
     keep: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
+        for what in ("values", "positions", "keep"):
+            object.__setattr__(self, what, array_of(getattr(self, what), what, error=InvalidExemplarError))
         shape = self.keep.shape
         if self.keep.ndim != 2 or self.positions.shape != shape or self.values.shape[:2] != shape:
             raise InvalidExemplarError(
@@ -206,6 +243,8 @@ class PaddedTokens:
         InvalidExemplarError
             If there is none, or their values do not look the same.
         """
+        if not isinstance(sets, Sequence) or not all(isinstance(own, TokenSet) for own in sets):
+            raise InvalidExemplarError(f"expected a sequence of TokenSets, got {shown(sets)}")
         looks = sorted({f"{own.values.dtype} of shape {own.values.shape[1:]}" for own in sets})
         if len(looks) != 1:
             raise InvalidExemplarError(f"expected token sets with values of one shape and dtype, got {looks}")
@@ -264,7 +303,13 @@ class TokenBatch:
     slots: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.labels)
+        for what in ("tokens", "extras"):
+            mapping_of(getattr(self, what), what, error=InvalidExemplarError)
+        labels = array_of(self.labels, "labels", error=InvalidExemplarError)
+        if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
+            raise InvalidExemplarError(f"labels must be 1-D integers, got {labels.dtype} of shape {labels.shape}")
+        count = len(labels)
+        object.__setattr__(self, "labels", labels)
         if self.priorities is None:
             object.__setattr__(self, "priorities", np.zeros(count, np.float64))
         lengths = {f"tokens[{name!r}]": len(block.keep) for name, block in self.tokens.items()}
@@ -294,6 +339,7 @@ class TokenBatch:
         InvalidExemplarError
             If there is none, or they do not hold the same modalities and extra fields.
         """
+        exemplars = exemplars_in(exemplars)
         if not exemplars or any(
             (one.tokens.keys(), one.extras.keys()) != (exemplars[0].tokens.keys(), exemplars[0].extras.keys())
             for one in exemplars
@@ -304,9 +350,9 @@ class TokenBatch:
         first = exemplars[0]
         return cls(
             {name: PaddedTokens.of([one.tokens[name] for one in exemplars]) for name in first.tokens},
-            np.array([one.label for one in exemplars], np.int64),
-            np.array([one.priority for one in exemplars], np.float64),
-            {name: np.stack([np.asarray(one.extras[name]) for one in exemplars]) for name in first.extras},
+            np.array([label_of(one.label, error=InvalidExemplarError) for one in exemplars], np.int64),
+            np.array([real_number(one.priority, "priority", error=InvalidExemplarError) for one in exemplars]),
+            {name: _stacked(name, [one.extras[name] for one in exemplars]) for name in first.extras},
         )
 
     def __len__(self) -> int:
@@ -335,3 +381,11 @@ class TokenBatch:
 
     def __iter__(self) -> Iterator[Exemplar]:
         return (self.exemplar(index) for index in range(len(self)))
+
+
+def _stacked(name: str, values: Sequence[ArrayLike]) -> NDArray[Any]:
+    arrays = [array_of(value, f"extra field {name!r}", error=InvalidExemplarError) for value in values]
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1:
+        raise InvalidExemplarError(f"extra field {name!r}: expected values of one shape, got {shapes[:8]}")
+    return np.stack(arrays)

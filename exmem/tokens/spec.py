@@ -1,7 +1,9 @@
 """What exemplars of a memory hold: modalities and extra fields."""
 
+import copy
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,35 +11,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from exmem.checks import mapping_of, shown, whole_number
 from exmem.errors import SchemaError
+from exmem.tokens.frozen import ReadOnlyDict
 
 __all__ = ["ExtraSpec", "Schema", "TokenSpec"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
-_KINDS = "biuf"  # bool, signed, unsigned, float: plain numbers without pointers
+# Plain numbers that Zarr has data types for; NumPy's longdouble is another one on each machine.
+_DTYPES = frozenset({"bool", "float16", "float32", "float64"}) | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 _MAX_TOKENS = 2**24
 _MAX_TOKEN_BYTES = 2**28
+_MAX_SIDES = 30  # NumPy 1 has 32 axes, and a batch has two of its own
 _RESERVED = frozenset({"catalog", "extras", "label", "priority", "records"})
 
 
 def _plain_dtype(dtype: DTypeLike, what: str) -> str:
     try:
+        if dtype is None:  # which NumPy takes for float64
+            raise TypeError
         found = np.dtype(dtype)
-    except TypeError as error:
-        raise SchemaError(f"{what}: dtype {dtype!r} is not a NumPy dtype; use a name such as 'uint8'") from error
-    if found.kind not in _KINDS:
-        raise SchemaError(f"{what}: dtype {found} holds no plain numbers; use bool, integers or floats")
+    except (TypeError, ValueError, SyntaxError, RecursionError) as error:
+        raise SchemaError(f"{what}: dtype {shown(dtype)} is not a NumPy dtype; use a name such as 'uint8'") from error
+    if found.name not in _DTYPES:
+        raise SchemaError(f"{what}: dtype {found} is not stored; choose one of {sorted(_DTYPES)}")
     return found.name
 
 
 def _plain_shape(shape: Sequence[int], what: str) -> tuple[int, ...]:
     try:
-        sides = tuple(int(side) for side in shape)
-    except (TypeError, ValueError) as error:
-        raise SchemaError(f"{what}: shape {shape!r} is not a sequence of integers") from error
-    if any(side < 1 for side in sides):
-        raise SchemaError(f"{what}: shape {sides} has a side below 1")
-    return sides
+        if isinstance(shape, str | bytes | Mapping):
+            raise TypeError
+        given = list(shape)
+    except TypeError as error:
+        raise SchemaError(f"{what}: shape {shown(shape)} is not a sequence of integers") from error
+    if len(given) > _MAX_SIDES:
+        raise SchemaError(f"{what}: expected a shape of at most {_MAX_SIDES} sides, got {len(given)}")
+    return tuple(whole_number(side, f"{what}: each side of shape", least=1, most=_MAX_TOKEN_BYTES) for side in given)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,26 +84,22 @@ class TokenSpec:
     codec: str | Mapping[str, Any] = "lossless"
 
     def __post_init__(self) -> None:
-        if isinstance(self.positions, bool) or not isinstance(self.positions, int | np.integer):
-            raise SchemaError(f"positions must be an integer, got {self.positions!r}")
-        if not 1 <= self.positions <= _MAX_TOKENS:
-            raise SchemaError(f"positions must be in 1..{_MAX_TOKENS}, got {self.positions}")
-        object.__setattr__(self, "positions", int(self.positions))
+        object.__setattr__(self, "positions", whole_number(self.positions, "positions", least=1, most=_MAX_TOKENS))
         object.__setattr__(self, "shape", _plain_shape(self.shape, "token"))
         object.__setattr__(self, "dtype", _plain_dtype(self.dtype, "token"))
         if isinstance(self.codec, str):
-            object.__setattr__(self, "codec", {"id": self.codec})
+            object.__setattr__(self, "codec", ReadOnlyDict(id=self.codec))
         elif isinstance(self.codec, Mapping) and isinstance(self.codec.get("id"), str):
-            object.__setattr__(self, "codec", dict(self.codec))
+            object.__setattr__(self, "codec", ReadOnlyDict(copy.deepcopy(dict(self.codec))))
         else:
-            raise SchemaError(f"codec must be a name or a mapping with an 'id', got {self.codec!r}")
+            raise SchemaError(f"codec must be a name or a mapping with an 'id', got {shown(self.codec)}")
         if self.token_bytes > _MAX_TOKEN_BYTES:
             raise SchemaError(f"a token has {self.token_bytes} bytes, more than {_MAX_TOKEN_BYTES}; use smaller tokens")
 
     @property
     def token_bytes(self) -> int:
         """Bytes of one decoded token."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain JSON values."""
@@ -99,7 +107,7 @@ class TokenSpec:
             "positions": self.positions,
             "shape": list(self.shape),
             "dtype": str(self.dtype),
-            "codec": dict(self.codec) if isinstance(self.codec, Mapping) else self.codec,
+            "codec": copy.deepcopy(dict(self.codec)) if isinstance(self.codec, Mapping) else self.codec,
         }
 
 
@@ -126,7 +134,7 @@ class ExtraSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _plain_shape(self.shape, "extra field"))
         object.__setattr__(self, "dtype", _plain_dtype(self.dtype, "extra field"))
-        if int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize > _MAX_TOKEN_BYTES:
+        if math.prod(self.shape) * np.dtype(self.dtype).itemsize > _MAX_TOKEN_BYTES:
             raise SchemaError(f"an extra field of shape {self.shape} is larger than {_MAX_TOKEN_BYTES} bytes")
 
     def to_json(self) -> dict[str, Any]:
@@ -161,14 +169,14 @@ class Schema:
     extras: Mapping[str, ExtraSpec] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "modalities", dict(self.modalities))
-        object.__setattr__(self, "extras", dict(self.extras))
+        for what in ("modalities", "extras"):
+            object.__setattr__(self, what, ReadOnlyDict(mapping_of(getattr(self, what), what)))
         if not self.modalities:
             raise SchemaError("a schema needs at least one modality, got none")
         for name in [*self.modalities, *self.extras]:
             if not isinstance(name, str) or not _NAME.match(name) or name in _RESERVED:
                 raise SchemaError(
-                    f"name {name!r} is not allowed; use lower-case letters, digits and '_' (at most 32), "
+                    f"name {shown(name)} is not allowed; use lower-case letters, digits and '_' (at most 32), "
                     f"and none of {sorted(_RESERVED)}"
                 )
         for kind, found, wanted in (

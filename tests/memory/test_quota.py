@@ -140,7 +140,7 @@ def test_the_quota_holds_after_reopening_and_readers_see_it_after_refresh(tmp_pa
         ({0: "3"}, "got '3'"),
         ({0: True}, "got True"),
         ({0: None}, "got None"),
-        ({"cat": 1}, "64 bits as the label of a weight, got 'cat'"),
+        ({"cat": 1}, "label of a weight must be an integer of 64 bits, got 'cat'"),
         ({2**63: 2}, "64 bits"),
         ({True: 2}, "64 bits"),
     ],

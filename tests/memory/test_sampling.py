@@ -57,9 +57,9 @@ def test_what_cannot_be_drawn_is_refused(sampler):
     assert draw(nothing, 0, sampler=sampler).tolist() == []
     with pytest.raises(SchemaError, match="holds no exemplar"):
         draw(nothing, 1, sampler=sampler)
-    with pytest.raises(SchemaError, match="got -1 and 0"):
+    with pytest.raises(SchemaError, match=r"number to draw must be an integer of 0\.\.16777216, got -1"):
         draw(one, -1, sampler=sampler)
-    with pytest.raises(SchemaError, match="got 1 and -1"):
+    with pytest.raises(SchemaError, match="seed must be an integer of 0"):
         draw(one, 1, sampler=sampler, seed=-1)
     with pytest.raises(SchemaError, match=r"unknown sampler 'even'; choose one of \['balanced', 'uniform'\]"):
         draw(one, 1, sampler="even")
