@@ -57,7 +57,7 @@ class Policy:
         self._check_fits_alone(offered)
         need = writer.shortage(offered)
         if need > 0:
-            need -= int(sum(writer.cleanable().values()) * self._stored_share())
+            need -= int(sum(writer.cleanable().values()) * self._writer().mean_share())
         return self._victims(need, offered, in_parts=False)
 
     def add(self, offered: Rows) -> AddReport:
@@ -230,7 +230,7 @@ class Policy:
 
     def cleanable_bytes(self) -> int:
         """Return about the bytes that cleaning gives back."""
-        return int(sum(self._writer().cleanable().values()) * self._stored_share())
+        return int(sum(self._writer().cleanable().values()) * self._writer().mean_share())
 
     def forget(self) -> None:
         """Make the order anew when it is needed next."""
@@ -256,7 +256,7 @@ class Policy:
         self, need: int, offered: Rows | None, *, in_parts: bool = True
     ) -> tuple[NDArray[np.int64], list[int]]:
         """Return the front of the order that gives so many bytes back: slots, and indices of `offered`."""
-        share, offered_share = self._stored_share(), 0.0
+        share, offered_share = self._writer().mean_share(), 0.0
         surplus = self._surplus(0 if offered is None else len(offered))
         victims: list[int] = []
         down: list[int] = []
@@ -315,13 +315,6 @@ class Policy:
             return 0
         had = before.dead_size if writer.is_cleanable(before) and before.dead_rows else 0
         return (after.dead_size - had) * writer.stored_share(name)
-
-    def _stored_share(self) -> float:
-        """Return bytes on the disk per accounted byte: rows are accounted uncompressed."""
-        writer = self._writer()
-        if not writer.accounted_bytes:
-            return 1.0  # what is evicted too little is evicted in the next round
-        return min(1.0, writer.chunk_bytes / writer.accounted_bytes)
 
     def _surplus(self, coming: int) -> int:
         most = (self._writer().state.wanted or {}).get("max_exemplars", self._writer().state.max_exemplars)

@@ -179,8 +179,16 @@ class Books:
         sizes, alive = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :]), put.alive
         return SegmentInfo(len(alive), int(sizes.sum()), int((~alive).sum()), int(sizes[~alive].sum()))
 
+    def mean_share(self) -> float:
+        """Return the bytes on the disk per accounted byte: rows are accounted uncompressed."""
+        accounted = self.accounted_bytes + sum(put.size for put in self.staged.segments.values())
+        if accounted:
+            return min(1.0, self.chunk_bytes / accounted)
+        waiting = int(self.staged.rows.sizes.sum())
+        return min(1.0, self._measured(None, self.state.eras[self.state.era].rows)[2]() / waiting) if waiting else 1.0
+
     def stored_share(self, name: int) -> float:
-        """Return the bytes on the disk per accounted byte of a segment: rows are accounted uncompressed."""
+        """Return the same of one segment."""
         keys, info = self._layout.segment_keys(*divmod(name, 1 << 36)), self.info(name)
         return sum(self._objects.sizes.get(key, 0) for key in keys) / info.size if info else 1.0
 
@@ -228,8 +236,7 @@ class Books:
         fixed, full = (
             beside_segments(self._layout, self.root, state, rows=rows, segments=number) for number in (1, 1 + segments)
         )
-        share = self.chunk_bytes / self.accounted_bytes if self.accounted_bytes else 1.0
-        return max(0, int((state.budget_bytes - fixed) / (share + (full - fixed) / max(1, size))))
+        return max(0, int((state.budget_bytes - fixed) / (self.mean_share() + (full - fixed) / max(1, size))))
 
     def in_old_eras(self) -> list[int]:
         """Return the segments of old eras of which what would be copied is at most 31 times what the metadata takes."""

@@ -16,9 +16,10 @@ __all__ = ["PutSegment", "Staged"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PutSegment:
-    """A segment that is put and not committed: its catalog rows, and which of them are dead already, as bits."""
+    """A segment that is put and not committed: catalog rows, accounted bytes, and as bits which rows are dead."""
 
     table: NDArray[np.int64]
+    size: int
     dead: int = 0
 
     @property

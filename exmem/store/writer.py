@@ -80,7 +80,7 @@ class Writer(Steps):
             content = waiting.take(part)
             self._put(segment_objects(content, number, segment, places))
             name = number << 36 | segment
-            segments[name] = PutSegment(content.catalog)
+            segments[name] = PutSegment(content.catalog, int(content.sizes.sum()))
             where[part] = name << 8 | np.arange(len(part))
         left = waiting.take(groups[-1]) if groups else Rows.none(self._layout)
         known, after = len(waiting) - len(rows), self.staged.next_slot + len(rows)
@@ -233,9 +233,7 @@ class Writer(Steps):
 
     def change_state(self, **changes: Any) -> None:
         """Put the document with other values: budget, charges, target, what is wanted, the state of a stream."""
-        state, emptied = drop_empty_eras(
-            dataclasses.replace(self.state, **changes), self._layout, self.staged.segments
-        )
+        state, emptied = drop_empty_eras(dataclasses.replace(self.state, **changes), self._layout, self.staged.segments)
         self._step({}, state, gone=emptied)
 
     def drop_segments(self, names: Iterable[int]) -> None:
