@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,12 @@ import zarr
 from zarr.storage import MemoryStore, ZipStore
 
 from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSpec
-from exmem.errors import ExmemError, InvalidExemplarError, SchemaError, UnknownSlotError
+from exmem.errors import (
+    ExmemError,
+    InvalidExemplarError,
+    SchemaError,
+    UnknownSlotError,
+)
 from exmem.memory.maintenance import check, repair
 from tests.store.made import QUICK, TEXT, contents, full, text
 
@@ -281,3 +287,70 @@ def test_a_memory_in_ram_is_a_place_too():
         memory.add([text(0)])
     with ExemplarMemory.open(store, "r+", threads=1) as memory:
         assert len(memory) == 1
+
+
+def test_a_place_may_begin_with_the_home_and_a_name_that_is_no_users_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ExemplarMemory.create(Path("~/m"), schema=TEXT, max_bytes=50_000, **QUICK).close()
+    ExemplarMemory.create("~no-such-user", schema=TEXT, max_bytes=50_000, **QUICK).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "~no-such-user"]
+    assert ExemplarMemory.open("~/m").location == str(tmp_path / "m")
+
+
+# Numbers that no document of a store can hold: they were committed, and the memory never opened again.
+
+
+TOO_MUCH = {
+    "resize(10**19)": lambda memory: memory.resize(10**19),
+    "resize(text)": lambda memory: memory.resize("10000000 TB"),
+    "resize(max_exemplars)": lambda memory: memory.resize(max_exemplars=2**63),
+    "charge": lambda memory: memory.charge("means", 2**63),
+    "charge(text)": lambda memory: memory.charge("means", "99999999TiB"),
+    "weigh": lambda memory: memory.weigh({2**63: 2.0}),
+    "class_names": lambda memory: memory.annotate(class_names={-(2**63) - 1: "x"}),
+    "sample(n)": lambda memory: memory.sample(2**70),
+    "sample(2**24 + 1)": lambda memory: memory.sample(2**24 + 1),
+    "sample(seed)": lambda memory: memory.sample(1, seed=2**63),
+    "digits": lambda memory: memory.resize(10**5000),
+}
+
+
+@pytest.mark.parametrize("act", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_a_number_that_cannot_be_written_is_refused_and_the_memory_opens_again(tmp_path, act):
+    with ExemplarMemory.create(tmp_path / "m", schema=TEXT, max_bytes=50_000, **QUICK) as memory:
+        memory.add([text(0)])
+        with pytest.raises(SchemaError, match=r"must be an integer of (0\.\.|64 bits)"):
+            act(memory)
+    with ExemplarMemory.open(tmp_path / "m", "r+", **QUICK) as memory:
+        assert (memory.max_bytes, memory.max_exemplars, memory.charges, len(memory)) == (50_000, None, {}, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_bytes": 2**63}, {"max_exemplars": 2**63}, {"threads": 0}, {"threads": 10**9}, {"durable": "no"}],
+    ids=str,
+)
+def test_create_refuses_before_anything_is_written(tmp_path, options):
+    with pytest.raises(SchemaError):
+        ExemplarMemory.create(tmp_path / "m", **{"schema": TEXT, "max_bytes": 50_000, **options})
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_largest_numbers_are_taken_and_read_again(tmp_path):
+    most = 2**63 - 1
+    with ExemplarMemory.create(tmp_path / "m", schema=TEXT, max_bytes=most, max_exemplars=most, **QUICK) as memory:
+        memory.charge("means", most // 2)
+        memory.add([Exemplar(text(0).tokens, label=most), Exemplar(text(1).tokens, label=-most - 1)])
+    with ExemplarMemory.open(tmp_path / "m", "r+", **QUICK) as memory:
+        assert (memory.max_bytes, memory.max_exemplars, memory.charges) == (most, most, {"means": most // 2})
+        assert memory.labels.tolist() == [most, -most - 1]
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [np.array([2**63, 2**63 + 1], np.uint64), np.array([0, 2**64 - 1], np.uint64), [0, 2**64], "01", [False, True]],
+)
+def test_positions_beyond_63_bits_do_not_turn_into_others(positions):
+    with pytest.raises(InvalidExemplarError, match="positions must be"):
+        TokenSet(positions, np.zeros(2, np.uint8))
