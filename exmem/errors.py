@@ -6,6 +6,7 @@ The only positional argument of an error is its message, so that it survives pic
 __all__ = [
     "BudgetError",
     "BudgetTooSmallError",
+    "CarriedThroughWarning",
     "CodecError",
     "CorruptExemplarError",
     "DataError",
@@ -95,3 +96,7 @@ class StaleSnapshotError(StoreError):
 
 class UnknownSlotError(ExmemError, LookupError):
     """A slot holds no exemplar (it never did, or it was evicted)."""
+
+
+class CarriedThroughWarning(UserWarning):
+    """A resize or charge that was interrupted was carried through later, and exemplars were evicted for it."""

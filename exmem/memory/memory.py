@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +37,8 @@ class ExemplarMemory(Settings):
     sees the state of its opening until `refresh()`. A copy or a pickle of a memory is a reader of the same place. A
     memory is not for use from several threads at once. Every method that changes a memory opened for reading, closed,
     or inherited by a forked process raises `ReadOnlyError`, and `StoreIOError` when the storage fails: the state before
-    the call then holds (of an add that evicts: that after the eviction), and the change may be tried again.
+    the call then holds (of an add that evicts: that after the eviction; a resize or charge is carried through by the
+    next change), and the change may be tried again.
     """
 
     @classmethod
@@ -236,6 +237,11 @@ class ExemplarMemory(Settings):
         self._ready()
         return self._policy.add(self._store.encode(exemplars_in(exemplars)))
 
+    def _add_to_stream(self, exemplars: Sequence[Exemplar], stream: Mapping[str, Any], arrivals: int) -> AddReport:
+        """Add those of some arrivals that are above a stream's threshold, and its state after all of them."""
+        self._ready()
+        return self._policy.add(self._store.encode(exemplars), stream=stream, arrivals=arrivals)
+
     def add_batch(
         self,
         tokens: Mapping[str, ArrayLike],
@@ -356,7 +362,8 @@ class ExemplarMemory(Settings):
     def close(self) -> None:
         """Commit what is staged and give the lock back; closing twice is no error.
 
-        When the commit fails, the memory stays open: try again, or `discard()` first.
+        When the commit fails, the memory stays open: try again, or `discard()` first. Where another writer took the
+        lock it is closed all the same, and raises `LockedError`: what was staged is lost.
         """
         self._store.close()
 

@@ -1,7 +1,7 @@
 """Deciding what a memory keeps, and making room for it."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -60,9 +60,14 @@ class Policy:
             need -= int(sum(writer.cleanable().values()) * self._writer().mean_share())
         return self._victims(need, offered, in_parts=False)
 
-    def add(self, offered: Rows) -> AddReport:
-        """Make room for exemplars as far as the order lets them in, and stage them."""
+    def add(self, offered: Rows, *, stream: Mapping[str, Any] | None = None, arrivals: int = 0) -> AddReport:
+        """Make room for exemplars as far as the order lets them in, and stage them.
+
+        With them the state of a `stream` after so many `arrivals` more, of which these are those above its threshold.
+        """
         writer = self._writer()
+        if stream is not None:
+            writer.stage_reservoir(stream)  # there has to be room for it, too
         self._check_fits_alone(offered)
         left = np.arange(len(offered))
         evicted: list[NDArray[np.int64]] = []
@@ -72,9 +77,9 @@ class Policy:
             need = writer.shortage(rows)
             if (need <= 0 and not self._surplus(len(rows))) or not (len(rows) or len(writer.catalog)):
                 break
+            self._check_foreign()
             if need > 0 and self._clean_one():
                 continue
-            self._check_foreign()
             victims, down = self._victims(need, rows)
             if len(victims):
                 evicted.append(victims)
@@ -82,8 +87,14 @@ class Policy:
             left = np.delete(left, down)
         rows = offered if len(left) == len(offered) else offered.take(left)
         slots = np.full(len(offered), -1, np.int64)
+        after = None
+        if stream is not None:  # what went has raised the threshold of what is staged already
+            after = {**(writer.staged.reservoir or stream), "seen": stream["seen"] + arrivals}
+            after = raised(after, np.delete(offered.priorities, left).tolist())
         if len(rows):
-            slots[left] = self._stage(rows)
+            slots[left] = self._stage(rows, after)
+        elif after is not None:
+            writer.stage_reservoir(after)
         none, no = np.zeros(0, np.int64), np.zeros(0)
         gone, ranks = np.concatenate([none, *evicted]), np.concatenate([no, *priorities])
         order = np.argsort(gone, kind="stable")
@@ -169,11 +180,8 @@ class Policy:
         rows = catalog.find(slots)
         labels, priorities = catalog.labels_at(rows), catalog.priorities_at(rows)
         sizes = self._store.sizes(slots)
-        changes: dict[str, Any] = {}
-        if by_policy and writer.staged.reservoir is not None:
-            writer.stage_reservoir(raised(writer.staged.reservoir, priorities.tolist()))
-        if by_policy and writer.state.reservoir is not None:
-            changes["reservoir"] = raised(writer.state.reservoir, priorities.tolist())
+        states = {"staged_reservoir": writer.staged.reservoir, "reservoir": writer.state.reservoir} if by_policy else {}
+        changes = {name: raised(state, priorities.tolist()) for name, state in states.items() if state is not None}
         order, self._order = self._order, None  # it is made again should evicting fail half way
         writer.evict(slots, **changes)
         if order is not None:
@@ -196,8 +204,8 @@ class Policy:
             need = writer.shortage(rows)
             if need <= 0 or not len(rows):
                 break
+            self._check_foreign()
             if not self._clean_one():
-                self._check_foreign()
                 victims, _ = self._victims(need, None)
                 evicted.append(victims)
                 self.evict(victims, by_policy=True)
@@ -236,9 +244,9 @@ class Policy:
         """Make the order anew when it is needed next."""
         self._order = None
 
-    def _stage(self, rows: Rows) -> NDArray[np.int64]:
+    def _stage(self, rows: Rows, reservoir: Mapping[str, Any] | None) -> NDArray[np.int64]:
         order, self._order = self._order, None
-        slots = self._writer().stage(rows)
+        slots = self._writer().stage(rows, reservoir=reservoir)
         if order is not None:
             order.add(slots, rows.labels, rows.priorities, rows.sizes)
             self._order = order

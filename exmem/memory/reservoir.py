@@ -95,17 +95,15 @@ class StreamReservoir:
         AddReport
             Slot of each, -1 where it is not held; the slots evicted.
         """
-        arrivals, before = exemplars_in(exemplars), self._state()
+        arrivals = exemplars_in(exemplars)
+        self.memory._ready()  # what is carried through now raises the threshold
+        before = self._state()
         keys = arrival_keys(before["seed"], before["seen"], len(arrivals))
         above = np.flatnonzero(keys > before["threshold"])
         keyed = [dataclasses.replace(arrivals[index], priority=float(keys[index])) for index in above.tolist()]
-        self.memory._set_reservoir(before)  # there has to be room for it, too
-        report = self.memory.add(keyed)
+        report = self.memory._add_to_stream(keyed, before, len(arrivals))
         slots = np.full(len(arrivals), -1, np.int64)
         slots[above] = report.slots
-        after = {**before, "seen": before["seen"] + len(arrivals)}
-        gone = [*report.evicted_priorities.tolist(), *keys[above][report.slots < 0].tolist()]
-        self.memory._set_reservoir(raised(after, gone))
         return dataclasses.replace(report, slots=slots)
 
     def _state(self) -> dict[str, Any]:
@@ -115,8 +113,8 @@ class StreamReservoir:
 
 
 def raised(state: Mapping[str, Any], priorities: Iterable[float]) -> dict[str, Any]:
-    """Return the state of a stream after exemplars of these priorities went."""
-    return {**state, "threshold": max([float(state["threshold"]), *map(float, priorities)])}
+    """Return the state of a stream after exemplars of these priorities went; no key is above 1."""
+    return {**state, "threshold": min(1.0, max([float(state["threshold"]), *map(float, priorities)]))}
 
 
 def arrival_keys(seed: int, first: int, count: int) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Budget, charges, quotas and notes of a memory."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.checks import label_of, mapping_of, plain_json, shown, whole_number
-from exmem.errors import ReadOnlyError, SchemaError
+from exmem.errors import CarriedThroughWarning, ReadOnlyError, SchemaError
 from exmem.memory.holdings import Holdings
 from exmem.memory.quota import Quota
 from exmem.memory.reports import ClassSummary, CompactReport
@@ -29,8 +30,8 @@ class Settings(Holdings):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        if store.writer is not None and store.writer.state.wanted is not None:
-            self._policy.finish()
+        if store.writer is not None:
+            self._carry_through()
 
     def resize(
         self, max_bytes: int | str | None = None, *, max_exemplars: int | None = _UNCHANGED
@@ -57,8 +58,9 @@ class Settings(Holdings):
         Notes
         -----
         What is held afterwards is what a memory of the new budget would hold of the same adds, within 3 % or two
-        exemplars (see `exmem.memory.order.EvictionOrder` for what that asks of the adds). An interrupted resize is
-        carried through when the memory is used next.
+        exemplars (see `exmem.memory.order.EvictionOrder` for what that asks of the adds). An interrupted resize or
+        charge is carried through by the next call that changes the memory, or by opening it for writing; what goes then
+        is told by `CarriedThroughWarning`.
         """
         writer = self._ready()
         changes: dict[str, Any] = {}
@@ -197,9 +199,19 @@ class Settings(Holdings):
         if writer is None:
             raise ReadOnlyError(f"{self.location} is closed or open for reading; open it with mode 'r+'")
         writer.ready()
-        if writer.state.wanted is not None:
-            self._policy.finish()
+        self._carry_through()
         return writer
+
+    def _carry_through(self) -> None:
+        gone = self._policy.finish()
+        if len(gone):
+            some = ", ".join(map(str, gone[:8].tolist())) + (", ..." if len(gone) > 8 else "")
+            warnings.warn(
+                f"{self.location}: a resize or charge that was interrupted was carried through; {len(gone):,} "
+                f"exemplars were evicted for it (slots {some})",
+                CarriedThroughWarning,
+                stacklevel=4,
+            )
 
 
 def checked_count(count: int | None) -> int | None:

@@ -13,7 +13,7 @@ from exmem.store.catalog import PENDING, place_of, segment_of
 from exmem.store.format.chunks import CRC_BYTES, decode_rows, index_bytes, most_row_bytes, parse_index
 from exmem.store.format.layout import Layout, ShardedArray, parse_key
 from exmem.store.loading import Loaded
-from exmem.store.objects import Objects
+from exmem.store.objects import LOCK_BYTES, LOCK_KEY, Objects, is_free
 from exmem.store.reader import Reader
 from exmem.store.recovery import expected_keys, is_right
 from exmem.store.writer import Writer
@@ -46,9 +46,11 @@ def find_damage(
 ) -> Iterator[Damage]:
     """Read and decode what a state refers to, and name what nothing refers to; what is `staged` is left out."""
     state, catalog = loaded.state, loaded.catalog
+    unfinished = _is_unfinished(objects)
     for number, era in state.eras.items():
+        longer = layout.era_documents(number, era.rows, 4 * era.length) if unfinished else {}  # it was about to grow
         for key, expected in layout.era_documents(number, era.rows, era.length).items():
-            if not is_right(objects, key, expected):
+            if not is_right(objects, key, expected) and not (unfinished and is_right(objects, key, longer[key])):
                 yield Damage(key, (), "the metadata is not what it must be")
     for key, why in loaded.damaged.items():
         yield Damage(key, (), f"{why}: which exemplars it names cannot be told")
@@ -70,11 +72,20 @@ def find_damage(
             yield from _check_shard(objects, layout.sharded[modality], key, rows, held.there())
     expected_names = expected_keys(layout, state)
     expected_names.update(key for name in staged for key in layout.segment_keys(*divmod(name, 1 << 36)))
-    if not staged and objects.writer_lives():
-        return  # what a living writer has staged is none of ours
+    if not staged and unfinished:
+        return  # what a living writer has staged, or one that died left, is no damage
     for key in objects.sizes():
         if parse_key(key) is not None and key not in expected_names:
             yield Damage(key, (), "no exemplar refers to it")
+
+
+def _is_unfinished(objects: Objects) -> bool:
+    """Whether a writer is at work, or the last one ended without giving its lock back."""
+    try:
+        content = objects.get(LOCK_KEY, limit=LOCK_BYTES)
+    except FormatError:
+        return False
+    return content is not None and not is_free(content)
 
 
 class _Held(NamedTuple):

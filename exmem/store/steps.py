@@ -126,6 +126,7 @@ class Steps(Books):
         self.dirty, self._intended = False, None
 
     def _put(self, puts: Mapping[str, bytes]) -> None:
+        self._objects.check_lock()  # names are given out again by whoever took it
         for key, data in puts.items():
             self._objects.put(key, data)
             self._reader.mapped.forget(key)

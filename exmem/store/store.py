@@ -10,6 +10,7 @@ from exmem.checks import array_of, floats_of, mapping_of
 from exmem.errors import (
     CorruptExemplarError,
     InvalidExemplarError,
+    LockedError,
     StaleSnapshotError,
     UnknownSlotError,
 )
@@ -222,11 +223,20 @@ class Store:
         """Commit what is staged, give the lock back, stop the threads; in a forked child only the last.
 
         If the commit fails, the store stays open, and closing may be tried again.
+
+        Raises
+        ------
+        LockedError
+            If the lock was lost: the store is closed then, and what was staged is not committed.
         """
         writer = self.writer
         if writer is not None and writer.is_owner:
-            writer.ready()
-            writer.commit()
+            try:
+                writer.ready()
+                writer.commit()
+            except LockedError:  # it was taken: this object can commit no more
+                self.abandon()
+                raise
             self._loaded = dataclasses.replace(self._loaded, state=writer.state, catalog=writer.catalog)
             self._root, self.writer = writer.root, None
             self._objects.release(clean=True)
@@ -243,11 +253,11 @@ class Store:
     def _confirm(self) -> None:
         """Be sure that what was fetched is of this store: names are write-once, but a store can be made anew."""
         try:
-            found = read_state(self._objects)[0].store_id
+            found = read_state(self._objects)[0]
         except BaseException:
             self.reader.mapped.clear()  # nothing is known of what was fetched
             raise
-        if found != self.state.store_id:
+        if found.store_id != self.state.store_id or found.revision < self.state.revision:
             self.reader.mapped.clear()
             raise StaleSnapshotError(f"{self.location}: another store was made at this place; open it again")
 

@@ -51,18 +51,21 @@ class Writer(Steps):
         self._step(self._layout.era_documents(state.era, era.rows, era.length), state)
         self._tail = None
 
-    def stage(self, rows: Rows) -> NDArray[np.int64]:
-        """Give slots to exemplars for which there is room; full segments are put at once, but are not committed."""
+    def stage(self, rows: Rows, *, reservoir: Mapping[str, Any] | None = None) -> NDArray[np.int64]:
+        """Give slots to exemplars for which there is room; full segments are put at once, but are not committed.
+
+        `reservoir` is the state of a stream that goes with them.
+        """
         self.fit_era(rows)
         self._last_measured = None  # it holds what is staged now
         before = self.staged
         try:
-            return self._stage(rows)
+            return self._stage(rows, reservoir or before.reservoir)
         except BaseException:
             self.dirty, self.staged = True, before  # they were not added
             raise
 
-    def _stage(self, rows: Rows) -> NDArray[np.int64]:
+    def _stage(self, rows: Rows, reservoir: Mapping[str, Any] | None) -> NDArray[np.int64]:
         named = self.named(rows)
         slots = named.slots
         waiting = self.staged.rows.joined(named)
@@ -84,7 +87,7 @@ class Writer(Steps):
             where[part] = name << 8 | np.arange(len(part))
         left = waiting.take(groups[-1]) if groups else Rows.none(self._layout)
         known, after = len(waiting) - len(rows), self.staged.next_slot + len(rows)
-        self.staged = dataclasses.replace(self.staged, rows=left, segments=segments, next_slot=after)
+        self.staged = Staged(left, after, segments, reservoir)
         self.catalog.move(waiting.slots[:known], where[:known])
         self._append(named.catalog, where[known:])
         self.held_bytes += int(rows.sizes.sum())
@@ -136,12 +139,16 @@ class Writer(Steps):
             self._delete(key)
         self.dirty = False
 
-    def evict(self, slots: NDArray[np.int64], **changes: Any) -> None:
+    def evict(
+        self, slots: NDArray[np.int64], *, staged_reservoir: Mapping[str, Any] | None = None, **changes: Any
+    ) -> None:
         """Evict exemplars, committed and staged ones: one step, however many; `changes` are made in the same step."""
         rows = self.catalog.find(slots)
         where = self.catalog.where_at(rows)
         sizes = exemplar_bytes(self._layout, self.catalog.lengths_at(rows))
         before, staged = self.staged, self.staged.without(slots)
+        if staged_reservoir is not None:
+            staged = dataclasses.replace(staged, reservoir=staged_reservoir)
         committed = (where != PENDING) & ~np.isin(segment_of(where), list(before.segments))
         state, infos, gone = bury(self.state, self.segments, where[committed], sizes[committed])
         state = dataclasses.replace(state, generation=state.generation + 1, **changes)

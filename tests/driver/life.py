@@ -375,7 +375,7 @@ def _fresh_bytes(model: Model, entries: list[Any], folder: Path) -> tuple[int, f
             fresh.commit()
             held = int(fresh.sizes.sum())
             return held, min(1.0, (fresh.used_bytes - empty) / max(1, held))
-    except ExemplarTooLargeError:  # of a larger budget
+    except (ExemplarTooLargeError, BudgetTooSmallError):  # of a larger budget
         return 0, 0.0
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from exmem import AddReport, Exemplar, ExemplarMemory, Schema, TokenSet, TokenSp
 from exmem.errors import FormatError, SchemaError
 from exmem.memory.order import EvictionOrder, Offered
 from exmem.memory.quota import Quota
-from exmem.memory.reservoir import StreamReservoir, arrival_keys
+from exmem.memory.reservoir import StreamReservoir, arrival_keys, raised
 
 SCHEMA = Schema({"features": TokenSpec(positions=4, shape=(64,), dtype="float16", codec="raw")})
 OPTIONS = {"durable": False, "threads": 1}
@@ -188,8 +188,15 @@ class Weighed:
         columns = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
         self.order = EvictionOrder(*columns, quota=Quota(), by_class=False)
 
-    def _set_reservoir(self, state):
-        self.reservoir_state = state
+    def _ready(self):
+        pass
+
+    def _add_to_stream(self, new, stream, arrivals):
+        report = self.add(new)
+        down = [one.priority for one, slot in zip(new, report.slots.tolist(), strict=True) if slot < 0]
+        after = {**stream, "seen": stream["seen"] + arrivals}
+        self.reservoir_state = raised(after, [*report.evicted_priorities.tolist(), *down])
+        return report
 
     def add(self, new):
         offered = Offered(

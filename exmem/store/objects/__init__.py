@@ -3,7 +3,7 @@
 from exmem.store.objects.budgeted import BudgetedObjects
 from exmem.store.objects.contract import TEMPORARY, Objects, View
 from exmem.store.objects.local import LocalObjects
-from exmem.store.objects.lock import LOCK_BYTES, LOCK_KEY
+from exmem.store.objects.lock import LOCK_BYTES, LOCK_KEY, is_free
 from exmem.store.objects.places import Place, objects_at
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Objects",
     "Place",
     "View",
+    "is_free",
     "objects_at",
 ]
