@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import exmem
 from exmem import ExemplarMemory
 from tests.exemplars import exemplar, schema
 
@@ -39,6 +40,15 @@ def test_info_tells_the_quota_and_the_weights(tmp_path):
     table = run("info", str(tmp_path / "memory")).stdout
     assert "quota counts" in table.replace("\n", " ")
     assert "2.5" in table
+
+
+def test_the_package_runs_as_a_module_and_tells_its_version(tmp_path):
+    for start in (["-m", "exmem"], ["-c", "from exmem.cli.main import main; main()"]):
+        found = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True, check=True)
+        assert found.stdout == f"exmem {exmem.__version__}\n"
+    command = [sys.executable, "-m", "exmem", "info", str(tmp_path / "nothing")]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stderr.startswith("exmem: ")) == (1, True)
 
 
 def test_an_error_is_one_line_and_a_failing_exit_code(tmp_path):

@@ -53,3 +53,20 @@ def test_a_memory_is_exported_imported_and_compacted(tmp_path, folder):
     again = run("export", folder, tmp_path / "out")
     assert again.returncode == 1
     assert "not empty" in again.stderr
+
+
+def test_an_export_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path, folder):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        failed = run("export", folder, place)
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert failed.stderr.startswith("exmem: ")
+        assert failed.stderr.count("\n") == 1
+    shard = sorted(folder.glob("e*/image/c.*"))[0]
+    data = bytearray(shard.read_bytes())
+    data[7] ^= 4
+    shard.write_bytes(bytes(data))
+    failed = run("export", folder, tmp_path / "out")
+    assert failed.returncode == 1
+    assert "damaged exemplars (1): [0]; nothing was exported" in failed.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,15 +1,18 @@
 """Memories as plain folders, and back."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSpec
-from exmem.errors import DataError, ExemplarTooLargeError
+from exmem.errors import CorruptExemplarError, DataError, ExemplarTooLargeError, ExmemError
 from exmem.memory.export import export_folder, import_folder, is_image
+from exmem.memory.maintenance import check
 from exmem.memory.quota import Quota
+from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from tests.exemplars import assert_same, exemplar, patches, schema
 
 
@@ -189,3 +192,210 @@ def test_an_image_is_bytes_with_a_height_and_a_width():
 
     assert all(map(is_image, [spec(4, 4), spec(4, 4, 1), spec(4, 6, 3)]))
     assert not any(map(is_image, [spec(), spec(4), spec(4, 4, 2), spec(4, 4, 3, 1), spec(4, 4, dtype="int16")]))
+
+
+# What is written by hand, or by other programs: by the rules of `add`, and never cast.
+
+
+NUMBERS = Schema(
+    {"t": TokenSpec(positions=8, dtype="int32"), "u": TokenSpec(positions=2, dtype="uint64")},
+    {"b": ExtraSpec(dtype="bool"), "x": ExtraSpec(dtype="float16"), "n": ExtraSpec(shape=(2,), dtype="int64")},
+)
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    tokens = {"t": TokenSet([0, 3], np.array([5, -5], np.int32)), "u": TokenSet([1], np.array([2**64 - 1], np.uint64))}
+    extras = {"b": True, "x": np.float16("nan"), "n": [-(2**63), 2**63 - 1]}
+    with ExemplarMemory.create(tmp_path / "m", schema=NUMBERS, max_bytes="60kB", durable=False) as memory:
+        memory.add([Exemplar(tokens, label=-7, priority=np.inf, extras=extras)])
+        memory.annotate(class_names={1: "one"})
+        memory.commit()
+        export_folder(memory, tmp_path / "out")
+        given = memory.read([0]).exemplar(0)
+    return tmp_path / "out", given
+
+
+def test_numbers_at_the_ends_of_their_ranges_come_back(tmp_path, numbers):
+    folder, given = numbers
+    with import_folder(folder, tmp_path / "again") as memory:
+        assert_same(memory.read([0]).exemplar(0), given)
+
+
+def put(document, path, value):
+    *way, last = path
+    for key in way:
+        document = document[key]
+    document[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["tokens", "t", "positions", 0], 1.9),
+        (["tokens", "t", "positions", 0], True),
+        (["tokens", "t", "positions", 0], -1),
+        (["tokens", "t", "positions", 1], 8),
+        (["tokens", "t", "positions", 1], 2**64),
+        (["tokens", "t", "positions"], "01"),
+        (["tokens", "t", "values", 0], 1.9),
+        (["tokens", "t", "values", 0], "7"),
+        (["tokens", "t", "values", 0], True),
+        (["tokens", "t", "values", 0], 2**31),
+        (["tokens", "t", "values"], [1]),
+        (["tokens", "t", "values"], [[1], [2, 3]]),
+        (["tokens", "u", "values", 0], -1),
+        (["tokens", "u", "values", 0], 2**64),
+        (["extras", "b"], "x"),
+        (["extras", "b"], {}),
+        (["extras", "b"], 1),
+        (["extras", "b"], float("nan")),
+        (["extras", "x"], None),
+        (["extras", "x"], "3"),
+        (["extras", "x"], 1e6),
+        (["extras", "x"], True),
+        (["extras", "x"], 10**400),
+        (["extras", "n"], 3),
+        (["extras", "n"], [1, 2, 3]),
+        (["extras", "n", 1], 2**63),
+        (["priority"], "3"),
+        (["priority"], float("nan")),
+        (["priority"], True),
+        (["priority"], [1.0]),
+        (["label"], True),
+        (["label"], 1.0),
+        (["label"], 2**63),
+    ],
+)
+def test_a_line_is_read_by_the_rules_of_add_and_named_when_it_breaks_them(tmp_path, numbers, path, value):
+    file = numbers[0] / "metadata.jsonl"
+    line = json.loads(file.read_text())
+    put(line, path, value)
+    file.write_text(json.dumps(line))
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 1: "):
+        import_folder(numbers[0], tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["class_names", "1"], None),
+        (["max_exemplars"], True),
+        (["max_exemplars"], 2**63),
+        (["max_bytes"], 1e5),
+        (["max_bytes"], 2**63),
+        (["schema", "modalities", "t", "shape"], [2**70]),
+        (["schema", "modalities", "t", "dtype"], "float128"),
+        (["eviction"], "oldest"),
+        (["charges"], {"means": -1}),
+        (["charges"], [1]),
+        (["reservoir_state"], {"seed": 0, "seen": 1, "threshold": 0.5}),
+        (["attrs"], [["a", 1]]),
+    ],
+)
+def test_the_head_is_read_by_the_rules_of_create(tmp_path, numbers, path, value):
+    file = numbers[0] / "memory.json"
+    head = json.loads(file.read_text())
+    put(head, path, value)
+    file.write_text(json.dumps(head))
+    with pytest.raises(DataError, match=r"memory\.json: "):
+        import_folder(numbers[0], tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+# Where an export cannot be written, and where it fails.
+
+
+def test_an_export_that_cannot_be_written_is_an_error_of_data(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with ExemplarMemory.create(tmp_path / "m", schema=schema(), max_bytes="100kB", durable=False) as memory:
+        for place in (tmp_path / "file", tmp_path / "file" / "out", "m\0", "x" * 300, "/proc/out", "\ud800", None):
+            with pytest.raises(DataError):
+                export_folder(memory, place)
+        (tmp_path / "empty").mkdir()
+        assert export_folder(memory, tmp_path / "empty") == 0
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        export_folder(memory, "~/deep/out")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in (tmp_path / "home" / "deep" / "out").iterdir()) == [
+        "files",
+        "memory.json",
+        "metadata.jsonl",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_an_export_into_a_folder_without_permission_is_an_error_of_data(tmp_path):
+    with ExemplarMemory.create(tmp_path / "m", schema=schema(), max_bytes="100kB", durable=False) as memory:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(DataError, match="choose another folder"):
+            export_folder(memory, tmp_path / "closed" / "out")
+
+
+def test_an_export_that_fails_leaves_nothing_behind_and_names_what_is_damaged(tmp_path, monkeypatch):
+    with ExemplarMemory.create(tmp_path / "m", schema=schema("lossless"), max_bytes="500kB", durable=False) as memory:
+        memory.add([exemplar(seed, label=0) for seed in range(80)])
+    for shard in sorted((tmp_path / "m").glob("e*/image/c.*"))[:90:40]:
+        data = bytearray(shard.read_bytes())
+        data[7] ^= 4
+        shard.write_bytes(data)
+    damaged = sorted({slot for damage in check(tmp_path / "m") for slot in damage.slots})
+    assert len(damaged) == 2
+    (tmp_path / "empty").mkdir()
+    with ExemplarMemory.open(tmp_path / "m") as memory:
+        for folder in (tmp_path / "deep" / "out", tmp_path / "empty"):
+            with pytest.raises(CorruptExemplarError, match=r"nothing was exported.*exmem repair") as caught:
+                export_folder(memory, folder)
+            assert f"damaged exemplars (2): {damaged}; nothing" in str(caught.value)
+        monkeypatch.setattr(ExemplarMemory, "read", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export_folder(memory, tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()
+    assert not [*(tmp_path / "empty").iterdir()]
+
+
+# What belongs to the memory beside its exemplars.
+
+
+def test_charges_come_back_and_count(tmp_path):
+    with ExemplarMemory.create(tmp_path / "m", schema=schema(), max_bytes="200kB", durable=False) as memory:
+        memory.charge("means", 50_000)
+        memory.add([exemplar(seed, label=0) for seed in range(5)])
+        memory.commit()
+        export_folder(memory, tmp_path / "out")
+    with import_folder(tmp_path / "out", tmp_path / "again") as memory:
+        assert (memory.charges, memory.max_bytes, len(memory)) == ({"means": 50_000}, 200_000, 5)
+    with pytest.raises(ExmemError, match="incomplete"):
+        import_folder(tmp_path / "out", tmp_path / "small", max_bytes="55kB")
+
+
+def arrivals(first, last):
+    own = {"f": TokenSet.dense(np.zeros((1, 32), np.float32))}
+    return [Exemplar(own, label=0, extras={"number": number}) for number in range(first, last)]
+
+
+@pytest.mark.parametrize("max_bytes", [None, "60kB"])
+def test_a_stream_goes_on_where_it_was_and_stays_a_uniform_sample(tmp_path, max_bytes):
+    spec = TokenSpec(positions=1, shape=(32,), dtype="float32", codec="float16")
+    own = Schema({"f": spec}, {"number": ExtraSpec(dtype="int32")})
+    options = {"schema": own, "max_bytes": "100kB", "eviction": "by_priority", "durable": False}
+    with ExemplarMemory.create(tmp_path / "m", **options) as memory:
+        stream = StreamReservoir(memory, seed=5)
+        for first in range(0, 4000, 200):
+            stream.add(arrivals(first, first + 200))
+        memory.commit()
+        export_folder(memory, tmp_path / "out")
+        state = memory.reservoir_state
+    with import_folder(tmp_path / "out", tmp_path / "again", max_bytes=max_bytes) as memory:
+        stream = StreamReservoir(memory)
+        assert (stream.seed, stream.seen) == (5, 4000)
+        assert (memory.reservoir_state == state) == (max_bytes is None)
+        for first in range(4000, 8000, 200):
+            stream.add(arrivals(first, first + 200))
+            assert len(memory) == (np.sort(keys_of(8000)[: first + 200]) > stream.threshold).sum()
+        held = memory.read(memory.slots).extras["number"]
+        assert sorted(held.tolist()) == np.flatnonzero(keys_of(8000) > stream.threshold).tolist()
+
+
+def keys_of(count):
+    return arrival_keys(5, 0, count)

@@ -11,7 +11,7 @@ from exmem.memory.sampling import draw
 LABELS = st.lists(st.sampled_from([-(2**63), -3, 0, 1, 2, 2**63 - 1]), min_size=1, max_size=30)
 
 
-@given(LABELS, st.integers(0, 80), st.integers(0, 2**64))
+@given(LABELS, st.integers(0, 80), st.integers(0, 2**63 - 1))
 def test_uniform_draws_each_exemplar_equally_often_give_or_take_one(labels, n, seed):
     drawn = draw(np.array(labels, np.int64), n, seed=seed)
     assert (drawn.dtype, len(drawn)) == (np.int64, n)
@@ -20,7 +20,7 @@ def test_uniform_draws_each_exemplar_equally_often_give_or_take_one(labels, n, s
     assert times.max() - times.min() <= 1
 
 
-@given(LABELS, st.integers(0, 80), st.integers(0, 2**64))
+@given(LABELS, st.integers(0, 80), st.integers(0, 2**63 - 1))
 def test_balanced_draws_each_class_equally_often_and_each_exemplar_of_a_class_too(labels, n, seed):
     labels = np.array(labels, np.int64)
     drawn = draw(labels, n, sampler="balanced", seed=seed)
@@ -61,5 +61,7 @@ def test_what_cannot_be_drawn_is_refused(sampler):
         draw(one, -1, sampler=sampler)
     with pytest.raises(SchemaError, match="seed must be an integer of 0"):
         draw(one, 1, sampler=sampler, seed=-1)
+    with pytest.raises(SchemaError, match="number to draw"):
+        draw(one, 2**24 + 1, sampler=sampler)
     with pytest.raises(SchemaError, match=r"unknown sampler 'even'; choose one of \['balanced', 'uniform'\]"):
         draw(one, 1, sampler="even")

@@ -44,6 +44,13 @@ def test_sizes_are_powers_of_1000_or_with_an_i_of_1024(size, expected):
     assert (found, type(found)) == (expected, int)
 
 
+@pytest.mark.parametrize("size", [2**63, 10**19, np.uint64(2**63), "10000000 TB", "9" * 30, "8388608 TiB"], ids=repr)
+def test_sizes_of_2_to_the_63_and_more_are_refused(size):
+    with pytest.raises(SchemaError, match=r"a size in bytes must be an integer of 0\.\.9223372036854775807"):
+        parse_bytes(size)
+    assert parse_bytes(2**63 - 1) == parse_bytes(str(2**63 - 1)) == 2**63 - 1
+
+
 @pytest.mark.parametrize("size", [-1, "-1", np.int64(-3)], ids=repr)
 def test_negative_sizes_are_refused(size):
     with pytest.raises(SchemaError):
