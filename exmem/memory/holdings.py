@@ -1,6 +1,5 @@
 """What a memory holds, for those who ask; nothing here changes what is stored."""
 
-import copy
 import json
 import operator
 from typing import Any, Literal, NoReturn
@@ -48,7 +47,7 @@ class Holdings:
         try:
             for found in (self.attrs, self.class_names):
                 json.dumps(found)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(f"{location}: the attributes or the names of classes are broken ({error})") from error
 
     def __len__(self) -> int:
@@ -142,7 +141,7 @@ class Holdings:
     @property
     def attrs(self) -> dict[str, Any]:
         """What the user noted with `annotate`."""
-        return copy.deepcopy(dict(self._store.root.settings.get("attrs", {})))
+        return dict(json.loads(json.dumps(self._store.root.settings.get("attrs", {}))))
 
     @property
     def class_names(self) -> dict[int, str]:
