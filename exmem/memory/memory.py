@@ -178,9 +178,11 @@ class ExemplarMemory(Settings):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if kind is not None and self._store.writer is not None and self._store.writer.is_owner:
-            self.discard()
-        self.close()
+        try:
+            if kind is not None and self._store.writer is not None and self._store.writer.is_owner:
+                self.discard()
+        finally:
+            self.close()
 
     def __reduce__(self) -> tuple[Callable[..., "ExemplarMemory"], tuple[Place]]:
         return _reopened, (self._store.place,)

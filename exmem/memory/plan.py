@@ -314,15 +314,16 @@ class Policy:
         name = where >> 8
         info = writer.info(name)
         if info is None:  # it waits in RAM
-            return size * share
+            return size * share + writer.document_share()
         rows, lost = dead.get(name, (0, 0))
         before = dataclasses.replace(info, dead_rows=info.dead_rows + rows, dead_size=info.dead_size + lost)
         dead[name] = rows + 1, lost + size
         after = dataclasses.replace(before, dead_rows=before.dead_rows + 1, dead_size=before.dead_size + size)
         if not writer.is_cleanable(after):
             return 0
-        had = before.dead_size if writer.is_cleanable(before) and before.dead_rows else 0
-        return (after.dead_size - had) * writer.stored_share(name)
+        had = (before.dead_size, before.dead_rows) if writer.is_cleanable(before) and before.dead_rows else (0, 0)
+        document = (after.dead_rows - had[1]) * writer.document_share()
+        return (after.dead_size - had[0]) * writer.stored_share(name) + document
 
     def _surplus(self, coming: int) -> int:
         most = (self._writer().state.wanted or {}).get("max_exemplars", self._writer().state.max_exemplars)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from exmem.store.catalog import Catalog
 from exmem.store.format.layout import Layout
+from exmem.store.format.numbers import text_bytes
 from exmem.store.format.root import ROOT_KEY, Root
 from exmem.store.format.state import STATE_KEY, Era, State
 from exmem.store.least import beside_segments
@@ -191,6 +192,11 @@ class Books:
         """Return the same of one segment."""
         keys, info = self._layout.segment_keys(*divmod(name, 1 << 36)), self.info(name)
         return sum(self._objects.sizes.get(key, 0) for key in keys) / info.size if info else 1.0
+
+    def document_share(self) -> float:
+        """Return about the bytes that an exemplar takes in the document, and in the reserve for it."""
+        rows = self.state.eras[self.state.era].rows
+        return 2 * (text_bytes(3 + -(-rows // 8)) if rows > 1 else 0) / rows + 4 / 3 / rows
 
     def record(self, infos: Mapping[int, SegmentInfo | None]) -> None:
         """Note what is known of committed segments now; None of those that are gone."""
