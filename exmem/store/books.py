@@ -13,7 +13,7 @@ from exmem.store.format.layout import Layout
 from exmem.store.format.numbers import text_bytes
 from exmem.store.format.root import ROOT_KEY, Root
 from exmem.store.format.state import STATE_KEY, Era, State
-from exmem.store.least import beside_segments
+from exmem.store.least import beside_segments, most_rows
 from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
@@ -151,9 +151,9 @@ class Books:
         number = self.state.era
         era = self.state.eras[number]
         added, count = (0, 0) if extra is None else (int(extra.sizes.sum()), len(extra))
-        if not count + len(self.catalog):
-            return era.rows, 0
-        rows = rows_for(self.packing_target, self.held_bytes + added, len(self.catalog) + count)
+        held = count + len(self.catalog)
+        rows = min(era.rows, most_rows(self._layout, self.packing_target))
+        rows = rows_for(self.packing_target, self.held_bytes + added, held) if held else rows
         if not era.given and not self.staged.segments:
             return rows, 0
         shrinking = self.packing_target < self.state.target and rows != era.rows

@@ -10,13 +10,18 @@ from exmem.store.format.state import Era, State
 from exmem.store.objects import LOCK_BYTES
 from exmem.store.sizes import MOST_LENGTH, exemplar_bytes, least_length, reserve_bytes, rows_for
 
-__all__ = ["beside_segments", "least_budget"]
+__all__ = ["beside_segments", "least_budget", "most_rows"]
 
 
 def least_budget(layout: Layout, root: Root, state: State) -> int:
     """Return the least budget, without charges, in which a store of this state can be without exemplars."""
+    return beside_segments(layout, root, state, rows=most_rows(layout, state.target), segments=2)
+
+
+def most_rows(layout: Layout, target: int) -> int:
+    """Return the most rows of a segment of this target: those of exemplars without payloads."""
     smallest = int(exemplar_bytes(layout, np.zeros((1, len(layout.sharded)), np.int64))[0])
-    return beside_segments(layout, root, state, rows=rows_for(state.target, smallest, 1), segments=2)
+    return rows_for(target, smallest, 1)
 
 
 def beside_segments(layout: Layout, root: Root, state: State, *, rows: int, segments: int) -> int:
