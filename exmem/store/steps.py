@@ -151,6 +151,13 @@ class Steps(Books):
             beside=beside,
         )
 
+    def _pack_within(self, rows: Rows) -> Packed:
+        """Lay out exemplars for which there is room: in segments of their own if the open one compressed too badly."""
+        packed = self._pack(rows)
+        growth = sum(len(data) - self._objects.sizes.get(key, 0) for key, data in packed.puts.items())
+        free = self.state.budget_bytes - self.used_bytes - self.reserve(2)
+        return packed if growth <= free else self._pack(rows, closed=True)
+
     def _open_tail(self) -> Tail | None:
         number = self.state.era
         era = self.state.eras[number]

@@ -100,11 +100,7 @@ class Writer(Steps):
         if staged.is_empty:
             return
         self._fit_length(self._next_segment() + 1)
-        packed = self._pack(staged.rows)
-        growth = sum(len(data) - self._objects.sizes.get(key, 0) for key, data in packed.puts.items())
-        free = self.state.budget_bytes - self.used_bytes - self.reserve(2)
-        if growth > free:  # the open segment would compress too badly: as was counted when they were staged
-            packed = self._pack(staged.rows, closed=True)
+        packed = self._pack_within(staged.rows)
         state, infos = self.state.with_era(number, packed.era), {}
         for name, put in staged.segments.items():
             own, segment = divmod(name, 1 << 36)
@@ -223,7 +219,7 @@ class Writer(Steps):
         slots = rows.slots.copy()
         where = self.catalog.where_at(self.catalog.find(slots))
         self._fit_length(self._next_segment() + len(rows) + 1)
-        packed = self._pack(rows.named(slots, self.state.generation + 1))
+        packed = self._pack_within(rows.named(slots, self.state.generation + 1))
         state = self.state.with_era(self.state.era, packed.era)
         known = {**self.segments, **self._with_old_dead(packed)}
         state, infos, gone = bury(state, known, where, rows.sizes)

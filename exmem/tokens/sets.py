@@ -303,19 +303,30 @@ class TokenBatch:
     slots: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        for what in ("tokens", "extras"):
-            mapping_of(getattr(self, what), what, error=InvalidExemplarError)
-        labels = array_of(self.labels, "labels", error=InvalidExemplarError)
-        if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
-            raise InvalidExemplarError(f"labels must be 1-D integers, got {labels.dtype} of shape {labels.shape}")
+        lengths: dict[str, int] = {}
+
+        def column(values: object, what: str, kinds: str = "") -> NDArray[Any]:
+            array = array_of(values, what, error=InvalidExemplarError)
+            if array.ndim < 1 or (kinds and (array.ndim > 1 or (array.size and array.dtype.kind not in kinds))):
+                raise InvalidExemplarError(
+                    f"{what}: expected one number each, got {array.dtype} of shape {array.shape}"
+                )
+            lengths[what] = len(array)
+            return array
+
+        for name, block in mapping_of(self.tokens, "tokens", error=InvalidExemplarError).items():
+            if not isinstance(block, PaddedTokens):
+                raise InvalidExemplarError(f"tokens[{name!r}]: expected PaddedTokens, got {shown(block)}")
+            lengths[f"tokens[{name!r}]"] = len(block.keep)
+        labels = column(self.labels, "labels", "iu")
         count = len(labels)
+        given = np.zeros(count, np.float64) if self.priorities is None else self.priorities
+        extras = mapping_of(self.extras, "extras", error=InvalidExemplarError)
         object.__setattr__(self, "labels", labels)
-        if self.priorities is None:
-            object.__setattr__(self, "priorities", np.zeros(count, np.float64))
-        lengths = {f"tokens[{name!r}]": len(block.keep) for name, block in self.tokens.items()}
-        lengths["priorities"] = len(self.priorities) if self.priorities is not None else count
-        lengths.update({f"extras[{name!r}]": len(values) for name, values in self.extras.items()})
-        lengths["slots"] = count if self.slots is None else len(self.slots)
+        object.__setattr__(self, "priorities", column(given, "priorities", "iuf"))
+        object.__setattr__(self, "extras", {name: column(extras[name], f"extras[{name!r}]") for name in extras})
+        if self.slots is not None:
+            object.__setattr__(self, "slots", column(self.slots, "slots", "iu"))
         wrong = {name: length for name, length in lengths.items() if length != count}
         if wrong:
             raise InvalidExemplarError(f"expected {count} exemplars in each entry (one per label), got {wrong}")

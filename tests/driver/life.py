@@ -8,12 +8,20 @@ import random
 import shutil
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from exmem import ExemplarMemory
-from exmem.errors import BudgetTooSmallError, ExemplarTooLargeError, ExmemError, StoreIOError, StoreNotFoundError
+from exmem.errors import (
+    BudgetTooSmallError,
+    CarriedThroughWarning,
+    ExemplarTooLargeError,
+    ExmemError,
+    StoreIOError,
+    StoreNotFoundError,
+)
 from exmem.memory.maintenance import check
 from tests.driver import checks, settle
 from tests.driver.faults import KILLED, KINDS, WHENS, Fault, Watched, at_line, within_limit
@@ -96,6 +104,7 @@ def _in_a_process(state: State, folder: Path) -> State:
     child = os.fork()
     if child == 0:
         os.close(end)
+        warnings.simplefilter("ignore", CarriedThroughWarning)
         with contextlib.suppress(BaseException), reserve_watched():
             _Process(state, folder, start).work()
         os._exit(0)
