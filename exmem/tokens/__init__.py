@@ -3,7 +3,8 @@
 Axis letters used everywhere: B batch, N exemplars, L positions of the dense sequence, K kept tokens, D channels.
 """
 
-from exmem.tokens.sets import Exemplar, PaddedTokens, TokenBatch, TokenSet
+from exmem.tokens.batches import PaddedTokens, TokenBatch
+from exmem.tokens.sets import Exemplar, TokenSet
 from exmem.tokens.spec import ExtraSpec, Schema, TokenSpec
 
 __all__ = ["Exemplar", "ExtraSpec", "PaddedTokens", "Schema", "TokenBatch", "TokenSet", "TokenSpec"]
