@@ -104,6 +104,8 @@ class Policy:
         """Evict and clean until a changed state and another root fit beside what is held; return what went."""
         writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while True:
+            if not writer.has_segments:  # what waits can still get other segments for nothing
+                writer.fit_era(None)
             need = writer.shortage(root=root, **changes)
             if need <= 0 and not self._surplus(0):
                 break

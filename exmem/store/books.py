@@ -70,6 +70,11 @@ class Books:
         """The size that segments are made for: that of the budget that is wanted, if one is."""
         return int((self.state.wanted or {}).get("target", self.state.target))
 
+    @property
+    def has_segments(self) -> bool:
+        """Whether a segment of the era was put."""
+        return self.state.eras[self.state.era].given > 0 or bool(self.staged.segments)
+
     def reserve(self, new_segments: int = 0, *, state: State | None = None) -> int:
         """Return what has to stay free beside the objects, in another state than this; see `exmem.store.sizes`.
 
@@ -154,7 +159,7 @@ class Books:
         held = count + len(self.catalog)
         rows = min(era.rows, most_rows(self._layout, self.packing_target))
         rows = rows_for(self.packing_target, self.held_bytes + added, held) if held else rows
-        if not era.given and not self.staged.segments:
+        if not self.has_segments:
             return rows, 0
         shrinking = self.packing_target < self.state.target and rows != era.rows
         if era.rows < 4 * rows and rows < 4 * era.rows and not shrinking:
@@ -167,7 +172,7 @@ class Books:
         number, era = state.era, state.eras[state.era]
         if rows == era.rows:
             return state
-        if era.given or self.staged.segments:
+        if self.has_segments:
             state = state.with_era(number, dataclasses.replace(era, open=-1, open_rows=0))
             number += 1
         return state.with_era(number, Era(rows, least_length(rows, 1)))

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from exmem.checks import shown
 from exmem.errors import SchemaError
 from exmem.store.objects.contract import Objects
 from exmem.store.objects.local import LocalObjects
@@ -48,10 +49,10 @@ def objects_at(place: Place, *, durable: bool) -> Objects:
 
 def _folder(path: str | bytes) -> Path:
     if not isinstance(path, str) or not path:
-        raise SchemaError(f"expected the path of a folder as text, got {path!r:.80}")
+        raise SchemaError(f"expected the path of a folder as text, got {shown(path)}")
     if _ADDRESS.match(path):
         raise SchemaError(
-            f"expected a folder or a Zarr store, got the address {path!r:.80}; pass a Zarr store, such as "
+            f"expected a folder or a Zarr store, got the address {shown(path)}; pass a Zarr store, such as "
             "zarr.storage.ObjectStore(...) or zarr.storage.FsspecStore.from_url(...)"
         )
     try:
@@ -59,6 +60,6 @@ def _folder(path: str | bytes) -> Path:
             raise ValueError("it has a NUL character")
         path.encode()  # not `os.fsencode`, which takes some lone surrogates
     except ValueError as error:
-        raise SchemaError(f"expected the path of a folder, got {path!r:.80} ({error})") from error
+        raise SchemaError(f"expected the path of a folder, got {shown(path)} ({error})") from error
     # Not `Path.expanduser`: a name such as ~old that is no user's stays as it is.
     return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111

@@ -16,6 +16,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
+from exmem.checks import shown
 from exmem.errors import ExmemError, FormatError, LockedError, ReadOnlyError, SchemaError, StoreIOError
 from exmem.store.objects.contract import TEMPORARY, Objects, View
 from exmem.store.objects.local import LocalObjects
@@ -341,7 +342,7 @@ def objects_of(store: object, *, durable: bool) -> Objects:
         return _FsspecObjects(store)
     if isinstance(store, ZarrStore):
         return _SlashedObjects(store) if type(store).__module__.startswith("icechunk") else RemoteObjects(store)
-    raise SchemaError(f"expected the path of a folder or a Zarr store as the place of a store, got {store!r:.80}")
+    raise SchemaError(f"expected the path of a folder or a Zarr store as the place of a store, got {shown(store)}")
 
 
 async def _at_once(work: Callable[[str], Coroutine[Any, Any, T]], keys: Sequence[str]) -> list[T]:
