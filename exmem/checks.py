@@ -58,7 +58,7 @@ def index_of(value: object) -> int | None:
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]
-    except (TypeError, RuntimeError, ValueError):  # the latter two of tensors with more than one value
+    except Exception:  # a TypeError as a rule; tensors and classes of the caller's raise what they like
         return None
 
 
@@ -84,7 +84,8 @@ def real_number(value: object, what: str, *, error: type[ExmemError] = SchemaErr
     """Return a number that is not NaN as a float; text, dates and bools are none."""
     plain = value
     if type(value) is not float and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        plain = None if np.ma.is_masked(value) else value.item()
+        dated = getattr(getattr(value, "dtype", None), "kind", "") in {"m", "M"}  # NumPy makes integers of them
+        plain = None if dated or np.ma.is_masked(value) else value.item()
     number = math.nan
     if isinstance(plain, numbers.Real) and not isinstance(plain, bool | np.bool_):
         try:

@@ -91,7 +91,8 @@ class Quota:
             If it is no quota.
         """
         try:
-            unit, weights = described["unit"], {int(label): weight for label, weight in described["weights"].items()}
+            given = mapping_of(described, "quota")
+            unit, weights = given["unit"], {int(label): weight for label, weight in given["weights"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SchemaError(f"expected a quota with unit and weights, got {shown(described)}") from error
         return cls(unit=unit, weights=weights)

@@ -175,6 +175,8 @@ def exemplars_in(exemplars: Iterable[Exemplar]) -> list[Exemplar]:
     if isinstance(exemplars, Exemplar):
         raise InvalidExemplarError("expected a sequence of exemplars, got an Exemplar; put it in a list")
     try:
+        if isinstance(exemplars, str | bytes | Mapping | np.ndarray | np.generic):  # an empty one has no wrong exemplar
+            raise TypeError
         given = iter(exemplars)
     except TypeError as error:
         raise InvalidExemplarError(f"expected a sequence of exemplars, got {shown(exemplars)}") from error

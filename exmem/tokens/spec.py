@@ -2,16 +2,15 @@
 
 import copy
 import dataclasses
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from exmem.checks import mapping_of, shown, whole_number
+from exmem.checks import mapping_of, plain_json, shown, whole_number
 from exmem.errors import SchemaError
 from exmem.tokens.frozen import ReadOnlyDict
 
@@ -33,7 +32,7 @@ def _plain_dtype(dtype: DTypeLike, what: str) -> str:
         if dtype is None:  # which NumPy takes for float64
             raise TypeError
         found = np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError, RecursionError) as error:
+    except (TypeError, ValueError, SyntaxError, RuntimeError) as error:
         raise SchemaError(f"{what}: dtype {shown(dtype)} is not a NumPy dtype; use a name such as 'uint8'") from error
     if found.name not in _DTYPES:
         raise SchemaError(f"{what}: dtype {found} is not stored; choose one of {sorted(_DTYPES)}")
@@ -42,7 +41,7 @@ def _plain_dtype(dtype: DTypeLike, what: str) -> str:
 
 def _plain_shape(shape: Sequence[int], what: str) -> tuple[int, ...]:
     try:
-        if isinstance(shape, str | bytes | Mapping):
+        if isinstance(shape, str | bytes | Mapping | Set) or getattr(shape, "ndim", 1) != 1:
             raise TypeError
         given = list(shape)
     except TypeError as error:
@@ -90,7 +89,7 @@ class TokenSpec:
         if isinstance(self.codec, str):
             object.__setattr__(self, "codec", ReadOnlyDict(id=self.codec))
         elif isinstance(self.codec, Mapping) and isinstance(self.codec.get("id"), str):
-            object.__setattr__(self, "codec", ReadOnlyDict(copy.deepcopy(dict(self.codec))))
+            object.__setattr__(self, "codec", ReadOnlyDict(plain_json(dict(self.codec), "codec")))
         else:
             raise SchemaError(f"codec must be a name or a mapping with an 'id', got {shown(self.codec)}")
         if self.token_bytes > _MAX_TOKEN_BYTES:
@@ -221,4 +220,4 @@ class Schema:
                 {name: ExtraSpec(**spec) for name, spec in document["extras"].items()},
             )
         except (TypeError, AttributeError) as error:
-            raise SchemaError(f"not a schema: {error}; got {json.dumps(document, default=str)[:200]}") from error
+            raise SchemaError(f"not a schema: {error}; got {shown(document)}") from error
