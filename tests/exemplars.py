@@ -61,7 +61,18 @@ def exemplar(seed: int, *, label: int = 0, priority: float = 0.0, kept: int | No
 
 def folder_bytes(path: Path) -> int:
     """Bytes as the file system counts them: the sizes of all files below a folder."""
-    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+    total, folders = 0, [os.fspath(path)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def assert_same(found: Exemplar, expected: Exemplar, *, exact: bool = True) -> None:

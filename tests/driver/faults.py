@@ -25,7 +25,8 @@ WHENS: tuple[When, ...] = ("before", "middle", "after")
 
 _RENAMES = ("replace", "rename", "link")
 _DELETIONS = ("unlink", "remove", "rmdir")
-_CHANGES = (*_RENAMES, *_DELETIONS, "mkdir", "write", "pwrite", "fsync", "fdatasync", "ftruncate")
+_WRITES = ("write", "pwrite", "ftruncate", "link")  # after these the files may have more bytes
+_CHANGES = (*_RENAMES, *_DELETIONS, *_WRITES[:3], "mkdir", "fsync", "fdatasync")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Fault:
 class Watched:
     """Counts the operations that change files, looks after each of them, and lets one of them fail.
 
-    The functions of `os` are replaced while `with` lasts; `look` is called after each that succeeded, also when it
-    was the last thing that the process did.
+    The functions of `os` are replaced while `with` lasts; `look` is called after each that may have added bytes, also
+    when it was the last thing that the process did.
     """
 
     def __init__(self, fault: Fault | None = None, look: Callable[[str], None] = lambda name: None) -> None:
@@ -80,7 +81,8 @@ class Watched:
                 self._half(name, real, args)
                 self._fail()
             result = real(*args, **options)
-            self.look(name)
+            if name in _WRITES:
+                self.look(name)
             if self._fails_here(number, "after", name):
                 if name == "open":
                     os.close(result)  # a descriptor that its caller never gets
