@@ -149,9 +149,7 @@ class Policy:
             return np.zeros(0, np.int64)
         changes = {**writer.state.wanted, "wanted": None}
         evicted, shrinks = np.zeros(0, np.int64), changes["target"] < writer.state.target
-        if (
-            shrinks
-        ):  # how much fits is seen only where segments are small: what surely goes goes first, then all is moved
+        if shrinks:  # how much fits shows only in small segments: what surely goes goes first, the rest is moved
             evicted = self._evict_most(dataclasses.replace(writer.state, **changes))
             writer.fit_era(None)
             while names := writer.misfits(changes["target"]):

@@ -165,7 +165,12 @@ class Books:
         if era.rows < 4 * rows and rows < 4 * era.rows and not shrinking:
             return era.rows, 0
         cost = self._layout.era_sizes(number + 1, rows, least_length(rows, 1))[0]
-        return (rows, cost) if cost * _CLEANED_FROM <= self.state.budget_bytes else (era.rows, 0)
+        if shrinking:  # everything is moved into the new era, and the old one goes
+            state = self.in_coming_era(dataclasses.replace(self.state, target=self.packing_target), rows)
+            worth_it = self.used_bytes + cost + self.reserve(2, state=state) <= self.state.budget_bytes
+        else:
+            worth_it = cost * _CLEANED_FROM <= self.state.budget_bytes
+        return (rows, cost) if worth_it else (era.rows, 0)
 
     def in_coming_era(self, state: State, rows: int) -> State:
         """Return a state in which segments have `rows` places: in this era while it has none, else in a new one."""
