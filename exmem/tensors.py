@@ -119,11 +119,17 @@ class TensorBatch:
         Classes.
     extras : mapping of str to Tensor, shape (B, ...)
         Extra fields.
+    priorities : Tensor, shape (B,), float64, optional
+        Ranks within the class, where the exemplars are of a memory.
+    slots : Tensor, shape (B,), int64, optional
+        Their slots, where they are of a memory: for `memory.update`.
     """
 
     tokens: Mapping[str, TokenTensors]
     labels: Tensor
     extras: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    priorities: Tensor | None = None
+    slots: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,6 +152,8 @@ class TensorBatch:
             {name: TokenTensors.from_numpy(tokens) for name, tokens in batch.tokens.items()},
             torch.from_numpy(batch.labels),
             {name: torch.from_numpy(values) for name, values in batch.extras.items()},
+            torch.from_numpy(batch.priorities),
+            None if batch.slots is None else torch.from_numpy(batch.slots),
         )
 
     def with_tokens(self, changed: Mapping[str, TokenTensors]) -> "TensorBatch":
@@ -178,18 +186,24 @@ class TensorBatch:
         TensorBatch
             The batch there.
         """
-        return TensorBatch(
-            {name: tokens.to(device, non_blocking=non_blocking) for name, tokens in self.tokens.items()},
-            self.labels.to(device, non_blocking=non_blocking),
-            {name: values.to(device, non_blocking=non_blocking) for name, values in self.extras.items()},
+        return self._each(
+            lambda tokens: tokens.to(device, non_blocking=non_blocking),
+            lambda part: part.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "TensorBatch":
         """Return the same batch in page-locked memory."""
+        return self._each(TokenTensors.pin_memory, Tensor.pin_memory)
+
+    def _each(
+        self, of_tokens: Callable[[TokenTensors], TokenTensors], of_others: Callable[[Tensor], Tensor]
+    ) -> "TensorBatch":
         return TensorBatch(
-            {name: tokens.pin_memory() for name, tokens in self.tokens.items()},
-            self.labels.pin_memory(),
-            {name: values.pin_memory() for name, values in self.extras.items()},
+            {name: of_tokens(tokens) for name, tokens in self.tokens.items()},
+            of_others(self.labels),
+            {name: of_others(values) for name, values in self.extras.items()},
+            None if self.priorities is None else of_others(self.priorities),
+            None if self.slots is None else of_others(self.slots),
         )
 
 

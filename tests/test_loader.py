@@ -114,3 +114,36 @@ def test_batches_can_be_pinned(folder, monkeypatch):
     assert pinned.tokens["image"].values is not batch.tokens["image"].values
     assert pinned.labels.tolist() == batch.labels.tolist()
     assert sys.getsizeof(pickle.dumps(ReplayDataset(folder))) < 2000, "a data set carries no exemplars"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_iteration_after_one_that_was_left_begins_the_pass_anew(folder, workers):
+    loader = replay_loader(folder, batch=8, seed=5, num_workers=workers)
+    whole = tasks(loader)
+    for _ in range(6):
+        assert tasks([next(iter(loader))]) == whole[:1]
+    for batch in loader:
+        assert batch.extras["task"].tolist() == whole[0]
+        break
+    state = loader.state_dict()
+    assert state == {"epoch": 0, "done": 8}
+    assert tasks(loader) == whole
+    loader.load_state_dict(state)
+    assert tasks(loader) == whole[1:]
+    assert tasks(loader) == whole
+
+
+def test_batches_say_of_which_exemplars_they_are(folder):
+    with ExemplarMemory.open(folder) as memory:
+        for batch in replay_loader(folder, batch=16, seed=1, num_workers=2):
+            read = memory.read(batch.slots.numpy())
+            assert read.extras["task"].tolist() == batch.extras["task"].tolist()
+            assert read.priorities.tolist() == batch.priorities.tolist()
+            assert batch.to("cpu").slots.tolist() == batch.slots.tolist()
+
+
+def test_options_that_the_loader_sets_itself_are_refused(folder):
+    with pytest.raises(SchemaError, match="sets batch_size itself"):
+        replay_loader(folder, batch=8, batch_size=4)
+    loader = replay_loader(folder, batch=8, num_workers=1, persistent_workers=False)
+    assert not loader.persistent_workers

@@ -1,5 +1,6 @@
 """Foveated exemplars: fine where the score is high, coarse elsewhere."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,7 +108,7 @@ class FoveatedTokens:
         parts = [(scale, batch.tokens[name]) for name, scale in names.items()]
         tokens = {name: own for name, own in batch.tokens.items() if name not in names}
         tokens["image"] = compose_scales(parts, backbone.grid, backbone.patch)
-        return TensorBatch(tokens, batch.labels, batch.extras)
+        return dataclasses.replace(batch, tokens=tokens)
 
     def _levels(self, scores: NDArray[np.float32], finest: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the index of each position's scale; the number of scales where it is dropped."""

@@ -1,5 +1,6 @@
 """Tokens, scale and JPEG quality chosen for each exemplar so that they keep the most score within its bytes."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -121,7 +122,7 @@ class RateAware:
         tokens = {name: own for name, own in batch.tokens.items() if name not in names}
         parts = [(scale, batch.tokens[name]) for name, scale in names.items()]
         tokens["image"] = compose_scales(parts, backbone.grid, backbone.patch)
-        return TensorBatch(tokens, batch.labels, batch.extras)
+        return dataclasses.replace(batch, tokens=tokens)
 
     def _name(self, scale: int, quality: int) -> str:
         return f"{scale_name(scale, self.masking.backbone.patch)}_q{quality}"

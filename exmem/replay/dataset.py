@@ -18,6 +18,7 @@ from exmem.tokens import TokenBatch
 __all__ = ["ReplayDataset", "ReplayLoader", "replay_loader"]
 
 _READ_AT_ONCE = 256  # exemplars, where all are read
+_SET_HERE = frozenset({"dataset", "batch_size", "batch_sampler", "collate_fn", "shuffle", "drop_last"})
 
 
 class ReplayDataset(Dataset[TensorBatch]):
@@ -131,13 +132,19 @@ class ReplayDataset(Dataset[TensorBatch]):
 
 
 class ReplayLoader(DataLoader[TensorBatch]):
-    """A `DataLoader` of exemplars that can be saved and continued in the middle of a pass; made by `replay_loader`."""
+    """A `DataLoader` of exemplars that can be saved and continued in the middle of a pass; made by `replay_loader`.
 
-    _yielded = 0
-    _start = 0
+    Each iteration is the pass that `set_epoch` chose, from its start: also after one that was left in the middle. Only
+    after `load_state_dict` it goes on where that says.
+    """
+
+    _yielded = 0  # batches of this iteration
+    _start = 0  # where in the pass it started
+    _next = 0  # where the next one starts
 
     def __iter__(self) -> "Iterator[TensorBatch]":  # type: ignore[override]  # the batches themselves
-        self._yielded = 0
+        self._start, self._next, self._yielded = self._next, 0, 0
+        self._order.load_state_dict({"epoch": self._order.epoch, "done": self._start})
         for batch in super().__iter__():
             self._yielded += 1
             yield batch
@@ -152,7 +159,7 @@ class ReplayLoader(DataLoader[TensorBatch]):
             Number of the pass.
         """
         self._order.set_epoch(epoch)
-        self._start = 0
+        self._start = self._next = self._yielded = 0
 
     def state_dict(self) -> dict[str, int]:
         """Return where in the pass the batches that were taken end, whatever workers have read ahead."""
@@ -167,7 +174,8 @@ class ReplayLoader(DataLoader[TensorBatch]):
             What `state_dict` returned.
         """
         self._order.load_state_dict(state)
-        self._start = int(state["done"])
+        self._start = self._next = int(state["done"])
+        self._yielded = 0
 
     @property
     def _order(self) -> UniformSampler:
@@ -209,13 +217,21 @@ def replay_loader(
         (rank, world size) of processes that train together: they draw disjoint shares of the same pass.
     **options : object
         More options of `DataLoader`: num_workers (batches are the same whatever their number), pin_memory,
-        multiprocessing_context, prefetch_factor.
+        multiprocessing_context, prefetch_factor, persistent_workers.
 
     Returns
     -------
     ReplayLoader
         Yields a `TensorBatch` at a time.
+
+    Raises
+    ------
+    SchemaError
+        If an option is one that the loader sets itself, or the memory holds nothing to draw.
     """
+    taken = sorted(_SET_HERE.intersection(options))
+    if taken:
+        raise SchemaError(f"replay_loader sets {', '.join(taken)} itself; give batch=, sampler= and length= instead")
     dataset = ReplayDataset(path, fill=fill, grid=grid)
     memory = dataset.memory
     if "image" in memory.schema.modalities:
@@ -228,8 +244,7 @@ def replay_loader(
         batch_size=batch,
         sampler=order,
         collate_fn=_as_it_is,
-        persistent_workers=options.get("num_workers", 0) > 0,
-        **options,
+        **{"persistent_workers": options.get("num_workers", 0) > 0, **options},
     )
 
 
