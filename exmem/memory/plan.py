@@ -100,13 +100,13 @@ class Policy:
         order = np.argsort(gone, kind="stable")
         return AddReport(slots, gone[order], ranks[order], int(rows.lengths.sum()))
 
-    def make_room(self, *, root: Root | None = None, **changes: Any) -> NDArray[np.int64]:
-        """Evict and clean until a changed state and another root fit beside what is held; return what went."""
+    def make_room(self, *, root: Root | None = None, new_era: bool = False, **changes: Any) -> NDArray[np.int64]:
+        """Evict and clean until a changed state, another root or era fit beside what is held; return what went."""
         writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while True:
             if not writer.has_segments:  # what waits can still get other segments for nothing
                 writer.fit_era(None)
-            need = writer.shortage(root=root, **changes)
+            need = writer.shortage(root=root, new_era=new_era, **changes)
             if need <= 0 and not self._surplus(0):
                 break
             if need > 0 and self._clean_one():
@@ -148,17 +148,28 @@ class Policy:
         if not writer.state.wanted:
             return np.zeros(0, np.int64)
         changes = {**writer.state.wanted, "wanted": None}
-        evicted, shrinks = np.zeros(0, np.int64), changes["target"] < writer.state.target
-        if shrinks:  # how much fits shows only in small segments: what surely goes goes first, the rest is moved
-            evicted = self._evict_most(dataclasses.replace(writer.state, **changes))
-            writer.fit_era(None)
-            while names := writer.misfits(changes["target"]):
-                writer.clean(names[0])
-            writer.change_state()  # without old eras
-        more = self.make_room(**changes)
+        gone = []
+        if changes["target"] < writer.state.target:
+            gone = self._move_into_smaller(dataclasses.replace(writer.state, **changes))
+        gone.append(self.make_room(**changes))
         writer.fit_era(None)
         writer.change_state(**changes)
-        return np.sort(np.concatenate([evicted, more]))
+        return np.sort(np.concatenate(gone))
+
+    def _move_into_smaller(self, state: State) -> list[NDArray[np.int64]]:
+        """Evict what surely goes for a smaller target and lay the rest out anew; return what went.
+
+        How much fits shows only in small segments: these have more frames, and the old ones more dead rows.
+        """
+        writer = self._writer()
+        gone = [self._evict_most(state), self.make_room(new_era=True)]
+        writer.fit_era(None)
+        for name in writer.misfits(state.target):
+            gone.append(self.make_room())
+            while (name in writer.segments or name in writer.staged.segments) and writer.clean(name):
+                pass
+        writer.change_state()  # without old eras
+        return gone
 
     def _evict_most(self, state: State) -> NDArray[np.int64]:
         """Evict by policy until what is held about fits into a store made for another state; return what went."""

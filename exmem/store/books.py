@@ -81,7 +81,7 @@ class Books:
         The document will name the segments that are staged, and `new_segments` besides.
         """
         state = state or self.state
-        era, most_document = state.eras[state.era], state.most_bytes(new_segments, self._staged_numbers(state.era))
+        era, most_document = state.eras[state.era], state.most_bytes(new_segments, self._staged_numbers())
         now, largest = self._layout.era_sizes(state.era, era.rows, era.length)
         most = self._layout.era_sizes(state.era, era.rows, MOST_LENGTH)[0]
         return reserve_bytes(
@@ -93,16 +93,21 @@ class Books:
             growth_bytes=most_document - len(self.state.document) + most - now,
         )
 
-    def _staged_numbers(self, era: int) -> list[int]:
-        return [name & (1 << 36) - 1 for name in self.staged.segments if name >> 36 == era]
+    def _staged_numbers(self) -> dict[int, list[int]]:
+        numbers: dict[int, list[int]] = {}
+        for name in self.staged.segments:
+            numbers.setdefault(name >> 36, []).append(name & (1 << 36) - 1)
+        return numbers
 
-    def shortage(self, extra: Rows | None = None, *, root: Root | None = None, **changes: Any) -> int:
+    def shortage(
+        self, extra: Rows | None = None, *, root: Root | None = None, new_era: bool = False, **changes: Any
+    ) -> int:
         """Return how many bytes are missing (0 or less: none) to commit what is staged, and `extra` besides.
 
-        With another root, and in the state that `changes` of this lead to. Exemplars that wait are counted as if they
-        got segments of their own, which always can be put.
+        With another root, a new era, if one is due, and in the state that `changes` of this lead to. Exemplars that
+        wait are counted as if they got segments of their own, which always can be put.
         """
-        base, bound, exact = self._needed(extra, root, changes)
+        base, bound, exact = self._needed(extra, root, changes, new_era=new_era)
         return base + bound if base + bound <= 0 else base + exact()
 
     def added_bytes(self, extra: Rows) -> int:
@@ -112,13 +117,15 @@ class Books:
         return with_it + exact_with_it() - without - exact_without()
 
     def _needed(
-        self, extra: Rows | None, root: Root | None, changes: Mapping[str, Any]
+        self, extra: Rows | None, root: Root | None, changes: Mapping[str, Any], *, new_era: bool = False
     ) -> tuple[int, int, Callable[[], int]]:
         """Return what is missing without the segments of what waits and `extra`, their most bytes, and their bytes."""
         if self.staged.reservoir is not None:
             changes = {"reservoir": self.staged.reservoir, **changes}
         state = dataclasses.replace(self.state, **changes) if changes else self.state
-        rows, metadata = (state.eras[state.era].rows, 0) if extra is None else self.coming_era(extra)
+        rows, metadata = state.eras[state.era].rows, 0
+        if extra is not None or new_era:
+            rows, metadata = self.coming_era(extra)
         number, bound, exact = self._measured(extra, rows)
         state = self.in_coming_era(state, rows)
         base = self.used_bytes + metadata + self.reserve(number, state=state)
@@ -165,11 +172,8 @@ class Books:
         if era.rows < 4 * rows and rows < 4 * era.rows and not shrinking:
             return era.rows, 0
         cost = self._layout.era_sizes(number + 1, rows, least_length(rows, 1))[0]
-        if shrinking:  # everything is moved into the new era, and the old one goes
-            state = self.in_coming_era(dataclasses.replace(self.state, target=self.packing_target), rows)
-            worth_it = self.used_bytes + cost + self.reserve(2, state=state) <= self.state.budget_bytes
-        else:
-            worth_it = cost * _CLEANED_FROM <= self.state.budget_bytes
+        # Of a store that shrinks everything is moved into the new era, and the old one goes.
+        worth_it = shrinking or cost * _CLEANED_FROM <= self.state.budget_bytes
         return (rows, cost) if worth_it else (era.rows, 0)
 
     def in_coming_era(self, state: State, rows: int) -> State:

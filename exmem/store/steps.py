@@ -174,7 +174,9 @@ class Steps(Books):
 
     def _next_segment(self) -> int:
         number = self.state.era
-        return max([self.state.eras[number].given, *(segment + 1 for segment in self._staged_numbers(number))])
+        return max(
+            [self.state.eras[number].given, *(segment + 1 for segment in self._staged_numbers().get(number, ()))]
+        )
 
     def _fit_length(self, segments: int) -> None:
         """Let the arrays of the era be long enough for so many segments: a step."""

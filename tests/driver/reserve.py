@@ -42,6 +42,10 @@ def reserve_watched(told: Callable[[str, int, int], None] = lambda *_: None) -> 
                 raise Uncovered(f"{giving_back[-1]} took {most - before:,} bytes more, the reserve was {reserve:,}")
             # Of a segment of an old era, or of a larger target, a part may be moved first.
             allowed = self.packing_target if len(self.segments) > segments else _NOISE_BYTES
+            if (
+                self.state.wanted is not None
+            ):  # the reserve of the larger target is there to move all into small segments
+                allowed = self.state.target
         short = self.used_bytes + self.reserve() - self.state.budget_bytes
         if short > allowed and not self.foreign_bytes:
             raise Uncovered(f"after a step {short:,} bytes of the reserve are missing, {allowed:,} may be")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,20 +125,21 @@ class State:
         """The document as it is put."""
         return _sealed(self)
 
-    def most_bytes(self, new_segments: int = 0, numbers: Iterable[int] = ()) -> int:
-        """Return the most bytes of the document after evictions, cleanings, and with more segments in the last era.
+    def most_bytes(self, new_segments: int = 0, staged: Mapping[int, Sequence[int]] | None = None) -> int:
+        """Return the most bytes of the document after evictions, cleanings, and with more segments.
 
-        Those of these numbers, which are given out already, and `new_segments` besides.
+        Those that are `staged` by era, whose numbers are given out already, and `new_segments` in the last era.
         """
         last = self.eras[self.era]
         most = len(self.document)
         most += sum(19 - len(str(number)) for number in (self.generation, self.revision, self.next_slot))
         most += sum(12 - len(str(number)) for number in (last.length, last.given, last.open)) + 3
         most += (_WANTED_BYTES if self.wanted is None else 0) + (_STREAM_BYTES if self.reservoir is not None else 0)
-        coming = [len(leb128(number)) for number in numbers]
-        coming += [len(leb128(last.given + len(coming) + new_segments))] * new_segments
-        for era in self.eras.values():
-            more = coming if era is last else []
+        for number, era in self.eras.items():
+            own = (staged or {}).get(number, ())
+            more = [len(leb128(segment)) for segment in own]
+            if era is last:
+                more += [len(leb128(last.given + len(own) + new_segments))] * new_segments
             most -= text_bytes(len(era.packed_live)) + text_bytes(len(era.packed_dead))
             most += text_bytes(len(era.packed_live) + sum(more) + len(more))
             if era.rows > 1:
