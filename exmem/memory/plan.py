@@ -152,7 +152,8 @@ class Policy:
         if changes["target"] < writer.state.target:
             gone = self._move_into_smaller(dataclasses.replace(writer.state, **changes))
         gone.append(self.make_room(**changes))
-        writer.fit_era(None)
+        if not writer.has_segments or not len(writer.catalog):  # it costs nothing
+            writer.fit_era(None)
         writer.change_state(**changes)
         return np.sort(np.concatenate(gone))
 
@@ -241,11 +242,12 @@ class Policy:
         return evicted
 
     def compact(self) -> None:
-        """Clean whatever holds dead rows, and pack what is only half full or of an old era."""
+        """Clean whatever holds dead rows, and pack what is only half full or of an old era, where that has room."""
         writer = self._writer()
         for name in sorted(writer.worth_packing()):
-            if name in writer.segments:
-                writer.clean(name)
+            while name in writer.segments and (writer.segments[name].dead_rows or writer.shortage() <= 0):
+                if not writer.clean(name):
+                    break
 
     def cleanable_bytes(self) -> int:
         """Return about the bytes that cleaning gives back."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.store.catalog import Catalog
+from exmem.store.format.chunks import ENTRY_BYTES, index_bytes
 from exmem.store.format.layout import Layout
 from exmem.store.format.numbers import text_bytes
 from exmem.store.format.root import ROOT_KEY, Root
@@ -259,18 +260,29 @@ class Books:
         return max(0, int((state.budget_bytes - fixed) / (self.mean_share() + (full - fixed) / max(1, size))))
 
     def in_old_eras(self) -> list[int]:
-        """Return the segments of old eras of which what would be copied is at most 31 times what the metadata takes."""
+        """Return the segments of old eras that are worth moving for the metadata that goes when all are moved.
+
+        What would be copied is at most 31 times the metadata, which is more than what the segments cost more then.
+        """
         found: list[int] = []
         for number, era in self.state.eras.items():
             if number == self.state.era:
                 continue
             names = [number << 36 | segment for segment in era.live.tolist()]
-            held = sum(self.segments[name].size - self.segments[name].dead_size for name in names)
+            infos = [self.segments[name] for name in names]
+            held = sum(info.size - info.dead_size for info in infos)
+            rows, last = sum(info.rows - info.dead_rows for info in infos), self.state.eras[self.state.era].rows
+            segments = max(-(-rows // last), -(-held // self.packing_target))
+            growth = segments * self._frame_bytes(last) - len(names) * self._frame_bytes(era.rows)
             metadata = self._layout.era_sizes(number, era.rows, era.length)[0]
-            movable = all(self.is_movable(name) for name in names)
-            if movable and held < _CLEANED_FROM * metadata and not self._damaged.intersection(names):
+            movable = all(self.is_movable(name) for name in names) and not self._damaged.intersection(names)
+            if movable and growth < metadata and held < _CLEANED_FROM * metadata:
                 found += names
         return found
+
+    def _frame_bytes(self, rows: int) -> int:
+        """Return about what a segment takes beside rows and payloads; the entries of its rows are accounted to them."""
+        return 100 + len(self._layout.sharded) * (index_bytes(rows) - ENTRY_BYTES * rows)
 
     def is_movable(self, name: int) -> bool:
         """Whether the survivors of a segment can be copied: the reserve covers those that may share one."""

@@ -47,8 +47,9 @@ class Writer(Steps):
         state = self.in_coming_era(self.state, self.coming_era(extra)[0])
         if state is self.state:
             return
-        era = state.eras[state.era]
-        self._step(self._layout.era_documents(state.era, era.rows, era.length), state)
+        number, era = state.era, state.eras[state.era]
+        state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
+        self._step(self._layout.era_documents(number, era.rows, era.length), state, gone=emptied)
         self._tail = None
 
     def stage(self, rows: Rows, *, reservoir: Mapping[str, Any] | None = None) -> NDArray[np.int64]:

@@ -150,3 +150,16 @@ def room_at_the_brim(model: Model) -> int:
 def segment_bytes(model: Model) -> int:
     """Bytes of a segment at most: the layout's target."""
     return int(min(max(1.5 * (64 * model.settings.max_bytes) ** 0.5, 1_536), 2**18))
+
+
+def idle_bytes(memory: ExemplarMemory) -> int:
+    """Bytes of index entries for places that no exemplar takes: R may be up to four times off when the mean drifts."""
+    writer = memory._store.writer
+    assert writer is not None
+    idle = 0
+    for name in [*writer.segments, *writer.staged.segments]:
+        info = writer.info(name)
+        assert info is not None
+        idle += writer.state.eras[name >> 36].rows - info.rows
+    rows = writer.state.eras[writer.state.era].rows
+    return 16 * len(memory._store.layout.sharded) * (idle + rows)

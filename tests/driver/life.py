@@ -330,7 +330,9 @@ class _Process:
             entries = [*before.held.values(), *step.offered]
             fresh, share = _fresh_bytes(model, entries, self.folder.with_name("fresh"))
             lack = share * (fresh - model.held_bytes() - 2 * max(map(model.size, entries)))
-            lack -= 3 * len(model.held)  # names with gaps and generations that differ compress worse than fresh ones
+            lack -= checks.idle_bytes(memory) + 3 * len(
+                model.held
+            )  # names with gaps and generations that differ compress worse than fresh ones
             assert lack <= 0.03 * model.settings.limit + checks.segment_bytes(model), (
                 f"{model.held_bytes():,} bytes held, a fresh memory holds {fresh:,}, {share:.2f} of them on the disk"
             )
