@@ -26,21 +26,7 @@ _WASTED = 256  # places that stay empty may take one in so many bytes
 
 
 class Writer(Steps):
-    """The only thing that changes a store: one process, one object; each method is one step or a few.
-
-    Parameters
-    ----------
-    objects : BudgetedObjects
-        The objects of the store; the lock is held.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of the root.
-    loaded : Loaded
-        Its committed state.
-    reader : Reader
-        Reads what is copied.
-    """
+    """The only thing that changes a store: one process, one object; each method is one step or a few."""
 
     def fit_era(self, extra: Rows | None) -> None:
         """Begin an era if segments of the present one would hold far too many or too few exemplars: a step."""

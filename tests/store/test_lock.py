@@ -395,7 +395,7 @@ def test_an_interrupt_at_any_line_leaves_a_lock_that_can_be_taken(folder, change
         finally:
             sys.settrace(None)
         del objects
-        gc.collect()
+        gc.collect(1)  # what was made just now
         next_one = at(place)
         unclean = next_one.acquire(take=False)
         next_one.clear_temporary()
