@@ -1,6 +1,7 @@
 """Deciding what a memory keeps, and making room for it."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,6 +19,19 @@ from exmem.store.format.state import State
 from exmem.store.sizes import rows_for, segment_bytes, target_for
 
 __all__ = ["Policy"]
+
+
+class _Cleaning:
+    """Whether cleaning still brings bytes back: rows can compress worse where they are moved to."""
+
+    def __init__(self) -> None:
+        self._least, self._in_vain = math.inf, 0
+
+    def pays(self, need: int) -> bool:
+        """Say whether to clean once more where so many bytes are missing: not after three times in vain."""
+        self._in_vain = 0 if need < self._least else self._in_vain + 1
+        self._least = min(self._least, need)
+        return self._in_vain < 3
 
 
 class Policy:
@@ -69,7 +83,7 @@ class Policy:
         if stream is not None:
             writer.stage_reservoir(stream)  # there has to be room for it, too
         self._check_fits_alone(offered)
-        left = np.arange(len(offered))
+        left, cleaning = np.arange(len(offered)), _Cleaning()
         evicted: list[NDArray[np.int64]] = []
         priorities: list[NDArray[np.float64]] = []
         while True:
@@ -78,8 +92,9 @@ class Policy:
             if (need <= 0 and not self._surplus(len(rows))) or not (len(rows) or len(writer.catalog)):
                 break
             self._check_foreign()
-            if need > 0 and self._clean_one():
+            if need > 0 and cleaning.pays(need) and self._clean_one():
                 continue
+            cleaning = _Cleaning()
             victims, down = self._victims(need, rows)
             if len(victims):
                 evicted.append(victims)
@@ -102,15 +117,16 @@ class Policy:
 
     def make_room(self, *, root: Root | None = None, new_era: bool = False, **changes: Any) -> NDArray[np.int64]:
         """Evict and clean until a changed state, another root or era fit beside what is held; return what went."""
-        writer, evicted = self._writer(), [np.zeros(0, np.int64)]
+        writer, evicted, cleaning = self._writer(), [np.zeros(0, np.int64)], _Cleaning()
         while True:
             if not writer.has_segments:  # what waits can still get other segments for nothing
                 writer.fit_era(None)
             need = writer.shortage(root=root, new_era=new_era, **changes)
             if need <= 0 and not self._surplus(0):
                 break
-            if need > 0 and self._clean_one():
+            if need > 0 and cleaning.pays(need) and self._clean_one():
                 continue
+            cleaning = _Cleaning()
             victims, _ = self._victims(need, None)
             if not len(victims):
                 self._check_foreign()
@@ -190,8 +206,7 @@ class Policy:
         """Evict exemplars and return their priorities; what goes by policy raises a stream's threshold in one step."""
         writer, catalog = self._writer(), self._store.catalog
         rows = catalog.find(slots)
-        labels, priorities = catalog.labels_at(rows), catalog.priorities_at(rows)
-        sizes = self._store.sizes(slots)
+        labels, priorities, sizes = catalog.labels_at(rows), catalog.priorities_at(rows), self._store.sizes(slots)
         states = {"staged_reservoir": writer.staged.reservoir, "reservoir": writer.state.reservoir} if by_policy else {}
         changes = {name: raised(state, priorities.tolist()) for name, state in states.items() if state is not None}
         order, self._order = self._order, None  # it is made again should evicting fail half way
@@ -210,14 +225,16 @@ class Policy:
         return np.sort(np.concatenate(evicted))
 
     def _update(self, rows: Rows) -> list[NDArray[np.int64]]:
-        writer, evicted = self._writer(), []
+        writer, cleaning = self._writer(), _Cleaning()
+        evicted: list[NDArray[np.int64]] = []
         while True:
             rows = rows.take(np.flatnonzero(writer.catalog.holds(rows.slots)))
             need = writer.shortage(rows)
             if need <= 0 or not len(rows):
                 break
             self._check_foreign()
-            if not self._clean_one():
+            if not (cleaning.pays(need) and self._clean_one()):
+                cleaning = _Cleaning()
                 victims, _ = self._victims(need, None)
                 evicted.append(victims)
                 self.evict(victims, by_policy=True)
@@ -347,10 +364,11 @@ class Policy:
             return
         writer, sizes = self._writer(), offered.sizes
         largest = int(np.argmax(sizes))
-        one = offered.take([largest])
         layout, state = self._store.layout, writer.state
         rows = rows_for(state.target, int(sizes[largest]), 1)
-        alone = least_budget(layout, writer.root, state) + segment_bytes(layout, rows, 1, one.payload_bytes)
+        alone = least_budget(layout, writer.root, state) + segment_bytes(
+            layout, rows, 1, offered.take([largest]).payload_bytes
+        )
         if alone > state.budget_bytes:
             raise ExemplarTooLargeError(
                 f"exemplar {largest} of {int(sizes[largest]):,} bytes needs a budget of {alone:,} bytes even in an "
