@@ -22,13 +22,12 @@ __all__ = ["Policy"]
 
 
 class _Cleaning:
-    """Whether cleaning still brings bytes back: rows can compress worse where they are moved to."""
+    """Whether to clean once more: not after three times in vain, as rows can compress worse where they are moved to."""
 
     def __init__(self) -> None:
         self._least, self._in_vain = math.inf, 0
 
     def pays(self, need: int) -> bool:
-        """Say whether to clean once more where so many bytes are missing: not after three times in vain."""
         self._in_vain = 0 if need < self._least else self._in_vain + 1
         self._least = min(self._least, need)
         return self._in_vain < 3
@@ -340,8 +339,7 @@ class Policy:
     def _given_back(self, slot: int, size: int, share: float, dead: dict[int, tuple[int, int]]) -> float:
         """Return the bytes that can be had back once an exemplar dies: none before 1/32 of its segment is dead."""
         writer = self._writer()
-        where = int(writer.catalog.where_at(writer.catalog.find(np.array([slot])))[0])
-        name = where >> 8
+        name = int(writer.catalog.where_at(writer.catalog.find(np.array([slot])))[0]) >> 8
         info = writer.info(name)
         if info is None:  # it waits in RAM
             return size * share + writer.document_share()
