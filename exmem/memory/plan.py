@@ -16,7 +16,7 @@ from exmem.memory.reservoir import raised
 from exmem.store import Rows, Store, Writer, least_budget
 from exmem.store.format.root import Root
 from exmem.store.format.state import State
-from exmem.store.sizes import rows_for, segment_bytes, target_for
+from exmem.store.sizes import target_for
 
 __all__ = ["Policy"]
 
@@ -360,17 +360,12 @@ class Policy:
     def _check_fits_alone(self, offered: Rows) -> None:
         if not len(offered):
             return
-        writer, sizes = self._writer(), offered.sizes
-        largest = int(np.argmax(sizes))
-        layout, state = self._store.layout, writer.state
-        rows = rows_for(state.target, int(sizes[largest]), 1)
-        alone = least_budget(layout, writer.root, state) + segment_bytes(
-            layout, rows, 1, offered.take([largest]).payload_bytes
-        )
-        if alone > state.budget_bytes:
+        largest, budget = int(np.argmax(offered.sizes)), self._writer().state.budget_bytes
+        alone = self._writer().needed_alone(offered.take([largest]))
+        if alone > budget:
             raise ExemplarTooLargeError(
-                f"exemplar {largest} of {int(sizes[largest]):,} bytes needs a budget of {alone:,} bytes even in an "
-                f"empty memory, {state.budget_bytes:,} are available; store fewer tokens of it, lower the quality, or "
+                f"exemplar {largest} of {int(offered.sizes[largest]):,} bytes needs a budget of {alone:,} bytes even "
+                f"in an empty memory, {budget:,} are available; store fewer tokens of it, lower the quality, or "
                 "raise max_bytes"
             )
 

@@ -14,7 +14,7 @@ from exmem.store.format.layout import Layout
 from exmem.store.format.numbers import text_bytes
 from exmem.store.format.root import ROOT_KEY, Root
 from exmem.store.format.state import STATE_KEY, Era, State
-from exmem.store.least import beside_segments, most_rows
+from exmem.store.least import beside_segments, least_budget, most_rows
 from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
@@ -110,6 +110,15 @@ class Books:
         """
         base, bound, exact = self._needed(extra, root, changes, new_era=new_era)
         return base + bound if base + bound <= 0 else base + exact()
+
+    def needed_alone(self, one: Rows) -> int:
+        """Return the budget that one exemplar needs in a store without others, or a bound of it that is there."""
+        rows = rows_for(self.state.target, int(one.sizes[0]), 1)
+        segment = segment_bytes(self._layout, rows, 1, one.payload_bytes)
+        bound = self.used_bytes - self.chunk_bytes + self.reserve() + segment
+        if bound <= self.state.budget_bytes:
+            return bound
+        return least_budget(self._layout, self.root, self.state) + segment
 
     def added_bytes(self, extra: Rows) -> int:
         """Return how many bytes more are needed to commit `extra` beside what is staged."""
