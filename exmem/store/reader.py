@@ -153,7 +153,7 @@ class Reader:
             if (flags.sum(axis=1) != counts[partly]).any():
                 raise MovedError(f"{name}: other positions are kept than the catalog says")
             there = np.zeros((len(partly), longest), np.int64)
-            there[keep[partly]] = np.nonzero(flags)[1]
+            there[keep[partly]] = np.flatnonzero(flags) % spec.positions
             positions[partly] = there
         if name in self._layout.packed:
             values = np.ascontiguousarray(_values(records, self._layout.packed[name])[:, :longest])
