@@ -191,12 +191,16 @@ class Policy:
         """Evict by policy until what is held about fits into a store made for another state; return what went."""
         writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while (writer.held_bytes - (room := writer.room_anew(state))) * 32 > room and len(writer.catalog):
-            victims, left = [], writer.held_bytes - room
+            # Half of it at a time, and none that may not have to go: the room is an estimate, better for what is left.
+            victims, excess = [], writer.held_bytes - room
+            left = excess
             for victim, size in self._front(None):
-                if left <= 0:
+                if size > left or left < excess / 2:
                     break
                 victims.append(victim)
                 left -= size
+            if not victims:
+                break
             evicted.append(np.array(victims, np.int64))
             self.evict(evicted[-1], by_policy=True)
         return np.concatenate(evicted)

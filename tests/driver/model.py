@@ -14,12 +14,13 @@ from tests.driver.schemas import Case, Known, case_named, known
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An exemplar: which one of the pool, and what is its own; `extras` where they were changed."""
+    """An exemplar: which one of the pool, and what is its own; `extras` where they were changed, `updates` so far."""
 
     index: int
     label: int
     priority: float
     extras: dict[str, Any] | None = None
+    updates: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ def reserve_watched(told: Callable[[str, int, int], None] = lambda *_: None) -> 
             if (
                 self.state.wanted is not None
             ):  # the reserve of the larger target is there to move all into small segments
-                allowed = self.state.target
+                allowed = self.state.target + self.packing_target
         short = self.used_bytes + self.reserve() - self.state.budget_bytes
         if short > allowed and not self.foreign_bytes:
             raise Uncovered(f"after a step {short:,} bytes of the reserve are missing, {allowed:,} may be")

@@ -144,7 +144,7 @@ def step_update(model: Model, rng: random.Random, _: ExemplarMemory) -> Step:
         options["extras"] = {name: noise.astype(shape_of.dtype)}
     changed = {}
     for number, slot in enumerate(slots):
-        entry = model.held[slot]
+        entry = dataclasses.replace(model.held[slot], updates=model.held[slot].updates + 1)
         if "priority" in options:
             entry = dataclasses.replace(entry, priority=priorities[number])
         if "extras" in options:
