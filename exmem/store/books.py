@@ -176,8 +176,9 @@ class Books:
         held = count + len(self.catalog)
         rows = min(era.rows, most_rows(self._layout, self.packing_target))
         rows = rows_for(self.packing_target, self.held_bytes + added, held) if held else rows
-        if not self.has_segments:
-            return rows, 0
+        if not self.has_segments:  # it is this era still, and its metadata are put again
+            put = self._layout.era_sizes(number, rows, least_length(rows, 1))[0]
+            return rows, put - self._layout.era_sizes(number, era.rows, era.length)[0] if rows != era.rows else 0
         shrinking = self.packing_target < self.state.target and rows != era.rows
         if era.rows < 4 * rows and rows < 4 * era.rows and not shrinking:
             return era.rows, 0

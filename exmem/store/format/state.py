@@ -133,7 +133,7 @@ class State:
         last = self.eras[self.era]
         most = len(self.document)
         most += sum(19 - len(str(number)) for number in (self.generation, self.revision, self.next_slot))
-        most += sum(12 - len(str(number)) for number in (last.length, last.given, last.open)) + 3
+        most += sum(12 - len(str(number)) for number in (last.length, last.given, last.open, last.open_rows))
         most += (_WANTED_BYTES if self.wanted is None else 0) + (_STREAM_BYTES if self.reservoir is not None else 0)
         for number, era in self.eras.items():
             own = (staged or {}).get(number, ())
