@@ -262,7 +262,7 @@ def test_the_books_are_right_after_an_interrupt_at_any_operation(tmp_path, when)
             met += watched.hit
             memory.commit()
             assert_within(memory, folder)
-            assert memory.used_bytes > 0.8 * budget
+            assert memory.used_bytes > 0.75 * budget  # a fifth of so small a budget is the reserve
         assert met > 10
         held = contents(memory)
     with ExemplarMemory.open(folder, "r+", **QUICK) as memory:
