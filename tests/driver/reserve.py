@@ -33,18 +33,15 @@ def reserve_watched(told: Callable[[str, int, int], None] = lambda *_: None) -> 
         nonlocal most
         before, reserve, segments = self.used_bytes, self.reserve(), len(self.segments)
         room = max(reserve, self.state.budget_bytes - before - reserve)  # a lone large one is moved where there is room
-        most = before
+        most, allowed = before, max(0, self.shortage())  # what evicting left short is not for a commit to make good
         real_step(self, *args, **options)
-        allowed = 0
         if giving_back:
             told(giving_back[-1], most - before, reserve)
             if most - before > room:
                 raise Uncovered(f"{giving_back[-1]} took {most - before:,} bytes more, the reserve was {reserve:,}")
             # Of a segment of an old era, or of a larger target, a part may be moved first.
             allowed = self.packing_target if len(self.segments) > segments else _NOISE_BYTES
-            if (
-                self.state.wanted is not None
-            ):  # the reserve of the larger target is there to move all into small segments
+            if self.state.wanted is not None:  # the reserve of the larger target is there to move all into smaller ones
                 allowed = self.state.target + self.packing_target
         short = self.used_bytes + self.reserve() - self.state.budget_bytes
         if short > allowed and not self.foreign_bytes:
