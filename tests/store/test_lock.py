@@ -117,10 +117,8 @@ def test_the_lock_of_a_process_outlives_everything_but_the_process(folder):
         for take in (False, True):
             with pytest.raises(LockedError, match=f"process {process.pid} on"):
                 objects.acquire(take=take)
-        assert objects.writer_lives() is True
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert objects.writer_lives() is False
         assert objects.acquire(take=False) is True
         objects.release()
 
@@ -138,7 +136,6 @@ def test_a_writer_that_was_forgotten_is_a_dead_writer(folder):
     del objects
     gc.collect()
     objects = at(folder)
-    assert objects.writer_lives() is False
     assert objects.acquire(take=False) is True
     objects.release()
 
@@ -166,7 +163,6 @@ def test_what_another_host_left_is_taken_only_when_told_to(folder):
     with pytest.raises(LockedError, match=r"process 7 on elsewhere since .*take_lock=True"):
         objects.acquire(take=False)
     assert parse_holder(content(folder)) == elsewhere
-    assert objects.writer_lives() is None
     assert objects.acquire(take=True) is True
     objects.release()
 
@@ -176,7 +172,6 @@ def test_a_damaged_lock_that_nobody_holds_is_that_of_a_dead_writer(folder, left)
     (folder / "lock").mkdir(parents=True)
     (folder / LOCK_KEY).write_bytes(left)
     objects = at(folder)
-    assert objects.writer_lives() is None
     assert objects.acquire(take=False) is True
     assert len(content(folder)) == LOCK_BYTES
     objects.release()
@@ -188,7 +183,7 @@ def test_a_reused_pid_is_not_the_holder(folder):
     objects.acquire(take=False)
     objects.release()
     (folder / LOCK_KEY).write_bytes(lock_document(this_process("")._replace(process_start="1")))
-    assert objects.writer_lives() is False
+    assert at(folder).acquire(take=False) is True
 
 
 def test_a_zombie_does_not_live():
@@ -423,11 +418,5 @@ def test_a_read_only_folder_is_named(folder, monkeypatch):
 def test_a_lock_that_is_no_file_is_refused(folder, make):
     (folder / "lock").mkdir(parents=True)
     make(folder / LOCK_KEY)
-    for use in (lambda: at(folder).acquire(take=True), lambda: at(folder).writer_lives()):
-        with pytest.raises(FormatError, match=r"lock/zarr.json is (no regular file|a symbolic link)"):
-            use()
-
-
-def test_a_place_where_nobody_wrote_has_no_writer(folder):
-    assert at(folder).writer_lives() is False
-    assert not folder.exists()
+    with pytest.raises(FormatError, match=r"lock/zarr.json is (no regular file|a symbolic link)"):
+        at(folder).acquire(take=True)

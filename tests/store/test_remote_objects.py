@@ -145,11 +145,9 @@ def test_an_object_longer_than_the_limit_is_refused(store):
 
 def test_a_lock_is_one_object_of_a_fixed_size_while_it_is_held(store):
     budgeted = BudgetedObjects(at(store), limit=LOCK_BYTES + 2 * BYTES + 1)
-    assert budgeted.writer_lives() is False
     assert budgeted.acquire(take=False) is False
     budgeted.measure()
     assert budgeted.sizes == {LOCK_KEY: LOCK_BYTES}
-    assert budgeted.writer_lives() is True
     budgeted.commit(STATE, ONE)
     budgeted.commit(STATE, TWO + b" ")
     assert budgeted.objects.sizes() == budgeted.sizes == {LOCK_KEY: LOCK_BYTES, STATE: BYTES + 1}
@@ -228,11 +226,9 @@ def test_a_commit_that_was_sent_twice_is_no_failure(conditional, monkeypatch):
 def test_the_lock_of_a_dead_process_is_taken_and_told(store):
     at(store).put(LOCK_KEY, lock_document(this_process("x")._replace(process_start="1")))
     objects = at(store)
-    assert objects.writer_lives() is False
     assert objects.acquire(take=False) is True
     objects.release(clean=False)
     assert at(store).sizes() == {LOCK_KEY: LOCK_BYTES}
-    assert objects.writer_lives() is False
     assert objects.acquire(take=False) is True
     objects.release()
 
@@ -241,7 +237,6 @@ def test_the_lock_of_a_dead_process_is_taken_and_told(store):
 def test_a_lock_of_which_nothing_can_be_told_is_taken_only_when_told_to(store, left):
     at(store).put(LOCK_KEY, left)
     objects = at(store)
-    assert objects.writer_lives() is None
     with pytest.raises(LockedError):
         objects.acquire(take=False)
     assert objects.acquire(take=True) is True
@@ -251,7 +246,6 @@ def test_a_lock_of_which_nothing_can_be_told_is_taken_only_when_told_to(store, l
 def test_a_free_lock_that_was_copied_from_a_folder_is_free(store):
     at(store).put(LOCK_KEY, FREE)
     objects = at(store)
-    assert objects.writer_lives() is False
     assert objects.acquire(take=False) is False
     if not isinstance(objects, remote._SlashedObjects):  # icechunk takes no such key
         objects.put(f"e0/{TEMPORARY}left", b"12345")
@@ -309,7 +303,6 @@ def test_a_zip_file_can_be_read_though_it_is_not_open_and_not_changed(tmp_path):
         lambda objects: objects.sizes() == {STATE: 2},
         lambda objects: objects.get(STATE, limit=2) == b"12",
         lambda objects: objects.view(STATE).data == b"12",
-        lambda objects: objects.writer_lives() is False,
     ):
         store = zarr.storage.ZipStore(tmp_path / "store.zip", mode="r")
         assert use(at(store))

@@ -104,10 +104,6 @@ class BudgetedObjects:
         """Give the lock back; see `Objects.release`."""
         self.objects.release(clean=clean)
 
-    def writer_lives(self) -> bool | None:
-        """Return whether a living writer holds the lock; see `Objects.writer_lives`."""
-        return self.objects.writer_lives()
-
     def _admit(self, key: str, data: bytes) -> None:
         if self.total_bytes + len(data) > self.limit:
             raise BudgetError(

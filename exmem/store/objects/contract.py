@@ -78,6 +78,3 @@ class Objects(Protocol):
 
     def release(self, *, clean: bool = True) -> None:
         """Give the lock back; without `clean` the next writer learns that this one did not finish."""
-
-    def writer_lives(self) -> bool | None:
-        """Return whether a living writer holds the lock, None when it is on another host and cannot be told."""

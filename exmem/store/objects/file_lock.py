@@ -87,16 +87,6 @@ class FileLock:
             finally:
                 _let_go(self._number)
 
-    def lives(self) -> bool | None:
-        """Return whether the process that the file names lives, None when that cannot be told; nothing is locked."""
-        content = self._content()
-        holder = parse_holder(content)
-        if holder is None:
-            return False if content is None or is_free(content) else None
-        if holder.pid != os.getpid() or not holder.lives:
-            return holder.lives
-        return any(self._is_there(held) for held in _held.values())
-
     def _say(self, content: bytes) -> None:
         descriptor = _held[self._number].descriptor
         os.pwrite(descriptor, content, 0)

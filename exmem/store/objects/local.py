@@ -185,6 +185,7 @@ class LocalObjects:
                 with contextlib.suppress(OSError):  # nearly always: it is not empty
                     os.rmdir(f"{self.location}/{folder}")
                     self._checked.discard(folder)
+                    self._opened.pop(folder, None)
                     self._thinned.add(parent)
                     self._unsynchronised.add(parent)
             self._thinned.discard(folder)
@@ -231,11 +232,6 @@ class LocalObjects:
         """Give the lock back; nothing in a forked child, which never holds it."""
         with self._locking("given back"):
             self._lock.release(clean=clean)
-
-    def writer_lives(self) -> bool | None:
-        """Return whether the process that the lock names lives, None when that cannot be told."""
-        with self._locking("read"):
-            return self._lock.lives()
 
     @contextlib.contextmanager
     def _locking(self, done: str) -> Iterator[None]:

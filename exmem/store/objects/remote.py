@@ -146,14 +146,6 @@ class RemoteObjects:
         elif (holder := parse_holder(content)) is not None:
             self.put(LOCK_KEY, lock_document(holder._replace(pid=0)))  # no process: a writer that died
 
-    def writer_lives(self) -> bool | None:
-        """Return whether the process that the lock names lives."""
-        content = self._lock_content()
-        holder = parse_holder(content)
-        if holder is None:
-            return False if content is None or is_free(content) else None
-        return holder.lives
-
     def _put_lock(self, mine: bytes, *, take: bool) -> bool:
         for _ in range(_TRIES):
             before = self._lock_content()
