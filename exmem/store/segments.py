@@ -85,17 +85,16 @@ class Rows:
         pieces = {name: [parts[index] for index in chosen.tolist()] for name, parts in self.pieces.items()}
         return Rows(self.layout, self.catalog[chosen], self.records[chosen], pieces)
 
-    def joined(self, others: "Rows") -> "Rows":
+    def joined(self, *others: "Rows") -> "Rows":
         """Return these and others behind them."""
-        if not len(self):
-            return others
-        if not len(others):
-            return self
+        parts = [part for part in (self, *others) if len(part)]
+        if len(parts) < 2:
+            return parts[0] if parts else self
         return Rows(
             self.layout,
-            np.concatenate([self.catalog, others.catalog]),
-            np.concatenate([self.records, others.records]),
-            {name: [*parts, *others.pieces[name]] for name, parts in self.pieces.items()},
+            np.concatenate([part.catalog for part in parts]),
+            np.concatenate([part.records for part in parts]),
+            {name: [piece for part in parts for piece in part.pieces[name]] for name in self.pieces},
         )
 
     def named(self, slots: NDArray[np.int64], generation: int) -> "Rows":

@@ -14,7 +14,7 @@ from exmem.errors import (
     StaleSnapshotError,
     UnknownSlotError,
 )
-from exmem.store.catalog import PENDING, Catalog
+from exmem.store.catalog import PENDING, Catalog, place_of, segment_of
 from exmem.store.encode import encode_exemplars, encode_extra, write_field
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root
@@ -186,15 +186,17 @@ class Store:
         writer = self.writer
         assert writer is not None, "only a writer copies rows"
         where = self.catalog.where_at(self.catalog.find(slots))
-        waiting = {slot: index for index, slot in enumerate(writer.staged.rows.slots.tolist())}
-        found = Rows.none(self.layout)
-        for slot, place in zip(slots.tolist(), where.tolist(), strict=True):
-            if place == PENDING:
-                found = found.joined(writer.staged.rows.take([waiting[slot]]))
+        order = np.argsort(where, kind="stable")  # a segment after the other, each read once; what waits comes first
+        names, starts = np.unique(segment_of(where[order]), return_index=True)
+        found = []
+        for name, chosen in zip(names.tolist(), np.split(order, starts[1:]) if len(names) else [], strict=True):
+            if where[chosen[0]] == PENDING:
+                waiting = {slot: index for index, slot in enumerate(writer.staged.rows.slots.tolist())}
+                found.append(writer.staged.rows.take([waiting[slot] for slot in slots[chosen].tolist()]))
             else:
-                era, segment = divmod(place >> 8, 1 << 36)
-                found = found.joined(self.reader.segment(era, segment, self.state, np.array([place & 0xFF])))
-        return found
+                era, segment = divmod(name, 1 << 36)
+                found.append(self.reader.segment(era, segment, self.state, place_of(where[chosen])))
+        return Rows.none(self.layout).joined(*found).take(np.argsort(order))
 
     def refresh(self) -> None:
         """Show the newest committed state and root; of a writer's store nothing changes."""
