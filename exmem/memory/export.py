@@ -15,7 +15,7 @@ from exmem.memory.holdings import EVICTIONS
 from exmem.memory.lines import FILES, exemplar_of, is_image, line_of
 from exmem.memory.memory import ExemplarMemory
 from exmem.memory.quota import Quota
-from exmem.memory.reservoir import checked_state, raised
+from exmem.memory.reservoir import checked_state
 from exmem.tokens import Exemplar, Schema
 
 __all__ = ["export_folder", "import_folder", "is_image"]
@@ -246,7 +246,7 @@ def _fill(memory: ExemplarMemory, root: Path, head: _Head) -> None:
     exemplars = _exemplars(root, head.schema)
     stream = head.reservoir
     if stream is not None:
-        memory._set_reservoir(stream)
+        memory._add_to_stream([], stream, 0)
     while batch := list(itertools.islice(exemplars, _BATCH)):
         if stream is None:
             memory.add(batch)
@@ -260,9 +260,7 @@ def _add_of_stream(memory: ExemplarMemory, batch: list[Exemplar], exported: floa
     state = memory.reservoir_state
     assert state is not None, "it was set before the first exemplar"
     coming = [one for one in batch if one.priority > state["threshold"] or state["threshold"] == exported]
-    report = memory.add(coming)
-    down = [one.priority for one, slot in zip(coming, report.slots.tolist(), strict=True) if slot < 0]
-    memory._set_reservoir(raised(memory.reservoir_state or state, [*report.evicted_priorities.tolist(), *down]))
+    memory._add_to_stream(coming, state, 0)
 
 
 def _exemplars(root: Path, schema: Schema) -> Iterator[Exemplar]:

@@ -70,7 +70,7 @@ class Policy:
         self._check_fits_alone(offered)
         need = writer.shortage(offered)
         if need > 0:
-            need -= int(sum(writer.cleanable().values()) * self._writer().mean_share())
+            need -= int(sum(writer.cleanable().values()) * writer.mean_share())
         return self._victims(need, offered, in_parts=False)
 
     def add(self, offered: Rows, *, stream: Mapping[str, Any] | None = None, arrivals: int = 0) -> AddReport:
@@ -271,7 +271,8 @@ class Policy:
 
     def cleanable_bytes(self) -> int:
         """Return about the bytes that cleaning gives back."""
-        return int(sum(self._writer().cleanable().values()) * self._writer().mean_share())
+        writer = self._writer()
+        return int(sum(writer.cleanable().values()) * writer.mean_share())
 
     def forget(self) -> None:
         """Make the order anew when it is needed next."""

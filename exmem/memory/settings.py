@@ -190,10 +190,6 @@ class Settings(Holdings):
         self._policy.compact()
         return CompactReport(before, self._store.used_bytes)
 
-    def _set_reservoir(self, state: Mapping[str, Any]) -> None:
-        """Stage the state of a stream for the next commit."""
-        self._ready().stage_reservoir(state)
-
     def _ready(self) -> Writer:
         writer = self._store.writer
         if writer is None:
