@@ -243,7 +243,7 @@ class Writer(Steps):
     def put_root(self, root: Root) -> None:
         """Put the metadata of the root."""
         self.dirty = True
-        self._objects.objects.check_lock()
+        self._objects.check_lock()
         self._objects.put(ROOT_KEY, root_document(root))
         self._objects.flush()
         self.root = root

@@ -23,6 +23,18 @@ def _die(*_):
     os._exit(KILLED)
 
 
+def die_in_a_commit(folder, given):
+    """A process adds these and dies after its segments were put, before the document."""
+
+    def append():
+        with ExemplarMemory.open(folder, "r+") as memory:
+            memory.add(given)
+            with mock.patch.object(memory._store.writer._objects, "commit", _die):
+                memory.commit()
+
+    assert in_a_child(append) == KILLED
+
+
 def build(folder):
     """Eleven exemplars of about 4 kB."""
     given = [exemplar(seed, label=seed % 2, priority=-seed, kept=5) for seed in range(11)]
@@ -75,13 +87,7 @@ def test_what_a_commit_left_in_the_open_segment_never_counts_however_often_recov
     with ExemplarMemory.create(whole, schema=schema("lossless"), max_bytes="1MB") as memory:
         memory.add(first)
 
-    def append():
-        with ExemplarMemory.open(whole, "r+") as memory:
-            memory.add(left)
-            with mock.patch.object(memory._store.writer._objects, "commit", _die):
-                memory.commit()
-
-    assert in_a_child(append) == KILLED
+    die_in_a_commit(whole, left)
     for number in itertools.count():
         folder = tmp_path / f"at{number}"
         shutil.copytree(whole, folder)
@@ -108,13 +114,7 @@ def test_rows_that_are_damaged_in_the_open_segment_do_not_keep_what_a_commit_lef
     with ExemplarMemory.create(whole, schema=schema("lossless"), max_bytes="1MB") as memory:
         memory.add([exemplar(seed, kept=2) for seed in range(2)])
 
-    def append():
-        with ExemplarMemory.open(whole, "r+") as memory:
-            memory.add([exemplar(2, kept=2)])
-            with mock.patch.object(memory._store.writer._objects, "commit", _die):
-                memory.commit()
-
-    assert in_a_child(append) == KILLED
+    die_in_a_commit(whole, [exemplar(2, kept=2)])
     [shard] = whole.glob("e*/image/c.*")
     data = bytearray(shard.read_bytes())
     data[5] ^= 1
