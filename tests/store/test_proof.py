@@ -104,7 +104,7 @@ def test_sizes_that_drift_a_hundredfold_leave_no_room_unused(tmp_path, rising):
 
 
 def test_a_budget_may_go_far_down_and_up_again(tmp_path, request):
-    top = 64_000_000 if request.config.getoption("--exhaustive") else 2_000_000
+    top = 64_000_000 if request.config.getoption("--exhaustive") else 8_000_000
     folder = tmp_path / "m"
     made = [vectors(1000, seed=turn) for turn in range(top // 64_000)]
     with ExemplarMemory.create(folder, schema=VECTORS, max_bytes=top, **QUICK) as memory:
