@@ -1,7 +1,6 @@
 """Deciding what a memory keeps, and making room for it."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,18 +18,6 @@ from exmem.store.format.state import State
 from exmem.store.sizes import target_for
 
 __all__ = ["Policy"]
-
-
-class _Cleaning:
-    """Whether to clean once more: not after three times in vain, as rows can compress worse where they are moved to."""
-
-    def __init__(self) -> None:
-        self._least, self._in_vain = math.inf, 0
-
-    def pays(self, need: int) -> bool:
-        self._in_vain = 0 if need < self._least else self._in_vain + 1
-        self._least = min(self._least, need)
-        return self._in_vain < 3
 
 
 class Policy:
@@ -82,7 +69,7 @@ class Policy:
         if stream is not None:
             writer.stage_reservoir(stream)  # there has to be room for it, too
         self._check_fits_alone(offered)
-        left, cleaning = np.arange(len(offered)), _Cleaning()
+        left = np.arange(len(offered))
         evicted: list[NDArray[np.int64]] = []
         priorities: list[NDArray[np.float64]] = []
         while True:
@@ -91,9 +78,8 @@ class Policy:
             if (need <= 0 and not self._surplus(len(rows))) or not (len(rows) or len(writer.catalog)):
                 break
             self._check_foreign()
-            if need > 0 and cleaning.pays(need) and self._clean_one():
+            if need > 0 and self._clean_one():
                 continue
-            cleaning = _Cleaning()
             victims, down = self._victims(need, rows)
             if len(victims):
                 evicted.append(victims)
@@ -116,16 +102,15 @@ class Policy:
 
     def make_room(self, *, root: Root | None = None, new_era: bool = False, **changes: Any) -> NDArray[np.int64]:
         """Evict and clean until a changed state, another root or era fit beside what is held; return what went."""
-        writer, evicted, cleaning = self._writer(), [np.zeros(0, np.int64)], _Cleaning()
+        writer, evicted = self._writer(), [np.zeros(0, np.int64)]
         while True:
             if not writer.has_segments:  # what waits can still get other segments for nothing
                 writer.fit_era(None)
             need = writer.shortage(root=root, new_era=new_era, **changes)
             if need <= 0 and not self._surplus(0):
                 break
-            if need > 0 and cleaning.pays(need) and self._clean_one():
+            if need > 0 and self._clean_one():
                 continue
-            cleaning = _Cleaning()
             victims, _ = self._victims(need, None)
             if not len(victims):
                 self._check_foreign()
@@ -228,16 +213,14 @@ class Policy:
         return np.sort(np.concatenate(evicted))
 
     def _update(self, rows: Rows) -> list[NDArray[np.int64]]:
-        writer, cleaning = self._writer(), _Cleaning()
-        evicted: list[NDArray[np.int64]] = []
+        writer, evicted = self._writer(), []
         while True:
             rows = rows.take(np.flatnonzero(writer.catalog.holds(rows.slots)))
             need = writer.shortage(rows)
             if need <= 0 or not len(rows):
                 break
             self._check_foreign()
-            if not (cleaning.pays(need) and self._clean_one()):
-                cleaning = _Cleaning()
+            if not self._clean_one():
                 victims, _ = self._victims(need, None)
                 evicted.append(victims)
                 self.evict(victims, by_policy=True)
@@ -266,7 +249,7 @@ class Policy:
         writer = self._writer()
         for name in sorted(writer.worth_packing()):
             while name in writer.segments and (writer.segments[name].dead_rows or writer.shortage() <= 0):
-                if not writer.clean(name):
+                if not writer.clean(name, within_reserve=True):
                     break
 
     def cleanable_bytes(self) -> int:
@@ -290,8 +273,11 @@ class Policy:
         """Clean the segment with most dead bytes, of equal ones the oldest, else one of an old era: a step."""
         writer = self._writer()
         while dead := writer.cleanable():
-            if writer.clean(min(dead, key=lambda name: (-dead[name], name))):
+            name = min(dead, key=lambda name: (-dead[name], name))
+            if writer.clean(name, within_reserve=True):
                 return True
+            if name in writer.cleanable():  # it can be read, and would take more than it gives
+                return False
         return any(writer.clean(name) for name in writer.in_old_eras()[:1])
 
     def _victims(

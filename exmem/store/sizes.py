@@ -19,6 +19,7 @@ __all__ = [
     "arrange",
     "exemplar_bytes",
     "least_length",
+    "noise_bytes",
     "reserve_bytes",
     "rows_for",
     "segment_bytes",
@@ -89,11 +90,20 @@ def reserve_bytes(
     A segment of shared exemplars is written once more beside everything (T, indexes, frames), or its survivors partly
     into the open segment, whose rows may then compress as badly as they can, and partly into a new one; then the
     document is put, `document_bytes` at most. Or one metadata object of at most `metadata_bytes` is replaced. Beside
-    either, document and metadata may grow by `growth_bytes` by and by.
+    either, document and metadata may grow by `growth_bytes` by and by, and survivors take a little more room elsewhere.
     """
     plain = min(rows * layout.plain_bytes, target)
     moved = target + len(layout.sharded) * index_bytes(rows) + _row_chunks(layout, 0)
-    return max(moved + plain + _row_chunks(layout, 0) + document_bytes, metadata_bytes) + growth_bytes
+    return (
+        max(moved + plain + _row_chunks(layout, 0) + document_bytes, metadata_bytes)
+        + growth_bytes
+        + noise_bytes(target)
+    )
+
+
+def noise_bytes(target: int) -> int:
+    """Return what cleaning may take of the reserve until more is cleaned: frames, and rows that compress worse."""
+    return target // 8
 
 
 def least_length(rows: int, segments: int) -> int:

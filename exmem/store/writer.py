@@ -15,7 +15,7 @@ from exmem.store.loading import SegmentInfo
 from exmem.store.packing import bury, drop_empty_eras
 from exmem.store.recovery import restore_documents
 from exmem.store.segments import Rows, segment_objects
-from exmem.store.sizes import arrange, exemplar_bytes
+from exmem.store.sizes import arrange, exemplar_bytes, noise_bytes
 from exmem.store.staging import PutSegment, Staged
 from exmem.store.steps import Steps
 
@@ -144,10 +144,11 @@ class Writer(Steps):
         lost = [name for name in before.segments if name not in staged.segments]
         self._step({}, state, staged=staged, apply=apply, gone=[*self._keys([*gone, *lost]), *emptied])
 
-    def clean(self, name: int, *, rebuild: bool = False) -> bool:
+    def clean(self, name: int, *, rebuild: bool = False, within_reserve: bool = False) -> bool:
         """Copy the survivors of a segment into the open one and delete it: a step; False if they cannot be read.
 
-        Of a segment made for a larger target, what is more than one new segment holds waits for the next call.
+        Of a segment made for a larger target, what is more than one new segment holds waits for the next call. With
+        `within_reserve`, False also where survivors would take more than `noise_bytes` of the reserve.
         """
         if name in self.staged.segments:
             return self._take_back(name)
@@ -174,14 +175,22 @@ class Writer(Steps):
         old = name << 8 | alive[placed]
         state, infos, gone = bury(state, {**packed.segments, name: info}, old, moved.sizes)
         state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
+        keys = [*self._keys(gone), *emptied]
+        if within_reserve and name in gone and self._takes_too_much(packed.puts, keys):
+            return False
 
         def apply() -> None:
             self.catalog.move(moved.slots, where)
             self._enter(packed)
             self._bury(infos, gone)
 
-        self._step(packed.puts, state, apply=apply, gone=[*self._keys(gone), *emptied])
+        self._step(packed.puts, state, apply=apply, gone=keys)
         return True
+
+    def _takes_too_much(self, puts: Mapping[str, bytes], gone: Iterable[str]) -> bool:
+        growth = sum(map(len, puts.values())) - sum(self._objects.sizes.get(key, 0) for key in {*puts, *gone})
+        missing = self.used_bytes + growth + self.reserve() - self.state.budget_bytes
+        return growth > 0 and missing > noise_bytes(self.state.target)
 
     def _take_back(self, name: int) -> bool:
         """Hold the survivors of a staged segment in RAM again, and delete it: nothing committed refers to it."""

@@ -6,11 +6,12 @@ from typing import Any
 from unittest import mock
 
 from exmem.store.objects import BudgetedObjects
+from exmem.store.sizes import noise_bytes
 from exmem.store.writer import Writer
 
 GIVE_BACK = ("clean", "evict", "change_state", "drop_segments")  # each of their steps has to fit into the reserve
 
-_NOISE_BYTES = 256  # rows compress worse in a new segment, and the first that come into it pay for its frames
+_DIGITS = 16  # bytes of the document that a step may add beside
 
 
 class Uncovered(BaseException):
@@ -40,7 +41,7 @@ def reserve_watched(told: Callable[[str, int, int], None] = lambda *_: None) -> 
             if most - before > room:
                 raise Uncovered(f"{giving_back[-1]} took {most - before:,} bytes more, the reserve was {reserve:,}")
             # Of a segment of an old era, or of a larger target, a part may be moved first.
-            allowed = self.packing_target if len(self.segments) > segments else _NOISE_BYTES
+            allowed = self.packing_target if len(self.segments) > segments else noise_bytes(self.state.target) + _DIGITS
             if self.state.wanted is not None:  # the reserve of the larger target is there to move all into smaller ones
                 allowed = self.state.target + self.packing_target
         short = self.used_bytes + self.reserve() - self.state.budget_bytes

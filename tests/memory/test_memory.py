@@ -204,7 +204,7 @@ def test_exemplars_that_rank_below_what_is_kept_are_reported_not_stored(tmp_path
 
 
 def test_plan_add_says_what_add_does_and_changes_nothing(tmp_path):
-    with ExemplarMemory.create(tmp_path, schema=schema(), max_bytes="40kB") as memory:
+    with ExemplarMemory.create(tmp_path, schema=schema(), max_bytes="41kB") as memory:
         memory.add([exemplar(seed, label=1, priority=seed) for seed in range(40)])
         memory.commit()
         new = [exemplar(seed, label=2, priority=seed) for seed in range(40)]
@@ -220,7 +220,7 @@ def test_plan_add_says_what_add_does_and_changes_nothing(tmp_path):
 def test_following_a_plan_in_steps_gives_the_same_memory_as_adding(tmp_path):
     new = [exemplar(seed, label=2, priority=seed) for seed in range(40)]
     for name in ("steps", "once"):
-        with ExemplarMemory.create(tmp_path / name, schema=schema(), max_bytes="40kB") as memory:
+        with ExemplarMemory.create(tmp_path / name, schema=schema(), max_bytes="41kB") as memory:
             memory.add([exemplar(seed, label=1, priority=seed) for seed in range(40)])
             memory.commit()
             if name == "once":
@@ -233,6 +233,19 @@ def test_following_a_plan_in_steps_gives_the_same_memory_as_adding(tmp_path):
             assert (report.slots >= 0).all()
     first, second = (ExemplarMemory.open(tmp_path / name) for name in ("steps", "once"))
     assert first.slots.tolist() == second.slots.tolist()
+
+
+@pytest.mark.parametrize("max_bytes", range(34_000, 60_000, 2_600))
+def test_an_add_evicts_at_most_one_more_than_was_planned(tmp_path, max_bytes):
+    with ExemplarMemory.create(tmp_path, schema=schema(), max_bytes=max_bytes, durable=False) as memory:
+        memory.add([exemplar(seed, label=1, priority=seed) for seed in range(40)])
+        memory.commit()
+        new = [exemplar(seed, label=2, priority=seed) for seed in range(40)]
+        plan = memory.plan_add(new)
+        report = memory.add(new)
+        assert report.evicted.tolist()[: len(plan.victims)] == plan.victims.tolist()
+        assert len(report.evicted) <= len(plan.victims) + 1
+        assert np.flatnonzero(report.slots >= 0).tolist() == plan.admitted.tolist()
 
 
 def test_resizing_down_keeps_what_a_fresh_memory_of_that_size_would_keep(tmp_path):
