@@ -18,10 +18,10 @@ class AddPlan:
     Parameters
     ----------
     victims : ndarray, shape (V,), int64
-        Slots that would be evicted to make room; where bytes of evicted exemplars cannot be had back at once, an add
-        may evict a few more.
+        Slots that would be evicted to make room.
     admitted : ndarray, shape (M,), int64
         Indices of the exemplars that would be stored; the others rank below what the memory keeps.
+        Where bytes of evicted exemplars cannot be had back at once, an add may evict, or turn away, a few more.
     first_slot : int
         The memory's `next_slot` before the add.
     """

@@ -236,16 +236,17 @@ def test_following_a_plan_in_steps_gives_the_same_memory_as_adding(tmp_path):
 
 
 @pytest.mark.parametrize("max_bytes", range(34_000, 60_000, 2_600))
-def test_an_add_evicts_at_most_one_more_than_was_planned(tmp_path, max_bytes):
+def test_an_add_keeps_at_most_one_less_than_was_planned(tmp_path, max_bytes):
     with ExemplarMemory.create(tmp_path, schema=schema(), max_bytes=max_bytes, durable=False) as memory:
         memory.add([exemplar(seed, label=1, priority=seed) for seed in range(40)])
         memory.commit()
         new = [exemplar(seed, label=2, priority=seed) for seed in range(40)]
         plan = memory.plan_add(new)
         report = memory.add(new)
-        assert report.evicted.tolist()[: len(plan.victims)] == plan.victims.tolist()
-        assert len(report.evicted) <= len(plan.victims) + 1
-        assert np.flatnonzero(report.slots >= 0).tolist() == plan.admitted.tolist()
+        admitted = np.flatnonzero(report.slots >= 0)
+        assert set(plan.victims) <= set(report.evicted)
+        assert set(admitted) <= set(plan.admitted)
+        assert len(report.evicted) - len(plan.victims) + len(plan.admitted) - len(admitted) <= 1
 
 
 def test_resizing_down_keeps_what_a_fresh_memory_of_that_size_would_keep(tmp_path):
