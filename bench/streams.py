@@ -104,7 +104,7 @@ class Cleaning:
         return self.put / max(1, self.freed)
 
     def __enter__(self) -> "Cleaning":
-        self._before = Writer.clean
+        self._before, self._commit = Writer.clean, Writer.commit
 
         def clean(writer: Writer, name: int, **options: Any) -> bool:
             info = writer.info(name)
@@ -117,8 +117,19 @@ class Cleaning:
                 self.put += puts.num_bytes
             return done
 
-        Writer.clean = clean  # type: ignore[method-assign]
+        def commit(writer: Writer) -> None:
+            arrivals, moving = int(writer.staged.rows.sizes.sum()), writer.staged.moving
+            info = None if moving is None else writer.info(moving.name)
+            with Puts() as puts:
+                self._commit(writer)
+            if moving is not None and info is not None:
+                self.times += 1
+                self.copied += info.size - info.dead_size
+                self.freed += info.dead_size
+                self.put += puts.num_bytes - arrivals
+
+        Writer.clean, Writer.commit = clean, commit  # type: ignore[method-assign]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        Writer.clean = self._before  # type: ignore[method-assign]
+        Writer.clean, Writer.commit = self._before, self._commit  # type: ignore[method-assign]

@@ -354,11 +354,11 @@ class ExemplarMemory(Settings):
 
     def commit(self) -> None:
         """Make what was added durable and visible, all or nothing."""
-        self._ready().commit()
+        self._ready(settled=False).commit()
 
     def discard(self) -> None:
         """Forget what was added since the last commit; evictions stay, and slots given since are given out again."""
-        self._ready().discard()
+        self._ready(settled=False).discard()
         self._policy.forget()
 
     def close(self) -> None:

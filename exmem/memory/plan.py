@@ -78,7 +78,7 @@ class Policy:
             if (need <= 0 and not self._surplus(len(rows))) or not (len(rows) or len(writer.catalog)):
                 break
             self._check_foreign()
-            if need > 0 and self._clean_one():
+            if need > 0 and self._clean_one(rows, need):
                 continue
             victims, down = self._victims(need, rows)
             if len(victims):
@@ -93,8 +93,10 @@ class Policy:
             after = raised(after, np.delete(offered.priorities, left).tolist())
         if len(rows):
             slots[left] = self._stage(rows, after)
-        elif after is not None:
-            writer.stage_reservoir(after)
+        else:
+            writer.settle()
+            if after is not None:
+                writer.stage_reservoir(after)
         none, no = np.zeros(0, np.int64), np.zeros(0)
         gone, ranks = np.concatenate([none, *evicted]), np.concatenate([no, *priorities])
         order = np.argsort(gone, kind="stable")
@@ -269,11 +271,16 @@ class Policy:
             self._order = order
         return slots
 
-    def _clean_one(self) -> bool:
-        """Clean the segment with most dead bytes, of equal ones the oldest, else one of an old era: a step."""
+    def _clean_one(self, coming: Rows | None = None, need: int = 0) -> bool:
+        """Clean the segment with most dead bytes, of equal ones the oldest, else one of an old era: a step.
+
+        Where what it gives is all that `coming` needs, the commit of these cleans it in the same step.
+        """
         writer = self._writer()
         while dead := writer.cleanable():
             name = min(dead, key=lambda name: (-dead[name], name))
+            if coming is not None and not self._surplus(len(coming)) and writer.clean_later(name, coming, need):
+                return True
             if writer.clean(name, within_reserve=True):
                 return True
             if name in writer.cleanable():  # it can be read, and would take more than it gives

@@ -190,11 +190,13 @@ class Settings(Holdings):
         self._policy.compact()
         return CompactReport(before, self._store.used_bytes)
 
-    def _ready(self) -> Writer:
+    def _ready(self, *, settled: bool = True) -> Writer:
         writer = self._store.writer
         if writer is None:
             raise ReadOnlyError(f"{self.location} is closed or open for reading; open it with mode 'r+'")
         writer.ready()
+        if settled:
+            writer.settle()
         self._carry_through()
         return writer
 

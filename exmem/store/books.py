@@ -76,6 +76,12 @@ class Books:
         """Whether a segment of the era was put."""
         return self.state.eras[self.state.era].given > 0 or bool(self.staged.segments)
 
+    @property
+    def open_segment(self) -> int:
+        """Name of the segment that is written on; -1 of none."""
+        number, era = self.state.era, self.state.eras[self.state.era]
+        return -1 if era.open < 0 else number << 36 | era.open
+
     def reserve(self, new_segments: int = 0, *, state: State | None = None) -> int:
         """Return what has to stay free beside the objects, in another state than this; see `exmem.store.sizes`.
 
@@ -138,9 +144,18 @@ class Books:
             rows, metadata = self.coming_era(extra)
         number, bound, exact = self._measured(extra, rows)
         state = self.in_coming_era(state, rows)
-        base = self.used_bytes + metadata + self.reserve(number, state=state)
+        base = self.used_bytes - self._moving_bytes + metadata + self.reserve(number, state=state)
         base += 0 if root is None else self.root_growth(root)
         return base - state.budget_bytes, bound, exact
+
+    @property
+    def _moving_bytes(self) -> int:
+        """What the next commit gives back of the segment that it cleans."""
+        moving = self.staged.moving
+        return 0 if moving is None else self._segment_bytes(moving.name)
+
+    def _segment_bytes(self, name: int) -> int:
+        return sum(self._objects.sizes.get(key, 0) for key in self._layout.segment_keys(*divmod(name, 1 << 36)))
 
     def _measured(self, extra: Rows | None, rows: int) -> tuple[int, int, Callable[[], int]]:
         """Return how many segments what waits and `extra` would fill, their most bytes, and what measures them."""
@@ -160,7 +175,7 @@ class Books:
         return found
 
     def _waiting(self, extra: Rows | None) -> Rows:
-        return self.staged.rows if extra is None else self.staged.rows.joined(self.named(extra))
+        return self.staged.waiting if extra is None else self.staged.waiting.joined(self.named(extra))
 
     def named(self, rows: Rows) -> Rows:
         """Return exemplars as the next commit writes them: under the next slots, unless they have some."""
@@ -215,8 +230,8 @@ class Books:
 
     def stored_share(self, name: int) -> float:
         """Return the same of one segment."""
-        keys, info = self._layout.segment_keys(*divmod(name, 1 << 36)), self.info(name)
-        return sum(self._objects.sizes.get(key, 0) for key in keys) / info.size if info else 1.0
+        info = self.info(name)
+        return self._segment_bytes(name) / info.size if info else 1.0
 
     def document_share(self) -> float:
         """Return about the bytes that an exemplar takes in the document, and in the reserve for it."""
@@ -305,12 +320,11 @@ class Books:
         number = self.state.era
         found = []
         for name, info in self.segments.items():
-            opened = name == number << 36 | self.state.eras[number].open
             scanty = 2 * info.rows < self.state.eras[number].rows and 2 * info.size < self.state.target
             if (
                 name not in self._damaged
                 and self.is_movable(name)
-                and (info.dead_rows or name >> 36 != number or (scanty and not opened))
+                and (info.dead_rows or name >> 36 != number or (scanty and name != self.open_segment))
             ):
                 found.append(name)
         return found

@@ -97,16 +97,19 @@ def bury(
     state: State, segments: Mapping[int, SegmentInfo], where: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[State, dict[int, SegmentInfo], list[int]]:
     """Mark committed rows as dead: the state after it, what changed of the segments, and those that are empty now."""
-    infos: dict[int, SegmentInfo] = {}
-    bits: dict[int, int] = {}
-    gone: list[int] = []
+    died: dict[int, tuple[int, int, int]] = {}  # segment -> rows, bytes and bits
     for name, place, size in zip(segment_of(where).tolist(), place_of(where).tolist(), sizes.tolist(), strict=True):
-        info = infos.get(name) or segments[name]
-        infos[name] = dataclasses.replace(info, dead_rows=info.dead_rows + 1, dead_size=info.dead_size + size)
-        number, segment = divmod(name, 1 << 36)
-        bits[name] = bits.get(name, state.eras[number].dead.get(segment, 0)) | 1 << place
-    for number in sorted({name >> 36 for name in bits}):
-        own = {name & (1 << 36) - 1: dead for name, dead in bits.items() if name >> 36 == number}
+        count, total, bits = died.get(name, (0, 0, 0))
+        died[name] = count + 1, total + size, bits | 1 << place
+    infos: dict[int, SegmentInfo] = {}
+    dead_bits: dict[int, int] = {}
+    gone: list[int] = []
+    for name, (count, total, bits) in died.items():
+        info, (number, segment) = segments[name], divmod(name, 1 << 36)
+        infos[name] = dataclasses.replace(info, dead_rows=info.dead_rows + count, dead_size=info.dead_size + total)
+        dead_bits[name] = state.eras[number].dead.get(segment, 0) | bits
+    for number in sorted({name >> 36 for name in dead_bits}):
+        own = {name & (1 << 36) - 1: dead for name, dead in dead_bits.items() if name >> 36 == number}
         whole = [segment for segment in own if (found := infos[number << 36 | segment]).dead_rows == found.rows]
         era = state.eras[number].with_dead(
             {segment: dead for segment, dead in own.items() if segment not in set(whole)}

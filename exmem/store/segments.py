@@ -1,6 +1,7 @@
 """Rows of exemplars as they are stored, and the objects of the segments that hold them."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ class Rows:
         """Their payload bytes by sharded modality, (N, sharded)."""
         return self.catalog[:, self.layout.first_length :]
 
-    @property
+    @functools.cached_property
     def sizes(self) -> NDArray[np.int64]:
         """What each is accounted with."""
         return exemplar_bytes(self.layout, self.lengths)
@@ -145,5 +146,5 @@ def parse_catalog(data: bytes, layout: Layout, places: int) -> NDArray[np.int64]
 
 def _row_chunks(rows: Rows, places: int) -> tuple[bytes, bytes]:
     catalog = rows.catalog.copy()
-    catalog[:, _SLOT] = np.diff(catalog[:, _SLOT], prepend=0)  # neighbours differ by little: that compresses
+    catalog[1:, _SLOT] -= rows.catalog[:-1, _SLOT]  # neighbours differ by little: that compresses
     return encode_rows(rows.records, places, 0), encode_rows(catalog, places, -1)

@@ -11,7 +11,7 @@ from exmem.store.catalog import PENDING
 from exmem.store.format.layout import Layout
 from exmem.store.segments import Rows
 
-__all__ = ["PutSegment", "Staged"]
+__all__ = ["Moving", "PutSegment", "Staged"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,16 +34,27 @@ class PutSegment:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Moving:
+    """A committed segment that is cleaned: its name, and its survivors with the places where they lie in it."""
+
+    name: int
+    places: NDArray[np.int64]
+    rows: Rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Staged:
     """What the next commit makes visible; replaced as a whole, so that it is always one state or the next.
 
-    `segments` are by era << 36 | segment; `reservoir` is the state of a stream that goes with them.
+    `segments` are by era << 36 | segment; `reservoir` is the state of a stream that goes with them; `moving` is what
+    the commit cleans in the same step.
     """
 
     rows: Rows
     next_slot: int
     segments: Mapping[int, PutSegment] = dataclasses.field(default_factory=dict)
     reservoir: Mapping[str, Any] | None = None
+    moving: Moving | None = None
 
     @classmethod
     def nothing(cls, layout: Layout, next_slot: int) -> "Staged":
@@ -53,7 +64,12 @@ class Staged:
     @property
     def is_empty(self) -> bool:
         """Whether a commit would change nothing."""
-        return not len(self.rows) and not self.segments and self.reservoir is None
+        return not len(self.rows) and not self.segments and self.reservoir is None and self.moving is None
+
+    @property
+    def waiting(self) -> Rows:
+        """The exemplars that the next commit puts."""
+        return self.rows if self.moving is None else self.moving.rows.joined(self.rows)
 
     def tables(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield catalog rows of what is staged, and where they lie."""

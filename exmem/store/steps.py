@@ -151,11 +151,11 @@ class Steps(Books):
             beside=beside,
         )
 
-    def _pack_within(self, rows: Rows) -> Packed:
+    def _pack_within(self, rows: Rows, *, closed: bool = False, beside: bool = False) -> Packed:
         """Lay out exemplars for which there is room: in segments of their own if the open one compressed too badly."""
-        packed = self._pack(rows)
+        packed = self._pack(rows, closed=closed, beside=beside)
         growth = sum(len(data) - self._objects.sizes.get(key, 0) for key, data in packed.puts.items())
-        free = self.state.budget_bytes - self.used_bytes - self.reserve(2)
+        free = self.state.budget_bytes - self.used_bytes + self._moving_bytes - self.reserve(2)
         return packed if growth <= free else self._pack(rows, closed=True)
 
     def _open_tail(self) -> Tail | None:

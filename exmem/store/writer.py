@@ -11,12 +11,13 @@ from exmem.errors import CorruptExemplarError
 from exmem.store.catalog import PENDING, segment_of
 from exmem.store.format.chunks import ENTRY_BYTES
 from exmem.store.format.root import ROOT_KEY, Root, root_document
+from exmem.store.format.state import State
 from exmem.store.loading import SegmentInfo
 from exmem.store.packing import bury, drop_empty_eras
 from exmem.store.recovery import restore_documents
 from exmem.store.segments import Rows, segment_objects
 from exmem.store.sizes import arrange, exemplar_bytes, noise_bytes
-from exmem.store.staging import PutSegment, Staged
+from exmem.store.staging import Moving, PutSegment, Staged
 from exmem.store.steps import Steps
 
 __all__ = ["Writer"]
@@ -74,7 +75,7 @@ class Writer(Steps):
             where[part] = name << 8 | np.arange(len(part))
         left = waiting.take(groups[-1]) if groups else Rows.none(self._layout)
         known, after = len(waiting) - len(rows), self.staged.next_slot + len(rows)
-        self.staged = Staged(left, after, segments, reservoir)
+        self.staged = Staged(left, after, segments, reservoir, self.staged.moving)
         self.catalog.move(waiting.slots[:known], where[:known])
         self._append(named.catalog, where[known:])
         self.held_bytes += int(rows.sizes.sum())
@@ -87,28 +88,35 @@ class Writer(Steps):
         if staged.is_empty:
             return
         self._fit_length(self._next_segment() + 1)
-        packed = self._pack_within(staged.rows)
+        rows, moving = staged.waiting, staged.moving
+        opened = moving is not None and moving.name == self.open_segment
+        beside = moving is not None and not opened and self._fills_segment(rows)
+        packed = self._pack_within(rows, closed=opened, beside=beside)
         state, infos = self.state.with_era(number, packed.era), {}
         for name, put in staged.segments.items():
             own, segment = divmod(name, 1 << 36)
             era = state.eras[own].with_segments(np.array([segment]), _NONE).with_dead({segment: put.dead})
             state = state.with_era(own, dataclasses.replace(era, given=max(era.given, segment + 1)))
             sizes = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :])
-            dead = ~put.alive
-            infos[name] = SegmentInfo(len(sizes), int(sizes.sum()), int(dead.sum()), int(sizes[dead].sum()))
+            lost = ~put.alive
+            infos[name] = SegmentInfo(len(sizes), int(sizes.sum()), int(lost.sum()), int(sizes[lost].sum()))
         state = dataclasses.replace(
             state,
             generation=state.generation + (1 if len(staged.rows) or staged.segments else 0),
             next_slot=max(state.next_slot, staged.next_slot),
             reservoir=state.reservoir if staged.reservoir is None else staged.reservoir,
         )
+        where, sizes = (_NONE, _NONE) if moving is None else (moving.name << 8 | moving.places, moving.rows.sizes)
+        state, dead, gone, keys = self._buried(state, self.segments, where, sizes)
 
         def apply() -> None:
-            self.catalog.move(staged.rows.slots, packed.where)
+            self.catalog.move(rows.slots, packed.where)
             self._enter(packed)
             self.record(infos)
+            self._bury(dead, gone)
 
-        self._step(packed.puts, state, staged=Staged.nothing(self._layout, state.next_slot), apply=apply)
+        nothing = Staged.nothing(self._layout, state.next_slot)
+        self._step(packed.puts, state, staged=nothing, apply=apply, gone=keys)
 
     def discard(self) -> None:
         """Forget what is staged; nothing committed changes, and the slots are given out again."""
@@ -152,31 +160,20 @@ class Writer(Steps):
         """
         if name in self.staged.segments:
             return self._take_back(name)
-        number, segment = divmod(name, 1 << 36)
-        info, source = self.segments[name], self.state.eras[number]
-        bits = source.dead.get(segment, 0)
-        alive = np.array([place for place in range(info.rows) if not bits >> place & 1], np.int64)
-        try:
-            content = self._reader.segment(number, segment, self.state, alive, rebuild=rebuild)
-        except CorruptExemplarError:
-            self._damaged.add(name)
+        staged = dataclasses.replace(self.staged, moving=None)
+        content = self._survivors(name, rebuild=rebuild)
+        if content is None:
             return False
         self._fit_length(self._next_segment() + 1)
-        opened = number == self.state.era and segment == source.open
-        # Where next to nothing is lost by it, survivors fill a segment by themselves: the open one is not put again.
-        room = self.state.eras[self.state.era].rows
-        empty = (room - len(content)) * ENTRY_BYTES * len(self._layout.sharded)
-        full = 16 * len(content) >= 15 * room and empty * _WASTED <= int(content.sizes.sum())
-        beside = full and not opened
-        packed = self._pack(content, closed=opened, beside=beside, most_segments=1)
+        opened = name == self.open_segment
+        beside = not opened and self._fills_segment(content.rows)
+        packed = self._pack(content.rows, closed=opened, beside=beside, most_segments=1)
         placed = packed.where != PENDING
-        moved, where = content.take(np.flatnonzero(placed)), packed.where[placed]
+        moved, where = content.rows.take(np.flatnonzero(placed)), packed.where[placed]
         state = self.state.with_era(self.state.era, packed.era)
-        old = name << 8 | alive[placed]
-        state, infos, gone = bury(state, {**packed.segments, name: info}, old, moved.sizes)
-        state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
-        keys = [*self._keys(gone), *emptied]
+        state, infos, gone, keys = self._buried(state, self.segments, name << 8 | content.places[placed], moved.sizes)
         if within_reserve and name in gone and self._takes_too_much(packed.puts, keys):
+            self.staged = staged
             return False
 
         def apply() -> None:
@@ -184,8 +181,61 @@ class Writer(Steps):
             self._enter(packed)
             self._bury(infos, gone)
 
-        self._step(packed.puts, state, apply=apply, gone=keys)
+        self._step(packed.puts, state, staged=staged, apply=apply, gone=keys)
         return True
+
+    def clean_later(self, name: int, extra: Rows, need: int) -> bool:
+        """Let the next commit clean a segment as it puts `extra`, in one step, if both fit into one segment.
+
+        False if they do not, or if that would not give `need`. Its survivors are counted as if they waited, its bytes
+        as if they were given back. Until then `settle` cleans it, which has to come before anything but a commit or a
+        discard.
+        """
+        busy = self.staged.moving or self.staged.segments or self.state.wanted
+        if busy or self.in_coming_era(self.state, self.coming_era(extra)[0]) is not self.state:
+            return False
+        frames = self._frame_bytes(self.state.eras[self.state.era].rows)  # there are two segments, it is one then
+        if need > self.segments[name].dead_size * self.stored_share(name) + frames:
+            return False
+        content = self._survivors(name)
+        if content is None:
+            return False
+        rows = self.state.eras[self.state.era].rows
+        sizes = [*content.rows.sizes.tolist(), *self.staged.rows.sizes.tolist(), *extra.sizes.tolist()]
+        if len(sizes) > rows or sum(sizes) > self.packing_target:
+            return False
+        self.staged = dataclasses.replace(self.staged, moving=content)
+        return True
+
+    def settle(self) -> None:
+        """Clean now what the next commit would have cleaned."""
+        if self.staged.moving is not None:
+            self.clean(self.staged.moving.name)
+
+    def _survivors(self, name: int, *, rebuild: bool = False) -> Moving | None:
+        """Read what is alive of a committed segment; None, and it is damaged, if that cannot be read."""
+        number, segment = divmod(name, 1 << 36)
+        bits = self.state.eras[number].dead.get(segment, 0)
+        alive = np.array([place for place in range(self.segments[name].rows) if not bits >> place & 1], np.int64)
+        try:
+            return Moving(name, alive, self._reader.segment(number, segment, self.state, alive, rebuild=rebuild))
+        except CorruptExemplarError:
+            self._damaged.add(name)
+            return None
+
+    def _fills_segment(self, rows: Rows) -> bool:
+        """Whether next to nothing is lost if these fill a segment by themselves: the open one is not put again."""
+        room = self.state.eras[self.state.era].rows
+        empty = (room - len(rows)) * ENTRY_BYTES * len(self._layout.sharded)
+        return 16 * len(rows) >= 15 * room and empty * _WASTED <= int(rows.sizes.sum())
+
+    def _buried(
+        self, state: State, known: Mapping[int, SegmentInfo], where: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> tuple[State, dict[int, SegmentInfo], list[int], list[str]]:
+        """Mark rows as dead: the state after it, what changed of segments, which are gone, and the keys that go."""
+        state, infos, gone = bury(state, known, where, sizes)
+        state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
+        return state, infos, gone, [*self._keys(gone), *emptied]
 
     def _takes_too_much(self, puts: Mapping[str, bytes], gone: Iterable[str]) -> bool:
         growth = sum(map(len, puts.values())) - sum(self._objects.sizes.get(key, 0) for key in {*puts, *gone})
@@ -218,9 +268,8 @@ class Writer(Steps):
         packed = self._pack_within(rows.named(slots, self.state.generation + 1))
         state = self.state.with_era(self.state.era, packed.era)
         known = {**self.segments, **self._with_old_dead(packed)}
-        state, infos, gone = bury(state, known, where, rows.sizes)
+        state, infos, gone, keys = self._buried(state, known, where, rows.sizes)
         state = dataclasses.replace(state, generation=state.generation + 1)
-        state, emptied = drop_empty_eras(state, self._layout, self.staged.segments)
 
         def apply() -> None:
             self.catalog.move(slots, packed.where)
@@ -228,7 +277,7 @@ class Writer(Steps):
             self._enter(packed)
             self._bury(infos, gone)
 
-        self._step(packed.puts, state, apply=apply, gone=[*self._keys(gone), *emptied])
+        self._step(packed.puts, state, apply=apply, gone=keys)
 
     def change_state(self, **changes: Any) -> None:
         """Put the document with other values: budget, charges, target, what is wanted, the state of a stream."""

@@ -106,12 +106,12 @@ class State:
     wanted: Mapping[str, Any] | None = None
     reservoir: Mapping[str, Any] | None = None
 
-    @property
+    @functools.cached_property
     def budget_bytes(self) -> int:
         """Bytes for the objects of the store and the reserve: the budget without the charges."""
         return self.max_bytes - sum(self.charges.values())
 
-    @property
+    @functools.cached_property
     def era(self) -> int:
         """Number of the era that is written."""
         return max(self.eras)

@@ -7,7 +7,6 @@ import itertools
 import os
 import time
 import weakref
-from pathlib import Path
 from typing import NamedTuple
 
 from exmem.errors import LockedError, StoreIOError
@@ -156,7 +155,7 @@ class FileLock:
 
     def _is_there(self, held: _Held) -> bool:
         try:
-            status = Path(self._path).lstat()
+            status = os.lstat(self._path)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return (status.st_dev, status.st_ino) == held.file
