@@ -24,11 +24,11 @@ def made(number, *, priority):
 
 
 def add_one(memory, number):
-    """Add the best so far; the commit that follows cleans."""
+    """Add the best so far, such that the commit that follows cleans; return its slot."""
     for turn in range(40):  # until the need is that of one exemplar
         report = memory.add([made(number + turn, priority=number + turn)])
         if memory._store.writer.staged.moving is not None:
-            return number + turn, int(report.slots[0])
+            return int(report.slots[0])
         memory.commit()
     raise AssertionError("no commit came to clean")
 
@@ -84,7 +84,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("end", ["commit", "discard"])
 def test_anything_may_come_between_the_add_and_its_commit(tmp_path, name, end):
     with reserve_watched(), at_the_brim(tmp_path / "m") as memory:
-        number, slot = add_one(memory, 2 * 10**6)
+        slot = add_one(memory, 2 * 10**6)
         before = contents(memory)
         OPERATIONS[name](memory)
         getattr(memory, end)()

@@ -170,13 +170,21 @@ def test_a_process_that_dies_anywhere_leaves_the_state_before_or_after(tmp_path,
                 break
 
 
-@pytest.mark.parametrize("step", ["add many", "evict", "resize down", "charge", "compact", "update"])
-@pytest.mark.parametrize(("state", "staged"), [("full", "few staged"), ("holes", ""), ("resized", "many staged"), ("resized", "one staged")])
+@pytest.mark.parametrize("step", ["add many", "commit", "evict", "resize down", "charge", "compact", "update"])
+@pytest.mark.parametrize(
+    ("case_name", "state", "staged"),
+    [
+        ("raw-pair", "full", "few staged"),
+        ("raw-pair", "holes", ""),
+        ("raw-pair", "resized", "many staged"),
+        ("text", "full", "one staged"),
+    ],
+)
 def test_a_process_that_dies_in_each_operation_of_its_recovery_too_loses_nothing(
-    tmp_path, bases, request, state, staged, step
+    tmp_path, bases, request, case_name, state, staged, step
 ):
-    trial = Trial(*bases("raw-pair", state), STAGED[staged], STEPS[step])
-    for number in numbers(request, state, staged, step):
+    trial = Trial(*bases(case_name, state), STAGED[staged], STEPS[step])
+    for number in numbers(request, case_name, state, staged, step):
         if not tell(trial.die, tmp_path / f"{number}", Fault("kill", number), again=True):
             break
 
