@@ -42,8 +42,8 @@ def update(model: Model, _: ExemplarMemory) -> Step:
 
 def resize(numerator: int, denominator: int) -> MakeStep:
     def make(model: Model, _: ExemplarMemory) -> Step:
-        room = model.settings.max_bytes - model.known.least_bytes
-        max_bytes = model.known.least_bytes + room * numerator // denominator
+        taken = model.known.least_bytes + sum(model.settings.charges.values())
+        max_bytes = taken + (model.settings.max_bytes - taken) * numerator // denominator
         settings = dataclasses.replace(model.settings, max_bytes=max_bytes)
         return Step("resize", lambda memory: memory.resize(max_bytes), victims=None, settings=settings)
 
