@@ -49,8 +49,7 @@ def possible(model: Model, step: Step, observed: Collection[int], *, on_disk: bo
         model = model.copy()
         model.commit()
         yield model
-        if on_disk:
-            before = set(model.held) if there - before else before
+        before = set(model.held)
     if step.victims is not None:
         yield from _stages(model, step, step.victims, partly=True)
         return
