@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -191,7 +192,9 @@ def test_a_process_that_dies_in_each_operation_of_its_recovery_too_loses_nothing
 
 def tell(act: Callable[..., bool], folder: Path, fault: Fault, **options: bool) -> bool:
     try:
-        return act(folder, fault, **options)
+        met = act(folder, fault, **options)
+        shutil.rmtree(folder)  # there are very many
+        return met
     except BaseException as error:
         error.add_note(f"fault: {fault} in {folder}")
         raise
