@@ -155,7 +155,8 @@ class Steps(Books):
         """Lay out exemplars for which there is room: in segments of their own if the open one compressed too badly."""
         packed = self._pack(rows, closed=closed, beside=beside)
         growth = sum(len(data) - self._objects.sizes.get(key, 0) for key, data in packed.puts.items())
-        free = self.state.budget_bytes - self.used_bytes + self._moving_bytes - self.reserve(2)
+        new = sum(name not in self.segments for name in packed.segments)
+        free = self.state.budget_bytes - self.used_bytes + self._moving_bytes - self.reserve(new)
         return packed if growth <= free else self._pack(rows, closed=True)
 
     def _open_tail(self) -> Tail | None:

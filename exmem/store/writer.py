@@ -87,7 +87,7 @@ class Writer(Steps):
         staged, number = self.staged, self.state.era
         if staged.is_empty:
             return
-        self._fit_length(self._next_segment() + 1)
+        self._fit_length(self._next_segment() + self._measured(None, self.state.eras[number].rows)[0])
         rows, moving = staged.waiting, staged.moving
         opened = moving is not None and moving.name == self.open_segment
         beside = moving is not None and not opened and self._fills_segment(rows)

@@ -74,6 +74,8 @@ def check_bytes(memory: ExemplarMemory, model: Model, folder: Path, *, hurt: boo
         return
     assert memory.used_bytes <= model.settings.max_bytes
     assert memory.free_bytes >= 0
+    for era in memory._store.state.eras.values():
+        assert era.length >= era.rows * era.given, f"arrays of {era.length} places for {era.given} x {era.rows}"
     if set(model.held) == set(model.committed):
         assert memory.used_bytes == files + charges, f"used_bytes {memory.used_bytes:,}, files {files:,} + {charges:,}"
     else:

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import zarr
 
 from exmem import ExemplarMemory, Schema, TokenSpec
 from exmem.errors import (
@@ -18,8 +19,9 @@ from exmem.errors import (
 from exmem.memory.maintenance import check
 from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from tests.driver.faults import KILLED, Fault, Watched, in_a_child, within_limit
+from tests.driver.reserve import reserve_watched
 from tests.exemplars import folder_bytes
-from tests.store.made import NUMBERS, QUICK, contents, full, numbered
+from tests.store.made import NUMBERS, QUICK, TEXT, contents, full, numbered, text
 
 FEATURES = Schema({"f": TokenSpec(positions=1, shape=(256,), dtype="float32", codec="float16")})
 
@@ -254,3 +256,20 @@ def test_who_goes_for_a_resize_that_is_carried_through_later_is_told(tmp_path):
     assert f"{len(before) - len(memory):,} exemplars" in str(told[0].message)
     assert memory.max_bytes == 15_000
     memory.close()
+
+
+@pytest.mark.parametrize("waiting", [100, 255])
+def test_what_waits_for_large_segments_and_is_put_into_many_small_ones_lies_within_the_arrays(tmp_path, waiting):
+    with (
+        reserve_watched(),
+        ExemplarMemory.create(tmp_path, schema=TEXT, max_bytes=200_000, **QUICK) as memory,
+    ):
+        memory.add([text(number) for number in range(180)])
+        memory.commit()
+        memory.add([text(1_000 + number) for number in range(waiting)])
+        memory.charge("means", 180_000)  # segments of 16 rows from now on
+    with ExemplarMemory.open(tmp_path) as memory:
+        assert len(memory) == 180 + waiting
+        [(number, era)] = memory._store.state.eras.items()
+    assert zarr.open(tmp_path, mode="r")[f"e{number}/catalog"].shape[0] >= era.rows * era.given
+    assert era.given > 16
