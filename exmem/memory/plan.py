@@ -130,8 +130,9 @@ class Policy:
         writer = self._writer()
         state = dataclasses.replace(writer.state, **changes)
         best = target_for(state.budget_bytes)
-        # On the way up half of the best target does as well: nothing is laid out anew for it.
-        changes["target"] = state.target if best // 2 <= state.target <= best else best
+        # Half or twice the best target does nearly as well; to lay out anew takes room for the metadata of another era.
+        near = best // 2 <= state.target <= 2 * best and self._least(state) <= state.budget_bytes
+        changes["target"] = state.target if near else best
         state = dataclasses.replace(state, target=changes["target"])
         self._check_least(state, what)
         smaller = state.target < writer.state.target and writer.misfits(state.target)
@@ -368,14 +369,16 @@ class Policy:
             )
 
     def _check_least(self, state: State, what: str) -> None:
-        foreign = self._writer().foreign_bytes
-        needed = least_budget(self._store.layout, self._writer().root, state) + foreign
+        needed, foreign = self._least(state), self._writer().foreign_bytes
         if state.budget_bytes < needed:
             others = f", {foreign:,} of them for files that are not of this memory" if foreign else ""
             raise BudgetTooSmallError(
                 f"{what}: {state.budget_bytes:,} bytes are left, an empty store of this schema needs {needed:,}"
                 f"{others}; give at least {needed - state.budget_bytes:,} more; nothing was changed"
             )
+
+    def _least(self, state: State) -> int:
+        return least_budget(self._store.layout, self._writer().root, state) + self._writer().foreign_bytes
 
     def _check_foreign(self) -> None:
         """Refuse to evict for bytes that are none of this store's."""

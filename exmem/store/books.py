@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.store.catalog import Catalog
-from exmem.store.format.chunks import ENTRY_BYTES, index_bytes
 from exmem.store.format.layout import Layout
 from exmem.store.format.numbers import text_bytes
 from exmem.store.format.root import ROOT_KEY, Root
@@ -19,12 +18,20 @@ from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
 from exmem.store.segments import Rows, stored_bytes
-from exmem.store.sizes import MOST_LENGTH, arrange, exemplar_bytes, least_length, reserve_bytes, rows_for, segment_bytes
+from exmem.store.sizes import (
+    MOST_LENGTH,
+    arrange,
+    exemplar_bytes,
+    least_length,
+    reserve_bytes,
+    rows_for,
+    segment_bytes,
+)
 from exmem.store.staging import Staged
 
-__all__ = ["Books"]
+__all__ = ["CLEANED_FROM", "Books"]
 
-_CLEANED_FROM = 32  # a segment is cleaned when at least one in so many of its rows is dead
+CLEANED_FROM = 32  # a segment is cleaned when at least one in so many of its rows is dead
 
 
 class _Measured(NamedTuple):
@@ -199,7 +206,7 @@ class Books:
             return era.rows, 0
         cost = self._layout.era_sizes(number + 1, rows, least_length(rows, 1))[0]
         # Of a store that shrinks everything is moved into the new era, and the old one goes.
-        worth_it = shrinking or cost * _CLEANED_FROM <= self.state.budget_bytes
+        worth_it = shrinking or cost * CLEANED_FROM <= self.state.budget_bytes
         return (rows, cost) if worth_it else (era.rows, 0)
 
     def in_coming_era(self, state: State, rows: int) -> State:
@@ -250,29 +257,10 @@ class Books:
                 if info.dead_rows and self.is_cleanable(info):
                     self._cleanable[name] = info.dead_size
 
-    def cleanable(self) -> dict[int, int]:
-        """Return the dead bytes of segments that may be cleaned, by name: at least 1/32 of their rows are dead."""
-        found = {name: size for name, size in self._cleanable.items() if name not in self._damaged}
-        for name, put in self.staged.segments.items():
-            info = self.info(name) if put.dead else None
-            if info and self.is_cleanable(info) and name not in self._damaged:
-                found[name] = info.dead_size
-        return found
-
     @staticmethod
     def is_cleanable(info: SegmentInfo) -> bool:
         """Whether enough of a segment is dead for what is copied to be at most 31 times what it gives back."""
-        return info.dead_rows * _CLEANED_FROM >= info.rows
-
-    def misfits(self, target: int) -> list[int]:
-        """Return the segments, staged ones too, of an old era, or larger than the target and of more than one row."""
-        found = []
-        for name in sorted([*self.segments, *self.staged.segments]):
-            info = self.info(name)
-            misfit = name >> 36 != self.state.era or (info is not None and info.size > target and info.rows > 1)
-            if misfit and name not in self._damaged and (name in self.staged.segments or self.is_movable(name)):
-                found.append(name)
-        return found
+        return info.dead_rows * CLEANED_FROM >= info.rows
 
     def room_anew(self, state: State) -> int:
         """Return about how many accounted bytes, of exemplars like those held, fit into a store of another state."""
@@ -283,51 +271,6 @@ class Books:
             beside_segments(self._layout, self.root, state, rows=rows, segments=number) for number in (1, 1 + segments)
         )
         return max(0, int((state.budget_bytes - fixed) / (self.mean_share() + (full - fixed) / max(1, size))))
-
-    def in_old_eras(self) -> list[int]:
-        """Return the segments of old eras that are worth moving for the metadata that goes when all are moved.
-
-        What would be copied is at most 31 times the metadata, which is more than what the segments cost more then.
-        """
-        found: list[int] = []
-        for number, era in self.state.eras.items():
-            if number == self.state.era:
-                continue
-            names = [number << 36 | segment for segment in era.live.tolist()]
-            infos = [self.segments[name] for name in names]
-            held = sum(info.size - info.dead_size for info in infos)
-            rows, last = sum(info.rows - info.dead_rows for info in infos), self.state.eras[self.state.era].rows
-            segments = max(-(-rows // last), -(-held // self.packing_target))
-            growth = segments * self._frame_bytes(last) - len(names) * self._frame_bytes(era.rows)
-            metadata = self._layout.era_sizes(number, era.rows, era.length)[0]
-            movable = all(self.is_movable(name) for name in names) and not self._damaged.intersection(names)
-            if movable and growth < metadata and held < _CLEANED_FROM * metadata:
-                found += names
-        return found
-
-    def _frame_bytes(self, rows: int) -> int:
-        """Return about what a segment takes beside rows and payloads; the entries of its rows are accounted to them."""
-        return 100 + len(self._layout.sharded) * (index_bytes(rows) - ENTRY_BYTES * rows)
-
-    def is_movable(self, name: int) -> bool:
-        """Whether the survivors of a segment can be copied: the reserve covers those that may share one."""
-        info = self.segments[name]
-        alive = info.size - info.dead_size
-        return alive <= self.state.target or self.used_bytes + alive + 2 * self.reserve(2) <= self.state.budget_bytes
-
-    def worth_packing(self) -> list[int]:
-        """Return the segments with dead rows, those of old eras, and those that are less than half full."""
-        number = self.state.era
-        found = []
-        for name, info in self.segments.items():
-            scanty = 2 * info.rows < self.state.eras[number].rows and 2 * info.size < self.state.target
-            if (
-                name not in self._damaged
-                and self.is_movable(name)
-                and (info.dead_rows or name >> 36 != number or (scanty and name != self.open_segment))
-            ):
-                found.append(name)
-        return found
 
     def root_growth(self, root: Root) -> int:
         """Return the bytes that another root needs more: it is longer, and so is what has to be replaced next."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import CorruptExemplarError, ReadOnlyError
-from exmem.store.books import Books
+from exmem.store.cleaning import Cleaning
 from exmem.store.format.layout import Layout
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
 from exmem.store.format.state import STATE_KEY, State
@@ -24,7 +24,7 @@ from exmem.store.staging import Staged
 __all__ = ["Steps"]
 
 
-class Steps(Books):
+class Steps(Cleaning):
     """Takes steps, and recovers.
 
     What is committed is on the disk, what stands here is a copy of it: after any exception the writer is `dirty`, and

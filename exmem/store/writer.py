@@ -172,9 +172,12 @@ class Writer(Steps):
         moved, where = content.rows.take(np.flatnonzero(placed)), packed.where[placed]
         state = self.state.with_era(self.state.era, packed.era)
         state, infos, gone, keys = self._buried(state, self.segments, name << 8 | content.places[placed], moved.sizes)
-        if within_reserve and name in gone and self._takes_too_much(packed.puts, keys):
-            self.staged = staged
-            return False
+        if within_reserve:
+            # Of a segment that is parted all that it will take counts: the last part gives it back.
+            whole = packed.puts if name in gone else self._pack(content.rows, closed=opened).puts
+            if self._takes_too_much(whole, {*keys, *self._keys([name])}):
+                self.staged = staged
+                return False
 
         def apply() -> None:
             self.catalog.move(moved.slots, where)

@@ -21,7 +21,7 @@ from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from tests.driver.faults import KILLED, Fault, Watched, in_a_child, within_limit
 from tests.driver.reserve import reserve_watched
 from tests.exemplars import folder_bytes
-from tests.store.made import NUMBERS, QUICK, TEXT, contents, full, numbered, text
+from tests.store.made import BLOBS, NUMBERS, QUICK, TEXT, blob, contents, full, numbered, text
 
 FEATURES = Schema({"f": TokenSpec(positions=1, shape=(256,), dtype="float32", codec="float16")})
 
@@ -273,3 +273,16 @@ def test_what_waits_for_large_segments_and_is_put_into_many_small_ones_lies_with
         [(number, era)] = memory._store.state.eras.items()
     assert zarr.open(tmp_path, mode="r")[f"e{number}/catalog"].shape[0] >= era.rows * era.given
     assert era.given > 16
+
+
+@pytest.mark.parametrize("max_bytes", [16_000, 34_000, 61_000, 133_000])
+@pytest.mark.parametrize("change", ["resize", "charge"])
+def test_a_little_less_budget_costs_a_little_though_other_segments_would_suit_it_better(tmp_path, max_bytes, change):
+    with (
+        reserve_watched(),
+        full(tmp_path, BLOBS, lambda number: blob(96, seed=number, priority=number), max_bytes=max_bytes) as memory,
+    ):
+        held, less = len(memory), max_bytes // 20
+        memory.resize(max_bytes - less) if change == "resize" else memory.charge("means", less)
+        assert len(memory) >= 0.92 * held
+    assert check(tmp_path) == []
