@@ -51,10 +51,9 @@ class Cleaning(Books):
             growth = segments * self._frame_bytes(last) - len(names) * self._frame_bytes(era.rows)
             metadata = self._layout.era_sizes(number, era.rows, era.length)[0]
             movable = all(self.is_movable(name) for name in names) and not self._damaged.intersection(names)
-            covered = self.used_bytes + growth + self.reserve() - self.state.budget_bytes <= noise_bytes(
-                self.state.target
-            )
-            if movable and covered and growth < metadata and held < CLEANED_FROM * metadata:
+            missing = self.used_bytes + growth + self.reserve() - self.state.budget_bytes
+            pays = growth < metadata and missing <= noise_bytes(self.state.target)
+            if movable and pays and held < CLEANED_FROM * metadata:
                 found += names
         return found
 
