@@ -54,7 +54,8 @@ def test_an_add_at_the_brim_is_five_puts_for_the_eviction_and_the_commit(tmp_pat
             assert memory.add([made(number, priority=number)]).slots[0] >= 0
             memory.commit()
         assert len(memory) >= 0.97 * held
-        assert len(puts) <= 5.1 * 200  # shard, records, catalog and document; before them the document of the eviction
+        # Shard, records, catalog, document, before them the document of the eviction; now and then a cleaning besides.
+        assert len(puts) <= 5.2 * 200
         assert folder_bytes(tmp_path / "m") <= BUDGET
     assert check(tmp_path / "m") == []
 
