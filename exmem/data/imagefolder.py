@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, UnidentifiedImageError
 
 from exmem.data.packages import cache_dir
+from exmem.data.pictures import decode_picture
 from exmem.errors import DataError
 
 __all__ = ["ImageText", "load_imagefolder"]
@@ -45,7 +45,7 @@ class ImageText:
         return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
 
     def image(self, index: int, size: int | tuple[int, int]) -> NDArray[np.uint8]:
-        """Decode a picture: scaled with antialiasing until it covers `size`, then cut around its centre.
+        """Decode a picture; see `decode_picture`.
 
         Parameters
         ----------
@@ -58,26 +58,8 @@ class ImageText:
         -------
         ndarray, shape (H, W, 3), uint8
             RGB.
-
-        Raises
-        ------
-        DataError
-            If the file is missing or no picture.
         """
-        height, width = (size, size) if isinstance(size, int) else size
-        path = self.paths[index]
-        try:
-            with Image.open(path) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: expected a picture, got {error}; replace the file or drop its row") from error
-        if picture.size != (width, height):
-            scale = max(width / picture.width, height / picture.height)
-            larger = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-            left, top = (larger[0] - width) // 2, (larger[1] - height) // 2
-            picture = picture.resize(larger, Image.Resampling.BICUBIC)
-            picture = picture.crop((left, top, left + width, top + height))
-        return np.asarray(picture)
+        return decode_picture(self.paths[index], size)
 
     def images(self, indices: ArrayLike, size: int | tuple[int, int]) -> NDArray[np.uint8]:
         """Decode several pictures; see `image`.
