@@ -67,3 +67,11 @@ def test_a_missing_package_is_named_with_the_remedy(arguments, tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert found.returncode == 1
     assert found.stderr == "exmem: this needs the package transformers; pip install 'exmem[train,demo]'\n"
+
+
+@pytest.mark.parametrize("rest", [[], ["--help"], ["memory", "--json"]])
+def test_an_unknown_command_is_an_error_and_names_those_that_are_known(rest):
+    found = run("nonsense", *rest)
+    assert found.returncode == 2
+    assert found.stderr.startswith("exmem: unknown command 'nonsense'; it is one of info, show,")
+    assert found.stderr.count("\n") == 1

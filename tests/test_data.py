@@ -43,6 +43,14 @@ def test_a_folder_gives_pictures_texts_and_sorted_classes(folder):
     np.testing.assert_array_equal(train.image(0, 50), crop(0, 60)[5:55, :50])
 
 
+def test_numbers_of_one_value_are_classes_in_a_fixed_order(folder):
+    labels = ["001", "1", "01", "2", "b"]
+    for split in ("train", "test"):
+        rows = [{"file_name": f"{row % 2}.png", "text": str(row), "label": label} for row, label in enumerate(labels)]
+        write(folder / split, rows)
+    assert load_imagefolder(folder)[0].class_names == ("001", "01", "1", "2", "b")
+
+
 def test_pictures_are_cut_around_their_centre_to_any_shape(folder):
     train, _ = load_imagefolder(folder)  # 50 wide, 60 high
     assert train.images([1, 0], (40, 64)).shape == (2, 40, 64, 3)

@@ -1,6 +1,8 @@
 """The command `exmem`."""
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
@@ -14,6 +16,19 @@ from exmem.cli.upkeep import check, compact, export, import_, repair
 from exmem.errors import ExmemError
 
 __all__ = ["main"]
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "info": info,
+    "show": show,
+    "score": score,
+    "check": check,
+    "repair": repair,
+    "compact": compact,
+    "export": export,
+    "import": import_,
+    "train": train,
+    "demo": demo,
+}
 
 
 def main() -> None:
@@ -30,20 +45,13 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"exmem {__version__}\n")
         return
+    named = sys.argv[1:2]
+    if named and not named[0].startswith("-") and named[0] not in _COMMANDS:  # also beside --help
+        sys.stderr.write(f"exmem: unknown command {named[0]!r}; it is one of {', '.join(_COMMANDS)}\n")
+        raise SystemExit(2)
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {
-                "info": info,
-                "show": show,
-                "score": score,
-                "check": check,
-                "repair": repair,
-                "compact": compact,
-                "export": export,
-                "import": import_,
-                "train": train,
-                "demo": demo,
-            },
+            _COMMANDS,
             prog="exmem",
             description="Exemplar memory under a budget of bytes. `exmem --version` tells the version.",
         )

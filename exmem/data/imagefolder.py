@@ -200,5 +200,5 @@ def _load(root: Path, split: str) -> Any:
 
 
 def _natural(label: str) -> tuple[int, int, str]:
-    """Sort numbers by value, before words."""
-    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+    """Sort numbers by value, before words; those of one value ("1", "01") by how they are written."""
+    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
