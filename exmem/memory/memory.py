@@ -209,7 +209,7 @@ class ExemplarMemory(Settings):
         ReadOnlyError
             If the memory was opened for reading: what a writer has staged is not known here.
         """
-        self._ready()
+        self._ready(settled=False)
         rows = self._store.encode(exemplars_in(exemplars))
         victims, down = self._policy.plan(rows)
         return AddPlan(victims, np.setdiff1d(np.arange(len(rows)), down).astype(np.int64), self.next_slot)

@@ -57,7 +57,7 @@ class Policy:
         self._check_fits_alone(offered)
         need = writer.shortage(offered)
         if need > 0:
-            need -= int(sum(writer.cleanable().values()) * writer.mean_share())
+            need -= self.cleanable_bytes()
         return self._victims(need, offered, in_parts=False)
 
     def add(self, offered: Rows, *, stream: Mapping[str, Any] | None = None, arrivals: int = 0) -> AddReport:
@@ -278,6 +278,8 @@ class Policy:
         Where what it gives is all that `coming` needs, the commit of these cleans it in the same step.
         """
         writer = self._writer()
+        if writer.staged.moving is not None:  # it does not give enough
+            return writer.clean(writer.staged.moving.name, within_reserve=True)
         while dead := writer.cleanable():
             name = min(dead, key=lambda name: (-dead[name], name))
             if coming is not None and not self._surplus(len(coming)) and writer.clean_later(name, coming, need):

@@ -11,11 +11,14 @@ class Cleaning(Books):
     """What the books say of segments with dead rows, of old eras, and of those that are too large or half empty."""
 
     def cleanable(self) -> dict[int, int]:
-        """Return about the bytes that cleaning segments gives, by name, where at least 1/32 of their rows are dead."""
-        found = {}
+        """Return about the bytes that cleaning segments gives, by name, where at least 1/32 of their rows are dead.
+
+        Without the one that the next commit cleans.
+        """
+        found, moving = {}, self.staged.moving
         for name, size in self._cleanable.items():
             given = size - self._split_bytes(name)
-            if given > 0 and name not in self._damaged:
+            if given > 0 and name not in self._damaged and (moving is None or name != moving.name):
                 found[name] = given
         for name, put in self.staged.segments.items():
             info = self.info(name) if put.dead else None

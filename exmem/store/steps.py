@@ -160,15 +160,14 @@ class Steps(Cleaning):
         return packed if growth <= free else self._pack(rows, closed=True)
 
     def _open_tail(self) -> Tail | None:
-        number = self.state.era
-        era = self.state.eras[number]
-        if era.open < 0 or number << 36 | era.open in self._damaged:
+        if self.open_segment < 0 or self.open_segment in self._damaged:
             return None
+        number, era = self.state.era, self.state.eras[self.state.era]
         if self._tail is None or self._tail.segment != era.open:
             try:
                 rows = self._reader.segment(number, era.open, self.state)
             except CorruptExemplarError:  # what is damaged is not written again
-                self._damaged.add(number << 36 | era.open)
+                self._damaged.add(self.open_segment)
                 return None
             self._tail = Tail(era.open, rows, int(rows.sizes.sum()))
         return self._tail

@@ -160,8 +160,9 @@ class Writer(Steps):
         """
         if name in self.staged.segments:
             return self._take_back(name)
-        staged = dataclasses.replace(self.staged, moving=None)
-        content = self._survivors(name, rebuild=rebuild)
+        moving, staged = self.staged.moving, dataclasses.replace(self.staged, moving=None)
+        assert moving is None or moving.name == name, "what the next commit cleans has to be settled first"
+        content = moving or self._survivors(name, rebuild=rebuild)
         if content is None:
             return False
         self._fit_length(self._next_segment() + 1)

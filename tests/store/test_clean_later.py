@@ -101,6 +101,34 @@ def test_anything_may_come_between_the_add_and_its_commit(tmp_path, name, end):
     assert check(tmp_path / "m") == []
 
 
+def test_a_plan_between_the_add_and_its_commit_puts_nothing(tmp_path, monkeypatch):
+    with at_the_brim(tmp_path / "m") as memory:
+        add_one(memory, 2 * 10**6)
+        puts, used = counted(monkeypatch), memory.used_bytes
+        plan = memory.plan_add([made(7, priority=1e9)])
+        assert (puts, memory.used_bytes) == ([], used)
+        report = memory.add([made(7, priority=1e9)])
+        assert set(plan.victims) <= set(report.evicted)
+        assert len(report.evicted) <= len(plan.victims) + 1
+
+
+@pytest.mark.parametrize("name", ["commit", "evict", "resize down", "compact"])
+def test_what_is_damaged_on_the_disk_after_it_was_read_to_be_moved_is_not_lost(tmp_path, name):
+    with at_the_brim(tmp_path / "m") as memory:
+        add_one(memory, 2 * 10**6)
+        writer = memory._store.writer
+        moving = writer.staged.moving
+        for key in writer._keys([moving.name]):
+            (tmp_path / "m" / key).write_bytes(b"damaged")
+        if name != "commit":
+            OPERATIONS[name](memory)
+        memory.commit()
+        held = set(memory.slots.tolist())
+        memory.read(memory.slots)
+        assert name != "commit" or set(moving.rows.slots.tolist()) <= held
+    assert check(tmp_path / "m") == []
+
+
 def test_an_interrupt_between_the_cleaning_that_is_planned_and_the_staging_costs_nothing(tmp_path, monkeypatch):
     with at_the_brim(tmp_path / "m") as memory:
         writer = memory._store.writer
