@@ -45,7 +45,11 @@ class ImageText:
         return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
 
     def image(self, index: int, size: int | tuple[int, int]) -> NDArray[np.uint8]:
-        """Decode a picture; see `decode_picture`.
+        """Decode a picture: scaled with antialiasing until it covers `size`, then cut around its centre.
+
+        It is turned as its EXIF orientation says. Integers of 16 bits, and floats between 0 and 1, are scaled to 8
+        bits. What is transparent shows white (a choice). A JPEG file that is much larger is decoded at a half, a
+        quarter or an eighth.
 
         Parameters
         ----------
@@ -58,6 +62,11 @@ class ImageText:
         -------
         ndarray, shape (H, W, 3), uint8
             RGB.
+
+        Raises
+        ------
+        DataError
+            If the file is missing, no picture, or of values whose range is not known.
         """
         return decode_picture(self.paths[index], size)
 

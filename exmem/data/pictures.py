@@ -12,32 +12,12 @@ from exmem.errors import DataError
 __all__ = ["decode_picture"]
 
 _BEHIND = (255, 255, 255)  # shows where a picture is transparent: white, as on paper and on most pages
-_DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # modes of integers beyond 8 bits
+_SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
+_SCALED = {"PNG", "PPM"}  # of these, Pillow may give 16 bits as integers of 32
 
 
 def decode_picture(path: str | os.PathLike[str], size: int | tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode a picture: scaled with antialiasing until it covers `size`, then cut around its centre.
-
-    It is turned as its EXIF orientation says. Integers of 16 bits, and floats between 0 and 1, are scaled to 8 bits.
-    What is transparent shows white. A JPEG file that is much larger is decoded at a half, a quarter or an eighth.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    size : int or tuple of int
-        Side of a square in pixels, or height and width.
-
-    Returns
-    -------
-    ndarray, shape (H, W, 3), uint8
-        RGB.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, no picture, or of values whose range is not known.
-    """
+    """Return a picture as (H, W, 3) RGB, `size` pixels or (H, W) of them; see `ImageText.image`."""
     height, width = (size, size) if isinstance(size, int) else size
     try:
         # The picture is scaled down at once: a large one is no attack here, and Pillow refuses those beyond bounds.
@@ -46,7 +26,8 @@ def decode_picture(path: str | os.PathLike[str], size: int | tuple[int, int]) ->
             Image.open(path) as file,
         ):
             file.draft(None, (max(height, width),) * 2)
-            picture = _rgb(ImageOps.exif_transpose(file))
+            sixteen = file.mode in _SIXTEEN or (file.mode == "I" and file.format in _SCALED)
+            picture = _rgb(ImageOps.exif_transpose(file), sixteen=sixteen)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise DataError(f"{os.fspath(path)}: expected a picture, got {error}; replace it or drop its row") from error
     if picture.size != (width, height):
@@ -58,8 +39,10 @@ def decode_picture(path: str | os.PathLike[str], size: int | tuple[int, int]) ->
     return np.asarray(picture)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in _DEEP or picture.mode == "F":
+def _rgb(picture: Image.Image, *, sixteen: bool) -> Image.Image:
+    if picture.mode == "I" and not sixteen:
+        raise ValueError("integers of 32 bits, whose range is not known; save it in 8 or 16 bits")
+    if sixteen or picture.mode == "F":
         return Image.fromarray(_in_eight_bits(np.asarray(picture))).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")

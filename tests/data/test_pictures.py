@@ -42,6 +42,18 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, kind):
     assert (found[..., 0] == found[..., 2]).all()
 
 
+def test_integers_of_32_bits_are_refused_as_their_range_is_not_known(tmp_path):
+    Image.fromarray(np.full((16, 16), 200, np.int32)).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=r"a\.tiff: expected a picture, got integers of 32 bits.* 8 or 16 bits"):
+        decode_picture(tmp_path / "a.tiff", 16)
+
+
+def test_grey_maps_of_16_bits_are_scaled(tmp_path):
+    deep = np.linspace(0, 65_535, 256).reshape(16, 16).astype(">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 16 16 65535\n" + deep.tobytes())
+    np.testing.assert_allclose(decode_picture(tmp_path / "a.pgm", 16)[..., 0], deep / 257.0, atol=0.51)
+
+
 def test_floats_between_nought_and_one_are_scaled_and_others_refused(tmp_path):
     Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(tmp_path / "a.tiff")
     assert decode_picture(tmp_path / "a.tiff", 16)[..., 1].ravel().tolist() == list(range(256))
