@@ -11,8 +11,8 @@ from transformers import BertConfig, BertModel, ViltConfig, ViltModel, ViTConfig
 
 from bench.timing import interleaved
 from exmem.backbones import Joint, Vilt
-from exmem.masking import SCORERS, get_scorer
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.masking.scorers import SCORERS
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 from tests.backbones.models import tokenizer
 from tests.exemplars import crop
 
@@ -47,7 +47,7 @@ def case(request, tmp_path_factory):
 @pytest.mark.parametrize("name", [name for name in SCORERS if name not in {"random", "centre"}])
 def test_scoring_over_a_forward_pass(benchmark, case, name):
     model, batch = case
-    scorer = get_scorer(name)
+    scorer = SCORERS.make(name)
 
     def forward():
         with torch.inference_mode():

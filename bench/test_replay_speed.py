@@ -51,8 +51,8 @@ def test_a_step_on_kept_tokens_against_the_dense_step(benchmark, backbone, tmp_p
     """Forward and backward; reading is not in it."""
     dropped = stored(tmp_path / "kept", backbone, kept_patches=KEPT_PATCHES, kept_text=KEPT_TEXT)
     dense = stored(tmp_path / "all", backbone, kept_patches=GRID * GRID, kept_text=TEXT)
-    assert [tokens.keep.sum(1).tolist() for tokens in dropped.tokens.values()] == [[58] * BATCH, [14] * BATCH]
-    assert [tokens.keep.sum(1).tolist() for tokens in dense.tokens.values()] == [[144] * BATCH, [40] * BATCH]
+    assert [tokens.valid.sum(1).tolist() for tokens in dropped.tokens.values()] == [[58] * BATCH, [14] * BATCH]
+    assert [tokens.valid.sum(1).tolist() for tokens in dense.tokens.values()] == [[144] * BATCH, [40] * BATCH]
 
     def step(batch):
         backbone.zero_grad()

@@ -19,7 +19,8 @@ from bench.report import trained
 from bench.report.rows import PROBE, TRAINED
 from bench.report.tables import write_report
 from bench.report.work import PROBE_DATA, TRAINED_DATA, draw, probe_rows, start, trained_cells
-from exmem.data import build_stickers, dinov2_small, minilm
+from exmem.backbones.packaged import dinov2_small, minilm
+from exmem.cli.demo.stickers import build_stickers
 
 
 def measure(work: Callable[[Any], list[dict[str, Any]]], jobs: Iterable[Any], file: Path, *, out: Path) -> None:

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from bench.report.rows import PROBE, Row
 from exmem import ExemplarMemory
 from exmem.backbones import Backbone
-from exmem.data import ImageText
-from exmem.look.pictures import draw_placed, place_tokens
 from exmem.recipes import Recipe
-from exmem.tensors import TensorBatch
+from exmem.report.view.pictures import draw_placed, place_tokens
 from exmem.tokens import PaddedTokens
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.data import ImageText
 from exmem.train.forms import Replayed
 from exmem.train.making import make_recipe
 
@@ -63,8 +63,8 @@ def _through(
             replayed.know(lambda: [stored])
             image = replayed(stored).tokens["image"]
             sizes = memory.sizes.tolist()
-    known = image.keep if image.unknown is None else image.keep & ~image.unknown
-    tokens = PaddedTokens(image.values.numpy(), image.positions.numpy(), image.keep.numpy())
+    known = image.valid if image.unknown is None else image.valid & ~image.unknown
+    tokens = PaddedTokens(image.values.numpy(), image.positions.numpy(), image.valid.numpy())
     pictures = []
     for index in range(len(rows)):
         own = tokens.row(index)

@@ -17,12 +17,12 @@ from torch.nn.functional import layer_norm
 
 from bench.report.rows import Row
 from exmem import ExemplarMemory
-from exmem.backbones import Backbone, Stream
-from exmem.data import ImageText
+from exmem.backbones import Backbone, Hidden
 from exmem.masking import ScoreMaps, border_share
 from exmem.recipes import Masked, Masking
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 from exmem.train.config import TrainConfig
+from exmem.train.data import ImageText
 from exmem.train.features import data_batch
 from exmem.train.forms import Replayed, stored_form
 from exmem.train.making import make_recipe
@@ -219,17 +219,15 @@ class Probe:
         parts = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
         return np.concatenate([self._of_stream(self.backbone.embed(tokens(part))) for part in parts])
 
-    def _of_stream(self, stream: Stream) -> NDArray[np.float32]:
+    def _of_stream(self, stream: Hidden) -> NDArray[np.float32]:
         alone = dataclasses.replace(
             stream,
-            text=stream.text[:, :0],
-            text_keep=stream.text_keep[:, :0],
-            text_positions=stream.text_positions[:, :0],
+            text=TokenTensors(stream.text.values[:, :0], stream.text.positions[:, :0], stream.text.valid[:, :0]),
         )
         with torch.inference_mode():
             image = self.backbone.encode(alone)[:, : 2 * self.backbone.width]
-            weights = stream.text_keep[..., None].float()
-            text = (stream.text * weights).sum(1) / weights.sum(1).clamp(min=1)
+            weights = stream.text.valid[..., None].float()
+            text = (stream.text.values * weights).sum(1) / weights.sum(1).clamp(min=1)
         parts = [layer_norm(part, part.shape[-1:]) for part in (image, text)]
         return torch.cat(parts, 1).numpy()
 

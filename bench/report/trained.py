@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.report.rows import Row
 from exmem.backbones import Joint
-from exmem.data import ImageText
+from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
 from exmem.train.scenario import Scenario

@@ -9,7 +9,9 @@ from bench.report import probe, trained
 from bench.report.gallery import draw_gallery
 from bench.report.rows import Row
 from exmem.backbones import Joint
-from exmem.data import StickersConfig, build_stickers, dinov2_small, load_imagefolder, minilm
+from exmem.backbones.packaged import dinov2_small, minilm
+from exmem.cli.demo.stickers import StickersConfig, build_stickers
+from exmem.train.data import load_imagefolder
 
 PROBE_DATA = StickersConfig(num_classes=22, max_train=70, max_test=25)  # that of the demo
 TRAINED_DATA = StickersConfig(num_classes=10, max_train=26, max_test=20)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exmem.backbones.attention import AttentionTap
 from exmem.errors import SchemaError
-from exmem.masking.attention import AttentionTap
 
 __all__ = [
     "attention_bias",
@@ -158,8 +158,8 @@ def attention_mask(*keeps: Tensor) -> Tensor | None:
     Tensor, shape (B, 1, 1, T), bool, or None
         True where a token may be attended to; None when that is everywhere.
     """
-    keep = torch.cat(keeps, 1)
-    return None if bool(keep.all()) else keep[:, None, None, :]
+    valid = torch.cat(keeps, 1)
+    return None if bool(valid.all()) else valid[:, None, None, :]
 
 
 def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -183,14 +183,14 @@ def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def pooled(hidden: Tensor, keep: Tensor) -> Tensor:
+def pooled(hidden: Tensor, valid: Tensor) -> Tensor:
     """Return the mean of the kept tokens, zeros where there is none.
 
     Parameters
     ----------
     hidden : Tensor, shape (B, T, D)
         Tokens.
-    keep : Tensor, shape (B, T), bool
+    valid : Tensor, shape (B, T), bool
         True for a token.
 
     Returns
@@ -198,5 +198,5 @@ def pooled(hidden: Tensor, keep: Tensor) -> Tensor:
     Tensor, shape (B, D)
         Means.
     """
-    weights = keep.unsqueeze(-1).to(hidden.dtype)
+    weights = valid.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -66,14 +66,14 @@ class TextTower(nn.Module):
         hidden: Tensor = self.model.embeddings(input_ids=ids, position_ids=positions + self._offset)
         return hidden
 
-    def run(self, hidden: Tensor, keep: Tensor, positions: Tensor, blocks: slice) -> Tensor:
+    def run(self, hidden: Tensor, valid: Tensor, positions: Tensor, blocks: slice) -> Tensor:
         """Run some blocks.
 
         Parameters
         ----------
         hidden : Tensor, shape (B, T, E)
             What the blocks below returned.
-        keep : Tensor, shape (B, T), bool
+        valid : Tensor, shape (B, T), bool
             True for a token, False for padding.
         positions : Tensor, shape (B, T), int64
             Places of the tokens.
@@ -85,7 +85,7 @@ class TextTower(nn.Module):
         Tensor, shape (B, T, E)
             Hidden states.
         """
-        mask = attention_mask(keep)
+        mask = attention_mask(valid)
         if self.causal:
             earlier = positions[:, None, None, :] <= positions[:, None, :, None]
             mask = earlier if mask is None else earlier & mask
@@ -108,5 +108,5 @@ class TextTower(nn.Module):
         return normed
 
     def _encode(self, ids: Tensor, positions: Tensor) -> Tensor:
-        keep = torch.ones_like(ids, dtype=torch.bool)
-        return self.norm(self.run(self.embed(ids, positions), keep, positions, slice(None)))
+        valid = torch.ones_like(ids, dtype=torch.bool)
+        return self.norm(self.run(self.embed(ids, positions), valid, positions, slice(None)))

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, unfold
 
+from exmem.backbones.attention import AttentionTap
 from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, run_blocks
 from exmem.backbones.checks import check_vision_blocks
 from exmem.errors import SchemaError
-from exmem.masking.attention import AttentionTap
-from exmem.tensors import TokenTensors
+from exmem.tokens.tensors import TokenTensors
 
 __all__ = ["VisionParts", "VisionTower"]
 
@@ -163,7 +163,7 @@ class VisionTower(nn.Module):
         patches : Tensor, shape (B, K, 3 * p * p)
             Normalised patches, channels first.
         image : TokenTensors
-            Their positions and `keep`, and where their value is unknown: there the mask token stands for the patch.
+            Their positions and `valid`, and where their value is unknown: there the mask token stands for the patch.
 
         Returns
         -------
@@ -177,19 +177,19 @@ class VisionTower(nn.Module):
             mask_token: Any = self.parts.embeddings.mask_token
             tokens = torch.where(image.unknown.unsqueeze(-1), mask_token.flatten() - bias, tokens)
         table = self.base_positions[0, self.num_prefix :]
-        tokens = tokens + table[image.positions] * image.keep.unsqueeze(-1)
+        tokens = tokens + table[image.positions] * image.valid.unsqueeze(-1)
         prefix = self.base_positions[:, : self.num_prefix].expand(len(patches), -1, -1)
         hidden: Tensor = self.parts.before_blocks(torch.cat([prefix, tokens], 1))
         return hidden
 
-    def run(self, hidden: Tensor, keep: Tensor, blocks: slice) -> Tensor:
+    def run(self, hidden: Tensor, valid: Tensor, blocks: slice) -> Tensor:
         """Run some blocks over the class token(s) and the patches.
 
         Parameters
         ----------
         hidden : Tensor, shape (B, P + K, D)
             What the blocks below returned.
-        keep : Tensor, shape (B, K), bool
+        valid : Tensor, shape (B, K), bool
             True for a patch, False for padding.
         blocks : slice
             Which blocks.
@@ -199,7 +199,7 @@ class VisionTower(nn.Module):
         Tensor, shape (B, P + K, D)
             Hidden states.
         """
-        mask = attention_mask(keep.new_ones(len(keep), self.num_prefix), keep)
+        mask = attention_mask(valid.new_ones(len(valid), self.num_prefix), valid)
         return run_blocks(self.parts.blocks[blocks], hidden, mask)
 
     def attention_taps(self) -> list[AttentionTap]:
@@ -217,7 +217,7 @@ class VisionTower(nn.Module):
 
         def sparse() -> tuple[Tensor, Tensor]:
             image = TokenTensors.dense(patches)
-            hidden = self.run(self.embed(patches, image), image.keep, slice(None))
+            hidden = self.run(self.embed(patches, image), image.valid, slice(None))
             return hidden, self.parts.norm(hidden)
 
         check_vision_blocks(model, expected, sparse)

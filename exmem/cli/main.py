@@ -7,7 +7,7 @@ from typing import Any
 import tyro
 
 from exmem import __version__
-from exmem.cli.demo import demo
+from exmem.cli.demo.command import demo
 from exmem.cli.info import info
 from exmem.cli.score import score
 from exmem.cli.show import show

@@ -71,23 +71,22 @@ def score(
     import numpy as np
     import transformers
 
-    from exmem.data import ImageText
-    from exmem.look.scoring import score_sheet
-    from exmem.masking import SCORERS
-    from exmem.train.loading import load_weights
+    from exmem.backbones import load_backbone
+    from exmem.masking.scorers import SCORERS
+    from exmem.report.view.scoring import score_sheet
+    from exmem.train.data import ImageText
 
     console = Console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     picture = ImageText((image,), (text,), np.zeros(1, np.int64), ("",)).image(0, model.image_size)
-    backbone = load_weights(
+    backbone = load_backbone(
         model.backbone,
-        vision=model.vision,
-        text=model.text_model,
+        model.vision,
+        *([model.text_model] if model.backbone == "joint" else []),
+        progress=console.print,
         image_size=model.image_size,
         trainable_blocks=model.tuned_blocks,
         max_text=model.max_text,
-        seed=0,
-        progress=console.print,
     )
     facts = {"picture": f"{image.name}, its centre square at {model.image_size} px", "backbone": model.backbone}
     facts["weights"] = model.vision or "the packaged DINOv2-S"

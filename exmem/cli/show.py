@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from exmem.errors import DataError, StoreNotFoundError
-from exmem.look.drawing import draw_sheet
-from exmem.look.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
-from exmem.look.page import write_page
-from exmem.look.pictures import parse_grid
-from exmem.look.sheet import Sheet
 from exmem.memory import ExemplarMemory
+from exmem.report.view.drawing import draw_sheet
+from exmem.report.view.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
+from exmem.report.view.page import write_page
+from exmem.report.view.pictures import parse_grid
+from exmem.report.view.sheet import Sheet
 
 if TYPE_CHECKING:
     from exmem.train.folder import RunFolder
@@ -148,7 +148,7 @@ def _known(
         return Known(notes=[why])
     import transformers
 
-    from exmem.train.looking import look_into_run
+    from exmem.report.view.run import look_into_run
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 

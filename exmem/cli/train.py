@@ -34,10 +34,10 @@ def train(
     import transformers
     from rich.console import Console
 
-    from exmem.data import load_imagefolder
+    from exmem.report.drawn_run import draw_run
+    from exmem.train.data import load_imagefolder
     from exmem.train.folder import RunFolder
-    from exmem.train.loading import configured_backbone
-    from exmem.train.sheet import draw_run
+    from exmem.train.making import configured_backbone
     from exmem.train.trainer import Trainer
 
     console = Console()

@@ -8,8 +8,8 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import DTypeLike, NDArray
 
-from exmem.checks import rows_text
 from exmem.errors import CodecError
+from exmem.tokens.checks import rows_text
 
 __all__ = ["Payload", "PayloadCodec", "read_count", "write_count"]
 

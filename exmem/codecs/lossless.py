@@ -8,9 +8,9 @@ from numcodecs.zstd import Zstd
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.checks import whole_number
 from exmem.codecs.base import Payload, PayloadCodec, read_count, write_count
 from exmem.errors import CodecError
+from exmem.tokens.checks import whole_number
 
 __all__ = ["Lossless"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.checks import choice, whole_number
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
+from exmem.tokens.checks import choice, whole_number
 
 __all__ = ["PatchJpeg"]
 

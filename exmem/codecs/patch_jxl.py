@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.checks import real_number, whole_number
 from exmem.codecs.mosaic import MosaicCodec
 from exmem.errors import CodecError
+from exmem.tokens.checks import real_number, whole_number
 
 __all__ = ["PatchJxl"]
 

@@ -11,9 +11,9 @@ from numcodecs.zstd import Zstd
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
-from exmem.checks import whole_number
 from exmem.codecs.features import FeatureCodec
 from exmem.errors import CodecError
+from exmem.tokens.checks import whole_number
 
 __all__ = ["ProductQuantisation"]
 

@@ -19,22 +19,29 @@ from exmem.codecs.patch_webp import PatchWebp
 from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.raw import Raw
 from exmem.errors import CodecError
+from exmem.registry import Registry
 
 __all__ = ["CODECS", "get_codec"]
 
-_EVERY: tuple[type[PayloadCodec], ...] = (
-    BFloat16,
-    Float16,
-    Int8,
-    Lossless,
-    PatchAvif,
-    PatchJpeg,
-    PatchJxl,
-    PatchWebp,
-    ProductQuantisation,
-    Raw,
+CODECS: Registry[PayloadCodec] = Registry(
+    "codec",
+    {
+        codec.codec_id: codec
+        for codec in (
+            BFloat16,
+            Float16,
+            Int8,
+            Lossless,
+            PatchAvif,
+            PatchJpeg,
+            PatchJxl,
+            PatchWebp,
+            ProductQuantisation,
+            Raw,
+        )
+    },
+    error=CodecError,
 )
-CODECS: dict[str, type[PayloadCodec]] = {codec.codec_id: codec for codec in _EVERY}
 for _codec in CODECS.values():
     numcodecs.register_codec(_codec)
 
@@ -65,15 +72,13 @@ def get_codec(
     """
     options = dict(config)
     name = str(options.pop("id", ""))
-    found = CODECS.get(name) or CODECS.get(f"exmem.{name}")
-    if found is None:
-        raise CodecError(f"unknown codec {name!r}; choose one of {sorted(CODECS)}")
+    found = CODECS[f"exmem.{name}" if f"exmem.{name}" in CODECS else name]
     if shape is not None:
         options.setdefault("shape", tuple(shape))
     if dtype is not None:
         options.setdefault("dtype", dtype)
     try:
-        return found(**options)
+        made: PayloadCodec = found(**options)
     except CodecError:
         raise
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -81,3 +86,4 @@ def get_codec(
         strange = sorted(set(map(str, options)) - {*known, "shape", "dtype"})
         what = f"unknown options {strange}; it knows {known}" if strange else f"an option cannot be used ({error})"
         raise CodecError(f"{found.codec_id}: {what}") from error
+    return made

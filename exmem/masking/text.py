@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking.base import ScoreMaps
 from exmem.masking.keep import keep_ratio, mean_threshold
+from exmem.masking.maps import ScoreMaps
 
 __all__ = ["Direction", "keep_all_text", "keep_no_text", "keep_text_of_lost_patches", "keep_text_ratio"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import array_of, floats_of, mapping_of
 from exmem.errors import InvalidExemplarError
 from exmem.tokens import Exemplar, TokenSet
+from exmem.tokens.checks import array_of, floats_of, mapping_of
 
 __all__ = ["exemplars_of"]
 

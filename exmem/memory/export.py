@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exmem.checks import choice, mapping_of, shown, whole_number
 from exmem.errors import CorruptExemplarError, DataError, ExmemError
 from exmem.memory.holdings import EVICTIONS
 from exmem.memory.lines import FILES, exemplar_of, is_image, line_of
@@ -17,6 +16,7 @@ from exmem.memory.memory import ExemplarMemory
 from exmem.memory.quota import Quota
 from exmem.memory.reservoir import checked_state
 from exmem.tokens import Exemplar, Schema
+from exmem.tokens.checks import choice, mapping_of, shown, whole_number
 
 __all__ = ["export_folder", "import_folder", "is_image"]
 

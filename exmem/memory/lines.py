@@ -9,10 +9,11 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.checks import fitting, label_of, real_number, shown, whole_number
 from exmem.errors import DataError
 from exmem.store.encode import check_tokens
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
+from exmem.tokens.checks import fitting, label_of, real_number, shown, whole_number
+from exmem.tokens.patches import cut_patches, join_patches
 
 __all__ = ["FILES", "exemplar_of", "is_image", "line_of"]
 
@@ -114,8 +115,7 @@ def _canvas(spec: TokenSpec, tokens: TokenSet) -> NDArray[np.uint8]:
     height, width, *channels = spec.shape
     dense = np.zeros((rows * columns, *spec.shape), np.uint8)
     dense[tokens.positions] = tokens.values
-    tiles = dense.reshape(rows, columns, height, width, -1).transpose(0, 2, 1, 3, 4)
-    image = np.ascontiguousarray(tiles.reshape(rows * height, columns * width, -1))
+    image: NDArray[np.uint8] = join_patches(dense.reshape(1, rows * columns, height, width, -1), (rows, columns))[0]
     return image if channels == [3] else image[..., 0]
 
 
@@ -124,5 +124,5 @@ def _cut(spec: TokenSpec, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width, *_ = spec.shape
     if canvas.shape[:2] != (rows * height, columns * width):
         raise DataError(f"expected an image of {(rows * height, columns * width)}, got {canvas.shape[:2]}")
-    tiles = canvas.reshape(rows, height, columns, width, -1).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(tiles).reshape(rows * columns, *spec.shape)
+    patches: NDArray[np.uint8] = cut_patches(canvas.reshape(1, rows * height, columns * width, -1), (height, width))
+    return patches.reshape(rows * columns, *spec.shape)

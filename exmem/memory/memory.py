@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import choice, flag
 from exmem.errors import SchemaError
 from exmem.memory.batches import exemplars_of
 from exmem.memory.holdings import EVICTIONS
@@ -16,6 +15,7 @@ from exmem.memory.reports import AddPlan, AddReport
 from exmem.memory.settings import Settings, checked_count
 from exmem.store import Place, create_store, open_store, parse_bytes
 from exmem.tokens import Exemplar, Schema, TokenBatch
+from exmem.tokens.checks import choice, flag
 from exmem.tokens.sets import exemplars_in
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
-from exmem.checks import choice, label_of, mapping_of, real_number, shown
 from exmem.errors import SchemaError
+from exmem.tokens.checks import choice, label_of, mapping_of, real_number, shown
 from exmem.tokens.frozen import ReadOnlyDict
 
 __all__ = ["QUOTA_UNITS", "Quota", "class_quotas"]

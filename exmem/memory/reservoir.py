@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.checks import whole_number
 from exmem.errors import FormatError, SchemaError
 from exmem.tokens import Exemplar, TokenBatch
+from exmem.tokens.checks import whole_number
 from exmem.tokens.sets import exemplars_in
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.checks import choice, whole_number
 from exmem.errors import SchemaError
+from exmem.tokens.checks import choice, whole_number
 
 __all__ = ["draw"]
 

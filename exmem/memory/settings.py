@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.checks import label_of, mapping_of, plain_json, shown, whole_number
 from exmem.errors import CarriedThroughWarning, ReadOnlyError, SchemaError
 from exmem.memory.holdings import Holdings
 from exmem.memory.quota import Quota
 from exmem.memory.reports import ClassSummary, CompactReport
 from exmem.store import Store, Writer, parse_bytes
+from exmem.tokens.checks import label_of, mapping_of, plain_json, shown, whole_number
 
 __all__ = ["Settings", "checked_count"]
 

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema, TokenSet
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["Recipe", "exemplars_of"]
 

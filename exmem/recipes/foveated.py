@@ -11,8 +11,8 @@ from exmem.recipes.base import exemplars_of
 from exmem.recipes.masking import Masking
 from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
 from exmem.recipes.whole import resized, restored_picture
-from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["FoveatedPicture", "FoveatedTokens", "scale_name"]
 

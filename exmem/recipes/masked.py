@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from exmem.recipes.base import exemplars_of
 from exmem.recipes.masking import Masking
 from exmem.recipes.whole import resized
-from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["MaskedTokens"]
 

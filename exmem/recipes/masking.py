@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from exmem.backbones import Backbone
 from exmem.codecs import PayloadCodec
-from exmem.masking import KeepRule, ScoreMaps, Scorer
-from exmem.tensors import TensorBatch
+from exmem.masking import KeepRule, ScoreMaps
+from exmem.masking.scorers import Scorer
 from exmem.tokens import TokenBatch, TokenSet
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["Masked", "Masking"]
 
@@ -109,7 +110,7 @@ class Masking:
         if self.text_rule is not None and "text" in batch.tokens:
             words = batch.tokens["text"]
             special = np.zeros_like(maps.valid["text"])
-            special[:, : words.values.shape[1]] = np.isin(words.values, list(self.backbone.special_ids)) & words.keep
+            special[:, : words.values.shape[1]] = np.isin(words.values, list(self.backbone.special_ids)) & words.valid
             keep["text"] = self.text_rule(maps, keep["image"], special)
         return Masked(batch, maps, keep)
 

@@ -15,8 +15,8 @@ from exmem.recipes.foveated import scale_name
 from exmem.recipes.masking import Masked, Masking
 from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
 from exmem.recipes.whole import resized
-from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["RateAware"]
 

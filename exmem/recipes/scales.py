@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from exmem.backbones import patchify
 from exmem.errors import SchemaError
 from exmem.recipes.whole import resized
-from exmem.replay.pictures import patches_of, upsampled
-from exmem.tensors import TokenTensors, packed
+from exmem.tokens.patches import cut_patches, join_patches
+from exmem.tokens.tensors import TokenTensors, packed, upsampled
 
 __all__ = ["check_scales", "compose_scales", "patches_at", "scale_codec"]
 
@@ -73,7 +72,7 @@ def patches_at(image: NDArray[np.uint8], grid: tuple[int, int], scale: int) -> N
     ndarray, shape (L, scale, scale, 3), uint8
         All patches.
     """
-    patches: NDArray[np.uint8] = patchify(resized(image, (grid[0] * scale, grid[1] * scale))[None], scale)[0]
+    patches: NDArray[np.uint8] = cut_patches(resized(image, (grid[0] * scale, grid[1] * scale))[None], scale)[0]
     return patches
 
 
@@ -101,8 +100,8 @@ def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, i
     """
     ordered = sorted(parts, key=lambda part: part[0])
     side, first = ordered[0]
-    rows, length = len(first.keep), grid[0] * grid[1]
-    known = first.keep.new_zeros(rows, length)
+    rows, length = len(first.valid), grid[0] * grid[1]
+    known = first.valid.new_zeros(rows, length)
     coarse = first.values.new_zeros(rows, length, side, side, 3)
     for _, tokens in ordered:
         places, values = _places(tokens)
@@ -111,18 +110,18 @@ def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, i
     weights = known[..., None].float()
     mean = (coarse.float().mean((2, 3)) * weights).sum(1) / weights.sum(1).clamp(min=1)
     coarse = torch.where(known[..., None, None, None], coarse, mean[:, None, None, None].to(torch.uint8))
-    picture = _assembled(coarse, grid)
+    picture = join_patches(coarse, grid)
     for scale, tokens in ordered:
-        tiles = patches_of(_scaled(picture, grid, scale), scale).clone()
+        tiles = cut_patches(_scaled(picture, grid, scale), scale).clone()
         places, values = _places(tokens)
         tiles[places] = values
-        picture = _assembled(tiles, grid)
-    every = TokenTensors.dense(patches_of(_scaled(picture, grid, patch), patch))
+        picture = join_patches(tiles, grid)
+    every = TokenTensors.dense(cut_patches(_scaled(picture, grid, patch), patch))
     return packed(TokenTensors(every.values, every.positions, known))
 
 
 def _places(tokens: TokenTensors) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    rows, columns = tokens.keep.nonzero(as_tuple=True)
+    rows, columns = tokens.valid.nonzero(as_tuple=True)
     return (rows, tokens.positions[rows, columns]), tokens.values[rows, columns]
 
 
@@ -131,15 +130,6 @@ def _averaged(values: Tensor, side: int) -> Tensor:
         return values[:, :side, :side]
     smaller = interpolate(values.permute(0, 3, 1, 2).float(), size=(side, side), mode="area")
     return smaller.round().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _assembled(tiles: Tensor, grid: tuple[int, int]) -> Tensor:
-    rows, _, height, width, channels = tiles.shape
-    return (
-        tiles.reshape(rows, *grid, height, width, channels)
-        .transpose(2, 3)
-        .reshape(rows, grid[0] * height, grid[1] * width, channels)
-    )
 
 
 def _scaled(picture: Tensor, grid: tuple[int, int], scale: int) -> Tensor:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from exmem.backbones import Backbone
 from exmem.errors import SchemaError
 from exmem.recipes.base import exemplars_of
-from exmem.tensors import TensorBatch
 from exmem.tokens import Exemplar, Schema
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["TextOnly"]
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from exmem.backbones import Backbone
 from exmem.recipes.base import exemplars_of
-from exmem.replay.pictures import patches_of, upsampled
-from exmem.tensors import TensorBatch, TokenTensors
 from exmem.tokens import Exemplar, Schema, TokenSet, TokenSpec
+from exmem.tokens.patches import cut_patches
+from exmem.tokens.tensors import TensorBatch, TokenTensors, upsampled
 
 __all__ = ["WholePicture", "resized", "restored_picture"]
 
@@ -80,7 +80,7 @@ def restored_picture(batch: TensorBatch, backbone: Backbone) -> TensorBatch:
     """
     size = (backbone.grid[0] * backbone.patch, backbone.grid[1] * backbone.patch)
     pictures = upsampled(batch.tokens["image"].values, size)[:, 0]
-    return batch.with_tokens({"image": TokenTensors.dense(patches_of(pictures, backbone.patch))})
+    return batch.with_tokens({"image": TokenTensors.dense(cut_patches(pictures, backbone.patch))})
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

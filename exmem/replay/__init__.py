@@ -12,10 +12,8 @@ from exmem.replay.fills import (
     fill_mean,
     fill_thumbnail,
     fill_zero,
-    get_fill,
 )
-from exmem.replay.pictures import patches_of, upsampled
-from exmem.replay.samplers import SAMPLERS, BalancedSampler, UniformSampler, get_sampler
+from exmem.replay.samplers import SAMPLERS, BalancedSampler, UniformSampler
 
 __all__ = [
     "FILLS",
@@ -33,9 +31,5 @@ __all__ = [
     "fill_mean",
     "fill_thumbnail",
     "fill_zero",
-    "get_fill",
-    "get_sampler",
-    "patches_of",
     "replay_loader",
-    "upsampled",
 ]

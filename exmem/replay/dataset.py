@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
-from exmem.replay.fills import FillContext, class_means, get_fill
-from exmem.replay.samplers import UniformSampler, get_sampler
-from exmem.tensors import TensorBatch
+from exmem.replay.fills import FILLS, FillContext, class_means
+from exmem.replay.samplers import SAMPLERS, UniformSampler
 from exmem.tokens import TokenBatch
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["ReplayDataset", "ReplayLoader", "replay_loader"]
 
@@ -50,7 +50,7 @@ class ReplayDataset(Dataset[TensorBatch]):
         self.path = os.fspath(path)
         self.fill = fill
         self.grid = grid
-        self._fill = get_fill(fill)
+        self._fill = FILLS.make(fill)
         self._means: tuple[int, Mapping[int, Tensor]] | None = None  # of a generation of the memory
         self._threads = threads
         self._memory: ExemplarMemory | None = None
@@ -236,7 +236,7 @@ def replay_loader(
     memory = dataset.memory
     if "image" in memory.schema.modalities:
         dataset.fill_context()  # refuses a wrong grid here, and finds class means once for all workers
-    order: UniformSampler = get_sampler(sampler)(
+    order: UniformSampler = SAMPLERS[sampler](
         memory.slots, memory.labels, length=length, seed=seed, rank=share[0], num_replicas=share[1]
     )
     return ReplayLoader(

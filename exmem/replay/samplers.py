@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from exmem.errors import SchemaError
+from exmem.registry import Registry
 
-__all__ = ["SAMPLERS", "BalancedSampler", "UniformSampler", "get_sampler"]
+__all__ = ["SAMPLERS", "BalancedSampler", "UniformSampler"]
 
 
 class UniformSampler(Sampler[int]):
@@ -116,27 +117,4 @@ def _cycled(number: int, length: int, rng: np.random.Generator) -> NDArray[np.in
     return np.concatenate([np.zeros(0, np.int64), *rounds])[:length]
 
 
-SAMPLERS: dict[str, type[UniformSampler]] = {"balanced": BalancedSampler, "uniform": UniformSampler}
-
-
-def get_sampler(name: str) -> type[UniformSampler]:
-    """Find a sampler by name.
-
-    Parameters
-    ----------
-    name : str
-        A key of `SAMPLERS`.
-
-    Returns
-    -------
-    type
-        The sampler's class.
-
-    Raises
-    ------
-    SchemaError
-        If the name is unknown.
-    """
-    if name not in SAMPLERS:
-        raise SchemaError(f"unknown sampler {name!r}; choose one of {sorted(SAMPLERS)}")
-    return SAMPLERS[name]
+SAMPLERS: Registry[UniformSampler] = Registry("sampler", {"balanced": BalancedSampler, "uniform": UniformSampler})

@@ -18,15 +18,7 @@ from exmem.store.loading import Loaded, SegmentInfo
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, BudgetedObjects
 from exmem.store.recovery import expected_keys
 from exmem.store.segments import Rows, stored_bytes
-from exmem.store.sizes import (
-    MOST_LENGTH,
-    arrange,
-    exemplar_bytes,
-    least_length,
-    reserve_bytes,
-    rows_for,
-    segment_bytes,
-)
+from exmem.store.sizes import MOST_LENGTH, arrange, exemplar_bytes, least_length, reserve_bytes, rows_for, segment_bytes
 from exmem.store.staging import Staged
 
 __all__ = ["CLEANED_FROM", "Books"]

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import array_of
 from exmem.errors import UnknownSlotError
 from exmem.store.format.layout import Layout
+from exmem.tokens.checks import array_of
 
 __all__ = ["PENDING", "Catalog", "place_of", "segment_of", "where_at"]
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import fitting, label_of, real_number, rows_text, shown
 from exmem.errors import CodecError, InvalidExemplarError
 from exmem.store.format.chunks import append_crc
 from exmem.store.format.layout import Field, Layout
 from exmem.store.segments import Rows
 from exmem.store.threads import Threads
 from exmem.tokens import Exemplar, TokenSet, TokenSpec
+from exmem.tokens.checks import fitting, label_of, real_number, rows_text, shown
 
 __all__ = ["check_tokens", "checked_label", "checked_priority", "encode_exemplars", "encode_extra", "write_field"]
 

@@ -6,15 +6,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from exmem.checks import whole_number
 from exmem.codecs import get_codec
-from exmem.errors import (
-    BudgetTooSmallError,
-    CodecError,
-    FormatError,
-    StoreExistsError,
-    StoreNotFoundError,
-)
+from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExistsError, StoreNotFoundError
 from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
@@ -28,6 +21,7 @@ from exmem.store.store import Store
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Schema
+from exmem.tokens.checks import whole_number
 
 __all__ = ["create_store", "open_store"]
 

@@ -68,12 +68,12 @@ class Reader:
         self._take_records(records, where, np.flatnonzero(needed & (where != PENDING)), state)
         tokens = {}
         for number, name in enumerate(self._layout.schema.modalities):
-            values, positions, keep = self._padded(name, counts[:, number], records)
+            values, positions, valid = self._padded(name, counts[:, number], records)
             if name in self._layout.sharded:
                 column = list(self._layout.sharded).index(name)
                 pieces = [pending.pieces[name][index] for index in waiting]
                 self._decode(name, where, counts[:, number], lengths[:, column], values, pieces, state)
-            tokens[name] = PaddedTokens(values, positions, keep)
+            tokens[name] = PaddedTokens(values, positions, valid)
         extras = {name: _values(records, field) for name, field in self._layout.extras.items()}
         return TokenBatch(tokens, catalog.labels_at(rows), catalog.priorities_at(rows), extras, slots)
 
@@ -144,8 +144,8 @@ class Reader:
     ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
         spec = self._layout.schema.modalities[name]
         longest = int(counts.max(initial=0))
-        keep = np.arange(longest) < counts[:, None]
-        positions = np.where(keep, np.arange(longest), 0)
+        valid = np.arange(longest) < counts[:, None]
+        positions = np.where(valid, np.arange(longest), 0)
         partly = np.flatnonzero((counts > 0) & (counts < spec.positions))  # of all others the positions are known
         if len(partly):
             bits = _values(records[partly], self._layout.keep[name])
@@ -153,15 +153,15 @@ class Reader:
             if (flags.sum(axis=1) != counts[partly]).any():
                 raise MovedError(f"{name}: other positions are kept than the catalog says")
             there = np.zeros((len(partly), longest), np.int64)
-            there[keep[partly]] = np.flatnonzero(flags) % spec.positions
+            there[valid[partly]] = np.flatnonzero(flags) % spec.positions
             positions[partly] = there
         if name in self._layout.packed:
             values = np.ascontiguousarray(_values(records, self._layout.packed[name])[:, :longest])
-            values[~keep] = 0
+            values[~valid] = 0
         else:  # what no payload fills is 0, so that padding is the same every time
             whole = len(counts) > 0 and int(counts.min()) == longest
             values = (np.empty if whole else np.zeros)((len(counts), longest, *spec.shape), str(spec.dtype))
-        return values, positions, keep
+        return values, positions, valid
 
     def _decode(
         self,

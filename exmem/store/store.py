@@ -6,14 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import array_of, floats_of, mapping_of
-from exmem.errors import (
-    CorruptExemplarError,
-    InvalidExemplarError,
-    LockedError,
-    StaleSnapshotError,
-    UnknownSlotError,
-)
+from exmem.errors import CorruptExemplarError, InvalidExemplarError, LockedError, StaleSnapshotError, UnknownSlotError
 from exmem.store.catalog import PENDING, Catalog, place_of, segment_of
 from exmem.store.encode import encode_exemplars, encode_extra, write_field
 from exmem.store.format.layout import Layout, parse_key
@@ -29,6 +22,7 @@ from exmem.store.sizes import exemplar_bytes
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Exemplar, TokenBatch
+from exmem.tokens.checks import array_of, floats_of, mapping_of
 
 __all__ = ["Store"]
 

@@ -3,8 +3,8 @@
 import re
 from typing import SupportsIndex
 
-from exmem.checks import index_of, shown, whole_number
 from exmem.errors import SchemaError
+from exmem.tokens.checks import index_of, shown, whole_number
 
 __all__ = ["format_bytes", "parse_bytes"]
 

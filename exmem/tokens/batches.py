@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import array_of, label_of, mapping_of, real_number, shown
 from exmem.errors import InvalidExemplarError
+from exmem.tokens.checks import array_of, label_of, mapping_of, real_number, shown
 from exmem.tokens.sets import Exemplar, TokenSet, exemplars_in
 
 __all__ = ["PaddedTokens", "TokenBatch"]
@@ -21,10 +21,10 @@ class PaddedTokens:
     Parameters
     ----------
     values : ndarray, shape (B, K, *shape)
-        Values; zero where `keep` is False.
+        Values; zero where `valid` is False.
     positions : ndarray, shape (B, K), int64
-        Positions in the dense sequence; 0 where `keep` is False.
-    keep : ndarray, shape (B, K), bool
+        Positions in the dense sequence; 0 where `valid` is False.
+    valid : ndarray, shape (B, K), bool
         True for a stored token, False for padding at the end of a row.
 
     Raises
@@ -35,23 +35,23 @@ class PaddedTokens:
 
     values: NDArray[Any]
     positions: NDArray[np.int64]
-    keep: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        for what in ("values", "positions", "keep"):
+        for what in ("values", "positions", "valid"):
             object.__setattr__(self, what, array_of(getattr(self, what), what, error=InvalidExemplarError))
-        shape = self.keep.shape
-        if self.keep.ndim != 2 or self.positions.shape != shape or self.values.shape[:2] != shape:
+        shape = self.valid.shape
+        if self.valid.ndim != 2 or self.positions.shape != shape or self.values.shape[:2] != shape:
             raise InvalidExemplarError(
-                "expected values (B, K, ...), positions (B, K) and keep (B, K), got "
+                "expected values (B, K, ...), positions (B, K) and valid (B, K), got "
                 f"{self.values.shape}, {self.positions.shape} and {shape}"
             )
-        if self.keep.dtype != np.bool_ or self.positions.dtype.kind not in "iu":
+        if self.valid.dtype != np.bool_ or self.positions.dtype.kind not in "iu":
             raise InvalidExemplarError(
-                f"expected integer positions and bool keep, got {self.positions.dtype} and {self.keep.dtype}"
+                f"expected integer positions and bool valid, got {self.positions.dtype} and {self.valid.dtype}"
             )
-        if np.any(self.keep[:, 1:] & ~self.keep[:, :-1]):
-            raise InvalidExemplarError("keep must be True for the first tokens of a row and False for its padding")
+        if np.any(self.valid[:, 1:] & ~self.valid[:, :-1]):
+            raise InvalidExemplarError("valid must be True for the first tokens of a row and False for its padding")
 
     @classmethod
     def of(cls, sets: Sequence[TokenSet]) -> "PaddedTokens":
@@ -78,12 +78,12 @@ class PaddedTokens:
         if len(looks) != 1:
             raise InvalidExemplarError(f"expected token sets with values of one shape and dtype, got {looks}")
         counts = np.array([len(own.positions) for own in sets])
-        keep = np.arange(counts.max())[None] < counts[:, None]
-        values = np.zeros((*keep.shape, *sets[0].values.shape[1:]), sets[0].values.dtype)
-        positions = np.zeros(keep.shape, np.int64)
-        values[keep] = np.concatenate([own.values for own in sets])
-        positions[keep] = np.concatenate([own.positions for own in sets])
-        return cls(values, positions, keep)
+        valid = np.arange(counts.max())[None] < counts[:, None]
+        values = np.zeros((*valid.shape, *sets[0].values.shape[1:]), sets[0].values.dtype)
+        positions = np.zeros(valid.shape, np.int64)
+        values[valid] = np.concatenate([own.values for own in sets])
+        positions[valid] = np.concatenate([own.positions for own in sets])
+        return cls(values, positions, valid)
 
     def row(self, index: int) -> TokenSet:
         """Return the tokens of one exemplar without padding.
@@ -98,7 +98,7 @@ class PaddedTokens:
         TokenSet
             Its tokens.
         """
-        count = int(self.keep[index].sum())
+        count = int(self.valid[index].sum())
         return TokenSet(self.positions[index, :count], self.values[index, :count])
 
 
@@ -146,7 +146,7 @@ class TokenBatch:
         for name, block in mapping_of(self.tokens, "tokens", error=InvalidExemplarError).items():
             if not isinstance(block, PaddedTokens):
                 raise InvalidExemplarError(f"tokens[{name!r}]: expected PaddedTokens, got {shown(block)}")
-            lengths[f"tokens[{name!r}]"] = len(block.keep)
+            lengths[f"tokens[{name!r}]"] = len(block.valid)
         labels = column(self.labels, "labels", "iu")
         count = len(labels)
         given = np.zeros(count, np.float64) if self.priorities is None else self.priorities

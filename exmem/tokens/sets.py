@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from exmem.checks import MOST, array_of, mapping_of, shown
 from exmem.errors import InvalidExemplarError
+from exmem.tokens.checks import MOST, array_of, mapping_of, shown
 
 __all__ = ["Exemplar", "TokenSet", "exemplars_in"]
 

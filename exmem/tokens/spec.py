@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from exmem.checks import mapping_of, plain_json, shown, whole_number
 from exmem.errors import SchemaError
+from exmem.tokens.checks import mapping_of, plain_json, shown, whole_number
 from exmem.tokens.frozen import ReadOnlyDict
 
 __all__ = ["ExtraSpec", "Schema", "TokenSpec"]

@@ -1,6 +1,5 @@
 """Streams of the frozen part of a backbone: computed once and kept, or computed whenever they are asked for."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from exmem.backbones import Backbone, Stream
-from exmem.data import ImageText
-from exmem.tensors import TensorBatch
+from exmem.backbones import Backbone, Hidden
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.data import ImageText
 
 __all__ = [
     "CachedStreams",
@@ -36,7 +35,7 @@ Advance = Callable[[int], None]
 class Streams(Protocol):
     """Streams by row number."""
 
-    def __call__(self, rows: NDArray[np.int64], /) -> Stream:
+    def __call__(self, rows: NDArray[np.int64], /) -> Hidden:
         """Return the streams of some rows, float32, on the backbone's device."""
 
 
@@ -45,7 +44,7 @@ class CachedStreams:
 
     Parameters
     ----------
-    stream : Stream
+    stream : Hidden
         All rows, float16 in RAM.
     device : torch.device
         Where rows go when they are asked for.
@@ -53,10 +52,10 @@ class CachedStreams:
         Their row numbers, increasing; 0..N-1 when left out.
     """
 
-    def __init__(self, stream: Stream, device: torch.device, rows: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, stream: Hidden, device: torch.device, rows: NDArray[np.int64] | None = None) -> None:
         self._stream, self._device, self._rows = stream, device, rows
 
-    def __call__(self, rows: NDArray[np.int64]) -> Stream:
+    def __call__(self, rows: NDArray[np.int64]) -> Hidden:
         """Return some rows.
 
         Parameters
@@ -66,7 +65,7 @@ class CachedStreams:
 
         Returns
         -------
-        Stream
+        Hidden
             Those rows, float32.
         """
         places = rows if self._rows is None else np.searchsorted(self._rows, rows)
@@ -87,7 +86,7 @@ class LiveStreams:
     def __init__(self, backbone: Backbone, tokens: Callable[[NDArray[np.int64]], TensorBatch]) -> None:
         self._backbone, self._tokens = backbone, tokens
 
-    def __call__(self, rows: NDArray[np.int64]) -> Stream:
+    def __call__(self, rows: NDArray[np.int64]) -> Hidden:
         """Embed some rows.
 
         Parameters
@@ -97,7 +96,7 @@ class LiveStreams:
 
         Returns
         -------
-        Stream
+        Hidden
             Their streams.
         """
         return self._backbone.embed(self._tokens(rows))
@@ -131,7 +130,7 @@ def embed_rows(
     tokens: Callable[[NDArray[np.int64]], TensorBatch],
     rows: NDArray[np.int64],
     advance: Advance | None = None,
-) -> Stream:
+) -> Hidden:
     """Embed rows in batches.
 
     Parameters
@@ -147,7 +146,7 @@ def embed_rows(
 
     Returns
     -------
-    Stream
+    Hidden
         All rows in RAM, float16.
     """
     parts = []
@@ -156,7 +155,7 @@ def embed_rows(
         parts.append(backbone.embed(tokens(chosen)).to("cpu").to(torch.float16))
         if advance is not None:
             advance(len(chosen))
-    return Stream.cat(parts)
+    return Hidden.cat(parts)
 
 
 def data_key(backbone: Backbone, data: ImageText) -> str:
@@ -189,7 +188,7 @@ def data_key(backbone: Backbone, data: ImageText) -> str:
     return digest.hexdigest()
 
 
-def load_or_embed(path: Path, compute: Callable[[], Stream]) -> Stream:
+def load_or_embed(path: Path, compute: Callable[[], Hidden]) -> Hidden:
     """Load streams from a file, or compute and save them.
 
     Parameters
@@ -201,19 +200,19 @@ def load_or_embed(path: Path, compute: Callable[[], Stream]) -> Stream:
 
     Returns
     -------
-    Stream
+    Hidden
         The streams.
     """
     if not path.exists():
         stream = compute()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        save_file({field.name: _plain(getattr(stream, field.name)) for field in dataclasses.fields(stream)}, temporary)
+        save_file({name: _plain(tensor) for name, tensor in stream.tensors().items()}, temporary)
         Path(temporary).replace(path)
     return load_stream(path)
 
 
-def load_stream(path: Path) -> Stream:
+def load_stream(path: Path) -> Hidden:
     """Load streams from a file.
 
     Parameters
@@ -223,10 +222,10 @@ def load_stream(path: Path) -> Stream:
 
     Returns
     -------
-    Stream
+    Hidden
         The streams.
     """
-    return Stream(**load_file(path))
+    return Hidden.of(load_file(path))
 
 
 def _plain(tensor: Tensor) -> Tensor:

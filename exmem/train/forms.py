@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exmem.augment import Augmentation
 from exmem.backbones import Backbone
-from exmem.data import ImageText
 from exmem.recipes import Recipe
-from exmem.replay import FillContext, class_means, get_fill
-from exmem.tensors import TensorBatch
+from exmem.replay import FILLS, FillContext, class_means
+from exmem.replay.augment import Augmentation
 from exmem.tokens import TokenBatch
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.data import ImageText
 
 __all__ = ["Replayed", "stored_form"]
 
@@ -37,7 +37,7 @@ class Replayed:
         self, backbone: Backbone, recipe: Recipe, *, fill: str, augmentation: Augmentation | None = None
     ) -> None:
         self._recipe, self._augmentation = recipe, augmentation
-        self._fill, self.needs_class_means = get_fill(fill), fill == "class_mean"
+        self._fill, self.needs_class_means = FILLS.make(fill), fill == "class_mean"
         specs = backbone.token_specs()
         self._context = FillContext(
             length=specs["image"].positions if "image" in specs else 1,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, kl_div, layer_norm, log_softmax, normalize, softmax
 
-from exmem.backbones import Backbone, Stream
+from exmem.backbones import Backbone, Hidden
 from exmem.errors import DataError
 
 __all__ = ["ClassMeans", "Learner", "distillation"]
@@ -55,12 +55,12 @@ class Learner(nn.Module):
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), grown]))
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), grown[:, 0]]))
 
-    def features(self, stream: Stream) -> Tensor:
+    def features(self, stream: Hidden) -> Tensor:
         """Return features for the classifiers.
 
         Parameters
         ----------
-        stream : Stream
+        stream : Hidden
             A batch.
 
         Returns
@@ -71,12 +71,12 @@ class Learner(nn.Module):
         encoded = self.backbone.encode(stream)
         return layer_norm(encoded, encoded.shape[-1:])
 
-    def forward(self, stream: Stream) -> Tensor:
+    def forward(self, stream: Hidden) -> Tensor:
         """Return the logits of all classes seen.
 
         Parameters
         ----------
-        stream : Stream
+        stream : Hidden
             A batch.
 
         Returns
@@ -186,13 +186,13 @@ class Learner(nn.Module):
                 value.copy_(tensors[name])
 
     def loss(
-        self, stream: Stream, labels: Tensor, *, teacher: Mapping[str, Tensor], weight: float, temperature: float
+        self, stream: Hidden, labels: Tensor, *, teacher: Mapping[str, Tensor], weight: float, temperature: float
     ) -> Tensor:
         """Return cross-entropy over all classes seen, plus distillation on the old ones.
 
         Parameters
         ----------
-        stream : Stream
+        stream : Hidden
             New and replayed examples.
         labels : Tensor, shape (B,), int64
             Their classes.

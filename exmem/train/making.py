@@ -1,24 +1,14 @@
 """The parts that a configuration names: recipe, fill and augmentations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from exmem.augment import AUGMENTATIONS, Compose, get_augmentation
-from exmem.backbones import Backbone
+from exmem.backbones import Backbone, load_backbone
 from exmem.codecs import get_codec
 from exmem.errors import SchemaError
-from exmem.masking import (
-    KEEP_RULES,
-    SCORERS,
-    TEXT_RULES,
-    Objective,
-    RandomScores,
-    Scorer,
-    get_keep_rule,
-    get_scorer,
-    get_text_rule,
-)
-from exmem.masking.observed import chosen_layers
+from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.masking.scorers import SCORERS, Objective, RandomScores, Scorer
+from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.recipes import (
     FoveatedPicture,
     FoveatedTokens,
@@ -30,10 +20,11 @@ from exmem.recipes import (
     WholePicture,
 )
 from exmem.replay import FILLS, SAMPLERS
+from exmem.replay.augment import AUGMENTATIONS, Compose
 from exmem.selection import SELECTIONS
 from exmem.train.config import TrainConfig
 
-__all__ = ["ON_STREAMS", "make_augmentation", "make_random_masks", "make_recipe"]
+__all__ = ["ON_STREAMS", "configured_backbone", "make_augmentation", "make_random_masks", "make_recipe"]
 
 ON_STREAMS = frozenset({"text_exchange", "token_dropout"})  # augmentations that hidden states can go through
 
@@ -46,6 +37,23 @@ _REGISTRIES: dict[str, Mapping[str, object]] = {
     "text_rule": TEXT_RULES,
 }
 _PARTS = {"jpeg": 1, "half_jpeg": 2, "third_jpeg": 3, "quarter_jpeg": 4}  # of the side of a whole picture
+
+
+def configured_backbone(config: TrainConfig, progress: Callable[[str], None]) -> Backbone:
+    """Load the backbone of a run; what its modalities leave out is not seen."""
+    vision = [] if config.backbone == "bert" else [config.vision]
+    text = [config.text] if config.backbone in {"joint", "bert"} else []
+    return load_backbone(
+        config.backbone,
+        *vision,
+        *text,
+        modalities=() if config.modalities == "both" else (config.modalities,),
+        seed=config.seed,
+        progress=progress,
+        image_size=config.image_size,
+        trainable_blocks=config.tuned_blocks,
+        max_text=config.max_text,
+    )
 
 
 def make_recipe(config: TrainConfig, backbone: Backbone, objective: Objective | None = None) -> Recipe | None:
@@ -122,8 +130,8 @@ def make_random_masks(config: TrainConfig, backbone: Backbone) -> MaskedTokens:
     """
     if "image" not in backbone.token_specs():
         raise SchemaError("new_masks 'random' masks patches, and this learner sees none; use new_masks 'scores'")
-    rule = get_keep_rule("keep_ratio", ratio=config.keep_ratio)
-    masking = Masking(backbone, scorer=RandomScores(seed=config.seed), keep_rule=rule, text_rule=get_text_rule("all"))
+    rule = KEEP_RULES.make("keep_ratio", ratio=config.keep_ratio)
+    masking = Masking(backbone, scorer=RandomScores(seed=config.seed), keep_rule=rule, text_rule=TEXT_RULES.make("all"))
     return _masked_tokens(config, masking)
 
 
@@ -151,7 +159,7 @@ def make_augmentation(config: TrainConfig, backbone: Backbone, modalities: Seque
         "token_dropout": {"ratio": config.drop_ratio},
     }
     return Compose(
-        [get_augmentation(name, probability=chance, **options.get(name, {})) for name in config.augmentations]
+        [AUGMENTATIONS.make(name, probability=chance, **options.get(name, {})) for name in config.augmentations]
     )
 
 
@@ -176,7 +184,7 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
         "keep_ratio": {"ratio": config.keep_ratio},
         "top_k": {"k": config.keep_patches},
     }
-    keep_rule = get_keep_rule(config.keep_rule, **rules.get(config.keep_rule, {}))
+    keep_rule = KEEP_RULES.make(config.keep_rule, **rules.get(config.keep_rule, {}))
     texts: dict[str, dict[str, Any]] = {
         "keep_ratio": {"ratio": config.text_keep_ratio},
         "lost_patches": {
@@ -185,7 +193,7 @@ def _masking(config: TrainConfig, backbone: Backbone, scorer: Scorer) -> Masking
             "lost_threshold": config.text_threshold,
         },
     }
-    text_rule = get_text_rule(config.text_rule, **texts.get(config.text_rule, {}))
+    text_rule = TEXT_RULES.make(config.text_rule, **texts.get(config.text_rule, {}))
     spec = backbone.token_specs()["image"]
     if config.keep_rule == "top_k" and config.keep_patches > spec.positions:
         raise SchemaError(
@@ -215,4 +223,4 @@ def _scorer(config: TrainConfig, backbone: Backbone, objective: Objective | None
     own = options.get(config.scorer, {})
     if "layers" in own:
         chosen_layers(own["layers"], len(backbone.attention_taps()))  # refused here, not after the first phase
-    return get_scorer(config.scorer, **own)
+    return SCORERS.make(config.scorer, **own)

@@ -1,5 +1,6 @@
 """Exemplars as streams: what a learner replays."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,12 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exmem.augment import class_partners
-from exmem.backbones import Backbone, Stream
+from exmem.backbones import Backbone, Hidden
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
-from exmem.replay import ReplayDataset, get_sampler, replay_loader
-from exmem.tensors import TensorBatch
+from exmem.replay import SAMPLERS, ReplayDataset, replay_loader
+from exmem.tokens.tensors import TensorBatch
 from exmem.train.config import TrainConfig
 from exmem.train.features import Advance, embed_rows, load_or_embed, load_stream
 from exmem.train.forms import Replayed
@@ -50,10 +50,10 @@ class Exemplars:
         if "text_exchange" in config.augmentations and self._cached and not backbone.text_is_separate:
             raise SchemaError("text_exchange needs cache_features=False with frozen blocks that mix image and text")
         self._config, self._backbone = config, backbone
-        augmentation = make_augmentation(config, backbone, [*recipe.schema().modalities])
-        self._replayed = Replayed(backbone, recipe, fill=config.fill, augmentation=augmentation)
+        self._augmentation = make_augmentation(config, backbone, [*recipe.schema().modalities])
+        self._replayed = Replayed(backbone, recipe, fill=config.fill, augmentation=self._augmentation)
         self._path, self._features = memory, features
-        self._streams: dict[int, Stream] = {}  # phase -> streams of what it added
+        self._streams: dict[int, Hidden] = {}  # phase -> streams of what it added
         self._place_of: dict[int, tuple[int, int]] = {}
         self._dataset = ReplayDataset(memory)
         self._replayed.know(self._dataset.batches)
@@ -115,7 +115,7 @@ class Exemplars:
             stream = load_stream(file) if file.exists() else embed_rows(self._backbone, self._tokens, slots)
             self._take(phase, slots, stream)
 
-    def streams(self, slots: NDArray[np.int64]) -> Stream:
+    def streams(self, slots: NDArray[np.int64]) -> Hidden:
         """Return streams by slot.
 
         Parameters
@@ -125,7 +125,7 @@ class Exemplars:
 
         Returns
         -------
-        Stream
+        Hidden
             Their streams, float32, on the backbone's device.
         """
         if not self._cached:
@@ -133,13 +133,13 @@ class Exemplars:
         places = [self._place_of[slot] for slot in slots.tolist()]
         parts = sorted({part for part, _ in places})
         rows = {part: [row for of, row in places if of == part] for part in parts}
-        found = Stream.cat([self._streams[part].select(torch.tensor(rows[part])) for part in parts])
+        found = Hidden.cat([self._streams[part].select(torch.tensor(rows[part])) for part in parts])
         grouped = sorted(range(len(places)), key=lambda index: places[index][0])
         order = torch.empty(len(places), dtype=torch.int64)
         order[torch.tensor(grouped)] = torch.arange(len(places))
         return found.select(order).to(self._backbone.pixel_mean.device).to(torch.float32)
 
-    def draw(self, number: int, *, seed: int, epoch: int) -> Iterator[tuple[Stream, torch.Tensor]]:
+    def draw(self, number: int, *, seed: int, epoch: int) -> Iterator[tuple[Hidden, torch.Tensor]]:
         """Draw batches of exemplars.
 
         Parameters
@@ -153,7 +153,7 @@ class Exemplars:
 
         Yields
         ------
-        stream : Stream
+        stream : Hidden
             A batch.
         labels : Tensor, shape (B,), int64
             Classes.
@@ -173,7 +173,7 @@ class Exemplars:
             for batch in loader:
                 yield self._backbone.embed(self._replayed(batch, generator)), batch.labels
             return
-        sampler = get_sampler(config.sampler)(self.slots, self.labels, length=number * size, seed=seed)
+        sampler = SAMPLERS[config.sampler](self.slots, self.labels, length=number * size, seed=seed)
         sampler.set_epoch(epoch)
         slots = np.fromiter(sampler, np.int64)
         label_of = dict(zip(self.slots.tolist(), self.labels.tolist(), strict=True))
@@ -185,7 +185,7 @@ class Exemplars:
     def _file(self, phase: int) -> Path:
         return self._features / f"exemplars-{phase}.safetensors"
 
-    def _take(self, phase: int, slots: NDArray[np.int64], stream: Stream) -> None:
+    def _take(self, phase: int, slots: NDArray[np.int64], stream: Hidden) -> None:
         held = set(self.slots.tolist())
         self._streams[phase] = stream
         self._place_of.update({slot: (phase, row) for row, slot in enumerate(slots.tolist()) if slot in held})
@@ -193,13 +193,6 @@ class Exemplars:
     def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
         return self._replayed(self._dataset.__getitems__(slots.tolist()))
 
-    def _augmented(self, stream: Stream, labels: torch.Tensor, generator: torch.Generator) -> Stream:
-        """Augment hidden states as tokens would be; only what `ON_STREAMS` names."""
-        chance = self._config.augment_probability
-        for name in self._config.augmentations:
-            if name == "text_exchange":
-                partners = class_partners(labels, probability=chance, generator=generator)
-                stream = stream.with_text_of(partners.to(stream.prefix.device))
-            else:
-                stream = stream.thinned(self._config.drop_ratio, probability=chance, generator=generator)
-        return stream
+    def _augmented(self, stream: Hidden, labels: torch.Tensor, generator: torch.Generator) -> Hidden:
+        augmentation = functools.partial(self._augmentation, generator=generator)
+        return stream.augmented(augmentation, labels)

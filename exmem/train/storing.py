@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.data import ImageText
 from exmem.memory import AddPlan, ExemplarMemory
 from exmem.recipes import Recipe
-from exmem.selection import get_selection
+from exmem.selection import SELECTIONS
 from exmem.tokens import Exemplar
+from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 
 __all__ = ["Candidates", "plan_best", "rank_examples", "store_phase", "stored_rows"]
@@ -46,7 +46,7 @@ def rank_examples(
     ndarray, shape (N,), int64
         Rank of each example in its class, 0 is best.
     """
-    rule = get_selection(selection)
+    rule = SELECTIONS.make(selection)
     ranks = np.empty(len(labels), np.int64)
     rng = np.random.default_rng(list(seed))
     for label in np.unique(labels):

@@ -15,19 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exmem.backbones import Backbone
-from exmem.data import ImageText
 from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
 from exmem.train.config import TrainConfig
-from exmem.train.features import (
-    CachedStreams,
-    LiveStreams,
-    Streams,
-    data_batch,
-    data_key,
-    embed_rows,
-    load_or_embed,
-)
+from exmem.train.data import ImageText
+from exmem.train.features import CachedStreams, LiveStreams, Streams, data_batch, data_key, embed_rows, load_or_embed
 from exmem.train.folder import RunFolder
 from exmem.train.forms import stored_form
 from exmem.train.learner import ClassMeans, Learner

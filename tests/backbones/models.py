@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from exmem.backbones import load_backbone
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 from tests.exemplars import photographs
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "temple", "flower", "red", "roof", "leaf"]

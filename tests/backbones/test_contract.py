@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 import torch
 
-from exmem.backbones import BACKBONES, Stream, load_backbone
+from exmem.backbones import BACKBONES, Hidden, load_backbone
 from exmem.errors import SchemaError
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 from exmem.train.features import load_or_embed
 from tests.backbones.models import MASK, TEXTS, dense_features, load, original, pictures, whole
 
@@ -36,10 +36,10 @@ def with_tokens(batch, **tokens):
 
 def shuffled(tokens):
     """The same tokens in another order, with padding of wrong values among them."""
-    count = tokens.keep.shape[1]
+    count = tokens.valid.shape[1]
     order = torch.randperm(count + 3, generator=torch.Generator().manual_seed(1))
     places = order % count  # three of them twice, the second time as padding
-    keep = tokens.keep[:, places] & (order < count)
+    keep = tokens.valid[:, places] & (order < count)
     return TokenTensors(tokens.values[:, places], tokens.positions[:, places] * keep, keep)
 
 
@@ -75,15 +75,15 @@ def test_a_row_is_the_same_alone_and_in_a_batch_of_longer_ones(backbone):
     batch = whole(backbone)
     parts = dict(batch.tokens)
     if "image" in parts:
-        keep = parts["image"].keep.clone()
+        keep = parts["image"].valid.clone()
         keep[1, 3:] = False  # values and positions stay behind as wrong padding
-        parts["image"] = dataclasses.replace(parts["image"], keep=keep)
+        parts["image"] = dataclasses.replace(parts["image"], valid=keep)
     both = backbone(with_tokens(batch, **parts))
     alone = {name: tokens.select(torch.tensor([1])) for name, tokens in parts.items()}
     alone = {
-        name: TokenTensors(tokens.values[:, :count], tokens.positions[:, :count], tokens.keep[:, :count])
+        name: TokenTensors(tokens.values[:, :count], tokens.positions[:, :count], tokens.valid[:, :count])
         for name, tokens in alone.items()
-        for count in [int(tokens.keep.sum())]
+        for count in [int(tokens.valid.sum())]
     }
     torch.testing.assert_close(backbone(TensorBatch(alone, batch.labels[1:])), both[1:], **CLOSE)
     assert (backbone(batch)[1] - both[1]).abs().max() > 1e-3 or "image" not in parts
@@ -93,12 +93,12 @@ def test_dropped_tokens_are_missed_and_positions_are_seen(backbone):
     batch = whole(backbone)
     expected = backbone(batch)
     for name, tokens in batch.tokens.items():
-        keep = tokens.keep.clone()
+        keep = tokens.valid.clone()
         keep[:, 1] = False
         assert (
-            backbone(with_tokens(batch, **{name: dataclasses.replace(tokens, keep=keep)})) - expected
+            backbone(with_tokens(batch, **{name: dataclasses.replace(tokens, valid=keep)})) - expected
         ).abs().max() > 1e-3
-        count = int(tokens.keep.sum(1).min())
+        count = int(tokens.valid.sum(1).min())
         positions = tokens.positions.clone()
         positions[:, :count] = positions[:, :count].flip(1)
         moved = dataclasses.replace(tokens, positions=positions)
@@ -111,9 +111,9 @@ def test_features_are_finite_when_a_modality_is_missing_or_empty(backbone):
         missing = backbone(without(batch, name))
         assert missing.shape == (2, backbone.feature_dim)
         assert missing.isfinite().all()
-        keep = tokens.keep.clone()
+        keep = tokens.valid.clone()
         keep[0] = False
-        found = backbone(with_tokens(batch, **{name: dataclasses.replace(tokens, keep=keep)}))
+        found = backbone(with_tokens(batch, **{name: dataclasses.replace(tokens, valid=keep)}))
         torch.testing.assert_close(found[0], missing[0], **CLOSE)
         torch.testing.assert_close(found[1], backbone(batch)[1], **CLOSE)
     nothing = backbone(TensorBatch({}, batch.labels))
@@ -127,19 +127,20 @@ def test_modalities_that_it_does_not_see_are_ignored(backbone, written):
     torch.testing.assert_close(backbone(with_tokens(other, **batch.tokens)), backbone(batch), rtol=0, atol=0)
 
 
-def test_streams_are_kept_joined_and_selected(tmp_path, backbone):
+def test_hidden_tokens_are_kept_joined_and_selected(tmp_path, backbone):
     batch = whole(backbone)
-    kept = load_or_embed(tmp_path / "stream", lambda: backbone.embed(batch))
-    parts = Stream.cat([kept.select(torch.tensor([row])) for row in (1, 0)])
+    kept = load_or_embed(tmp_path / "hidden", lambda: backbone.embed(batch))
+    parts = Hidden.cat([kept.select(torch.tensor([row])) for row in (1, 0)])
     expected = backbone(batch).flip(0)
     torch.testing.assert_close(backbone.encode(parts), expected, **CLOSE)
     assert backbone.encode(parts.to(torch.float16).to(torch.float32)).isfinite().all()
 
 
-def test_texts_of_streams_may_be_exchanged_where_they_are_separate(kind, written):
+def test_texts_of_hidden_tokens_may_be_exchanged_where_they_are_separate(kind, written):
     backbone = load(kind, written[kind], blocks=3)
     assert backbone.text_is_separate
-    found = backbone.encode(backbone.embed(whole(backbone)).with_text_of(torch.tensor([1, 0])))
+    hidden = backbone.embed(whole(backbone))
+    found = backbone.encode(dataclasses.replace(hidden, text=hidden.text.select(torch.tensor([1, 0]))))
     swapped = TensorBatch.from_numpy(backbone.tokens(pictures(backbone), TEXTS[::-1]))
     torch.testing.assert_close(found, backbone(swapped), **CLOSE)
     mixing = kind in {"bert", "vilt"}
@@ -147,7 +148,7 @@ def test_texts_of_streams_may_be_exchanged_where_they_are_separate(kind, written
 
 
 def listened(backbone, batch, **options):
-    """What the projections of every layer return in one pass, what goes into the last one, the stream and features."""
+    """What the projections of every layer return in one pass, what goes into the last one, hidden and features."""
     seen = [{} for _ in backbone.attention_taps()]
 
     def returned(found, name):
@@ -161,31 +162,31 @@ def listened(backbone, batch, **options):
             for name in ("query", "key", "value"):
                 stack.callback(getattr(tap, name).register_forward_hook(returned(found, name)).remove)
             stack.callback(tap.output.register_forward_pre_hook(entered(found)).remove)
-        stream = backbone.embed(batch, **options)
-        return seen, stream, backbone.encode(stream)
+        hidden = backbone.embed(batch, **options)
+        return seen, hidden, backbone.encode(hidden)
 
 
 def test_taps_are_the_attention_of_every_layer(backbone):
     batch = whole(backbone)
     for name, tokens in batch.tokens.items():
-        batch.tokens[name].keep[1, tokens.keep.shape[1] // 2 :] = False
-    seen, stream, _ = listened(backbone, batch)
+        batch.tokens[name].valid[1, tokens.valid.shape[1] // 2 :] = False
+    seen, hidden, _ = listened(backbone, batch)
     for layer, (tap, found) in enumerate(zip(backbone.attention_taps(), seen, strict=True)):
-        layout = backbone.layout(stream, layer)
+        layout = backbone.layout(hidden, layer)
         query, key, value = (
             found[name].unflatten(2, (tap.num_heads, -1)).transpose(1, 2) for name in ("query", "key", "value")
         )
-        assert layout.keep.shape == found["key"].shape[:2]
+        assert layout.valid.shape == found["key"].shape[:2]
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
-        read = torch.softmax(logits.masked_fill(~layout.keep[:, None, None], -1e9), -1) @ value
-        rows = layout.keep if layout.residual else torch.ones(found["query"].shape[:2], dtype=torch.bool)
+        read = torch.softmax(logits.masked_fill(~layout.valid[:, None, None], -1e9), -1) @ value
+        rows = layout.valid if layout.residual else torch.ones(found["query"].shape[:2], dtype=torch.bool)
         torch.testing.assert_close(read.transpose(1, 2).flatten(2)[rows], found["output"][rows], **CLOSE)
         assert layout.query is None or found["query"][:, layout.query].shape[1] == 1
         for name in ("image", "text"):
             place = getattr(layout, name)
             if place is not None:
-                torch.testing.assert_close(layout.keep[:, place], getattr(stream, f"{name}_keep"))
-    last = backbone.layout(stream, len(seen) - 1)
+                torch.testing.assert_close(layout.valid[:, place], getattr(hidden, name).valid)
+    last = backbone.layout(hidden, len(seen) - 1)
     assert (last.image is not None) == ("image" in backbone.modalities)
     assert last.query is not None
 
@@ -196,7 +197,7 @@ def test_gradients_reach_the_lowest_layer_only_when_they_are_asked_for(backbone)
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     assert all(gradient.abs().max() > 0 for gradient in torch.autograd.grad((features * weights).sum(), lowest))
     assert not backbone.embed(whole(backbone)).prefix.requires_grad
-    assert not backbone.embed(whole(backbone)).text.requires_grad
+    assert not backbone.embed(whole(backbone)).text.values.requires_grad
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
@@ -217,7 +218,7 @@ def test_image_tokens_of_unknown_value_are_the_mask_token_or_refused(backbone):
         assert not backbone.has_mask_token
         return
     image = batch.tokens["image"]
-    unknown = torch.zeros_like(image.keep)
+    unknown = torch.zeros_like(image.valid)
     masked = with_tokens(batch, image=dataclasses.replace(image, unknown=unknown))
     torch.testing.assert_close(backbone(masked), backbone(batch), rtol=0, atol=0)
     unknown[:, 2:5] = True
@@ -237,7 +238,7 @@ def test_text_tokens_of_unknown_value_are_the_mask_token_of_the_tokenizer(backbo
     if "text" not in backbone.modalities:
         return
     text = batch.tokens["text"]
-    unknown = torch.zeros_like(text.keep)
+    unknown = torch.zeros_like(text.valid)
     unknown[:, 1] = True
     values = text.values.clone()
     values[:, 1] = MASK
@@ -251,7 +252,7 @@ def test_text_tokens_of_unknown_value_are_the_mask_token_of_the_tokenizer(backbo
 
 def test_wrong_names_options_and_sizes_say_what_to_choose(kind, written):
     with pytest.raises(SchemaError, match=rf"takes {len(written[kind])} hub names or folders"):
-        load_backbone(kind)
+        load_backbone(kind, *written[kind], "one more")
     with pytest.raises(SchemaError, match=r"no option \['depth'\]; it has \['image_size', 'max_text', 'train"):
         load_backbone(kind, *written[kind], depth=3)
     for blocks in (0, 4):
@@ -271,6 +272,12 @@ def test_wrong_names_options_and_sizes_say_what_to_choose(kind, written):
 def test_an_unknown_family_lists_the_known_ones():
     with pytest.raises(SchemaError, match=r"unknown backbone 'resnet'; choose one of \['bert', 'clip'"):
         load_backbone("resnet")
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "vilt"])
+def test_a_family_without_packaged_weights_asks_for_a_name(family):
+    with pytest.raises(SchemaError, match=r"takes 1 hub names or folders \['name'\], got \[\]"):
+        load_backbone(family)
 
 
 def test_special_ids_are_those_of_the_tokenizer(backbone):

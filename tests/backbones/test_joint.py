@@ -31,8 +31,8 @@ from transformers import (
 
 from exmem.backbones import Bert, Joint
 from exmem.errors import SchemaError
-from exmem.masking import ClsAttention, RandomScores
-from exmem.tensors import TensorBatch
+from exmem.masking.scorers import ClsAttention, RandomScores
+from exmem.tokens.tensors import TensorBatch
 from tests.backbones.models import SIZES, TEXTS, load, pixels, shaken, whole
 from tests.backbones.models import tokenizer as tokenizer_in
 
@@ -86,7 +86,7 @@ def test_texts_are_encoded_as_their_own_encoder_does(kind, tokenizer):
     batch = whole(model, TEXTS[:1])
     with torch.no_grad():
         expected = encoder(input_ids=batch.tokens["text"].values.long()).last_hidden_state
-    torch.testing.assert_close(model.embed(batch).text, expected)
+    torch.testing.assert_close(model.embed(batch).text.values, expected)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

@@ -5,8 +5,8 @@ import torch
 
 from exmem.backbones import BACKBONES
 from exmem.errors import SchemaError
-from exmem.masking import SCORERS, get_scorer
-from exmem.tensors import TensorBatch
+from exmem.masking.scorers import SCORERS
+from exmem.tokens.tensors import TensorBatch
 from tests.backbones.models import WIDTH, load, whole
 
 BOTH = ["clip", "joint", "siglip", "vilt"]
@@ -54,7 +54,7 @@ def test_it_can_be_undone(kind, written):
 def test_every_scorer_scores_what_is_left(scorer, kind, kept, written):
     backbone = load(kind, written[kind])
     backbone.restrict(kept)
-    maps = get_scorer(scorer)(backbone, whole(backbone))
+    maps = SCORERS.make(scorer)(backbone, whole(backbone))
     assert [*maps.scores] == [*maps.valid] == [kept]
     assert maps.valid[kept].any()
     assert maps.text_to_image is None

@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from exmem.backbones import Clip, Siglip
 from exmem.errors import SchemaError
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 from tests.backbones.models import END, PAD, load, original, whole
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}  # float32, another order of sums
@@ -26,9 +26,9 @@ def backbone(kind, written):
 
 def dropped(batch, places):
     """The batch without some places of its texts."""
-    keep = batch.tokens["text"].keep.clone()
+    keep = batch.tokens["text"].valid.clone()
     keep[:, places] = False
-    return TensorBatch({**batch.tokens, "text": dataclasses.replace(batch.tokens["text"], keep=keep)}, batch.labels)
+    return TensorBatch({**batch.tokens, "text": dataclasses.replace(batch.tokens["text"], valid=keep)}, batch.labels)
 
 
 def text_of(backbone, batch):
@@ -54,7 +54,7 @@ def test_siglip_reads_padding_where_tokens_were_dropped(written):
     expected = model.get_text_features(input_ids=ids).pooler_output
     torch.testing.assert_close(text_of(backbone, dropped(whole(backbone), [1, 3]))[:1], expected, **CLOSE)
     assert backbone.token_specs()["text"].positions == 8
-    assert whole(backbone).tokens["text"].keep.sum(1).tolist() == [5, 3]  # what is stored stays sparse
+    assert whole(backbone).tokens["text"].valid.sum(1).tolist() == [5, 3]  # what is stored stays sparse
 
 
 def test_a_modality_without_tokens_is_zero_in_the_feature(backbone):
@@ -67,7 +67,7 @@ def test_a_modality_without_tokens_is_zero_in_the_feature(backbone):
 def test_similarity_has_no_value_where_there_is_no_token_and_shares_sum_to_one(kind, backbone):
     batch = whole(backbone)
     found = backbone.similarity(batch, backbone.embed(batch))
-    text, image = batch.tokens["text"].keep, batch.tokens["image"].keep
+    text, image = batch.tokens["text"].valid, batch.tokens["image"].valid
     assert found.text.shape == (2, 5)
     assert (found.text[~text] == 0).all()
     for part, rows, columns in ((found.text_to_image, text, image), (found.image_to_text, image, text)):
@@ -80,10 +80,10 @@ def test_similarity_has_no_value_where_there_is_no_token_and_shares_sum_to_one(k
         torch.testing.assert_close(torch.stack([found.text[0, 4], found.text[1, 2]]), expected, **CLOSE)
 
 
-def patches_of(backbone, batch):
+def cut_patches(backbone, batch):
     """Vision states after the last block."""
     image, tower = batch.tokens["image"], backbone.vision
-    return tower.run(tower.embed(backbone.normalise(image.values), image), image.keep, slice(None))
+    return tower.run(tower.embed(backbone.normalise(image.values), image), image.valid, slice(None))
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def test_a_word_belongs_to_patches_by_their_cosines_at_the_temperature_of_the_mo
     batch, tower = whole(backbone), backbone.text
     ids, keep, positions = backbone.text_sequence(batch.tokens["text"])
     words = backbone.embed_words(tower.norm(tower.run(tower.embed(ids, positions), keep, positions, slice(None))))
-    patches = backbone.embed_patches(patches_of(backbone, batch))
+    patches = backbone.embed_patches(cut_patches(backbone, batch))
     one, two = (cosine_similarity(words[0, 1], patches[0, place], dim=0) for place in (3, 17))
     temperature = original(kind, written[kind]).logit_scale.exp().item()
     share = backbone.similarity(batch, backbone.embed(batch)).text_to_image[0, 1].log()
@@ -105,7 +105,7 @@ def test_similarity_follows_the_order_of_the_tokens_and_misses_what_is_not_there
     order = torch.tensor([3, 0, 2, 1, 4])
     text = batch.tokens["text"]
     moved = dataclasses.replace(
-        text, values=text.values[:, order], positions=text.positions[:, order], keep=text.keep[:, order]
+        text, values=text.values[:, order], positions=text.positions[:, order], valid=text.valid[:, order]
     )
     other = TensorBatch({**batch.tokens, "text": moved}, batch.labels)
     found = backbone.similarity(other, backbone.embed(other))
@@ -122,11 +122,11 @@ def test_similarity_follows_the_order_of_the_tokens_and_misses_what_is_not_there
 def test_siglip_pools_a_picture_of_one_patch_as_that_patch_alone(written):
     backbone = load("siglip", written["siglip"])
     batch = whole(backbone)
-    keep = torch.zeros_like(batch.tokens["image"].keep)
+    keep = torch.zeros_like(batch.tokens["image"].valid)
     keep[:, 5] = True
-    image = dataclasses.replace(batch.tokens["image"], keep=keep)
+    image = dataclasses.replace(batch.tokens["image"], valid=keep)
     one = TensorBatch({**batch.tokens, "image": image}, batch.labels)
-    hidden = patches_of(backbone, one)
+    hidden = cut_patches(backbone, one)
     torch.testing.assert_close(backbone.embed_patches(hidden)[:, 5], backbone.embed_picture(hidden, keep), **CLOSE)
 
 

@@ -24,7 +24,7 @@ def test_tokens_of_unknown_value_are_masked_as_the_original_model_does(kind, siz
     assert backbone.token_specs()["image"].positions == size[0] * size[1] // 64
     batch = whole(backbone)
     image = batch.tokens["image"]
-    unknown = torch.rand(image.keep.shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    unknown = torch.rand(image.valid.shape, generator=torch.Generator().manual_seed(0)) < 0.4
     options = {"interpolate_pos_encoding": True} if kind == "vit" else {}
     with torch.no_grad():
         hidden = model(pixels(backbone), bool_masked_pos=unknown, **options).last_hidden_state
@@ -49,6 +49,6 @@ def test_padding_does_not_leak_where_attention_is_computed_step_by_step():
         model.set_attn_implementation(attention)
         backbone = Vit(model, image_size=32)
         padded = padded or whole(backbone)
-        padded.tokens["image"].keep[1, 3:] = False
+        padded.tokens["image"].valid[1, 3:] = False
         found.append(backbone(padded))
     torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)  # float32, another order of sums

@@ -4,10 +4,9 @@ import torch
 from torch import nn
 
 from exmem.backbones import BACKBONES
-from exmem.masking.attention import AttentionTap, SequenceLayout
-from exmem.masking.base import Similarity
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
 from exmem.tokens import TokenSpec
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 from tests.backbones.models import load, whole
 
 FORMS = {
@@ -46,8 +45,8 @@ def alone(batch, row):
     """One row of a batch without its padding."""
     tokens = {}
     for name, found in batch.tokens.items():
-        keep = found.keep[row]
-        parts = (part[row : row + 1, keep] for part in (found.values, found.positions, found.keep))
+        keep = found.valid[row]
+        parts = (part[row : row + 1, keep] for part in (found.values, found.positions, found.valid))
         tokens[name] = TokenTensors(*parts)
     return TensorBatch(tokens, batch.labels[row : row + 1])
 
@@ -56,8 +55,8 @@ def shuffled(batch):
     """The same tokens in another order, padding in between."""
 
     def mixed(tokens):
-        order = torch.randperm(tokens.keep.shape[1], generator=torch.Generator().manual_seed(1))
-        return TokenTensors(tokens.values[:, order], tokens.positions[:, order], tokens.keep[:, order])
+        order = torch.randperm(tokens.valid.shape[1], generator=torch.Generator().manual_seed(1))
+        return TokenTensors(tokens.values[:, order], tokens.positions[:, order], tokens.valid[:, order])
 
     return TensorBatch({name: mixed(tokens) for name, tokens in batch.tokens.items()}, batch.labels)
 
@@ -98,8 +97,8 @@ class Toy(nn.Module):
         for name in self.seen:
             tokens = tokens_of(batch, name)
             parts.append(tokens.values + self.table[name][tokens.positions])
-            keeps.append(tokens.keep)
-            places[name] = slice(start, start + tokens.keep.shape[1])
+            keeps.append(tokens.valid)
+            places[name] = slice(start, start + tokens.valid.shape[1])
             start = places[name].stop
         return torch.cat(parts, 1), torch.cat(keeps, 1), places
 
@@ -131,7 +130,7 @@ class Toy(nn.Module):
             return None
         image, text = (tokens_of(batch, name) for name in ("image", "text"))
         pairs = text.values @ image.values.transpose(1, 2)
-        weights = image.keep[:, None].float()
+        weights = image.valid[:, None].float()
         return Similarity((pairs * weights).sum(2) / weights.sum(2), pairs, pairs.transpose(1, 2))
 
 

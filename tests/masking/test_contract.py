@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import SCORERS, get_scorer
-from exmem.tensors import TensorBatch
+from exmem.masking.scorers import SCORERS
+from exmem.tokens.tensors import TensorBatch
 from tests.masking.cases import FORMS, alone, shuffled, sparse_batch, whole_batch
 
 pytestmark = [pytest.mark.parametrize("name", SCORERS), pytest.mark.parametrize("form", FORMS)]
@@ -28,7 +28,7 @@ def assert_same(found, expected, **tolerance):
 
 def test_every_modality_of_the_model_has_finite_scores_of_dense_length(name, form, backbone):
     model = backbone(form)
-    maps = get_scorer(name)(model, sparse_batch(model))
+    maps = SCORERS.make(name)(model, sparse_batch(model))
     lengths = {modality: spec.positions for modality, spec in model.token_specs().items()}
     assert maps.scores.keys() == maps.valid.keys() == lengths.keys()
     for modality, scores in maps.scores.items():
@@ -49,7 +49,7 @@ def test_every_modality_of_the_model_has_finite_scores_of_dense_length(name, for
 
 
 def test_scores_do_not_depend_on_the_rest_of_the_batch_nor_on_padding(name, form, backbone):
-    model, scorer = backbone(form), get_scorer(name)
+    model, scorer = backbone(form), SCORERS.make(name)
     batch = sparse_batch(model)
     together = arrays(scorer(model, batch))
     for row in range(2):
@@ -58,13 +58,13 @@ def test_scores_do_not_depend_on_the_rest_of_the_batch_nor_on_padding(name, form
 
 
 def test_the_order_of_tokens_does_not_matter(name, form, backbone):
-    model, scorer = backbone(form), get_scorer(name)
+    model, scorer = backbone(form), SCORERS.make(name)
     batch = sparse_batch(model)
     assert_same(scorer(model, shuffled(batch)), scorer(model, batch), **CLOSE)
 
 
 def test_scoring_twice_gives_the_same_bits_whatever_mode_the_caller_is_in(name, form, backbone):
-    model, scorer = backbone(form), get_scorer(name)
+    model, scorer = backbone(form), SCORERS.make(name)
     batch = sparse_batch(model)
     expected = scorer(model, batch)
     assert_same(scorer(model, batch), expected, rtol=0)
@@ -79,7 +79,7 @@ def test_the_model_is_left_as_it_was(name, form, backbone):
     batch = whole_batch(model)
     before = model(batch).detach()
     trained = [parameter.requires_grad for parameter in model.parameters()]
-    get_scorer(name)(model, batch)
+    SCORERS.make(name)(model, batch)
     torch.testing.assert_close(model(batch).detach(), before, rtol=0, atol=0)
     assert [parameter.requires_grad for parameter in model.parameters()] == trained
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -95,9 +95,9 @@ def test_a_batch_without_a_modality_scores_the_other(name, form, backbone):
         rest = {modality: tokens for modality, tokens in batch.tokens.items() if modality != missing}
         if form in {"siglip", "toy of two towers"} and missing == "image" and name not in {"centre", "random"}:
             with pytest.raises(InvalidExemplarError, match="the layer did not run"):
-                get_scorer(name)(model, TensorBatch(rest, batch.labels))
+                SCORERS.make(name)(model, TensorBatch(rest, batch.labels))
             continue  # without images, nothing is left that attends
-        maps = get_scorer(name)(model, TensorBatch(rest, batch.labels))
+        maps = SCORERS.make(name)(model, TensorBatch(rest, batch.labels))
         assert not maps.valid[missing].any()
         assert not maps.scores[missing].any()
         assert not maps.text_to_image.any()
@@ -108,6 +108,6 @@ def test_a_layer_that_is_not_there_is_refused(name, form, backbone):
     if name in {"centre", "random"}:
         pytest.skip("the scorer reads no layers")
     with pytest.raises(SchemaError, match=r"layers \[-5\] do not exist"):
-        get_scorer(name, layers=(-5,))(backbone(form), whole_batch(backbone(form)))
+        SCORERS.make(name, layers=(-5,))(backbone(form), whole_batch(backbone(form)))
     with pytest.raises(SchemaError, match="at least one"):
-        get_scorer(name, layers=())
+        SCORERS.make(name, layers=())

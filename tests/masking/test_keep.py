@@ -8,16 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import (
-    KEEP_RULES,
-    cumulative,
-    fit_bytes,
-    get_keep_rule,
-    get_scorer,
-    keep_ratio,
-    mean_threshold,
-    top_k,
-)
+from exmem.masking import KEEP_RULES, cumulative, fit_bytes, keep_ratio, mean_threshold, top_k
+from exmem.masking.scorers import SCORERS
 from tests.exemplars import patches
 
 
@@ -113,7 +105,7 @@ def test_fitting_holds_its_promise_for_codecs_of_any_sizes(sizes, max_bytes):
 @given(table=tables)
 def test_at_least_one_token_is_kept_and_none_better_than_it_is_lost(name, table):
     scores, valid = table
-    keep = get_keep_rule(name, **OPTIONS[name])(scores, valid=valid)
+    keep = KEEP_RULES.make(name, **OPTIONS[name])(scores, valid=valid)
     assert keep.dtype == np.bool_
     assert not (keep & ~valid).any()
     np.testing.assert_array_equal(keep.any(1), valid.any(1))
@@ -126,7 +118,7 @@ def test_at_least_one_token_is_kept_and_none_better_than_it_is_lost(name, table)
 @given(table=tables, data=st.data())
 def test_a_row_is_decided_by_itself(name, table, data):
     scores, valid = table
-    rule = get_keep_rule(name, **OPTIONS[name])
+    rule = KEEP_RULES.make(name, **OPTIONS[name])
     chosen = data.draw(st.integers(0, len(scores) - 1))
     apart = rule(scores[[chosen]], valid=valid[[chosen]])
     np.testing.assert_array_equal(rule(scores, valid=valid)[[chosen]], apart)
@@ -152,7 +144,7 @@ def test_the_mass_kept_is_enough_and_would_not_be_with_one_token_less(table, mas
 
 @pytest.mark.parametrize("name", KEEP_RULES)
 def test_scores_that_are_none_are_refused(name):
-    rule = get_keep_rule(name, **OPTIONS[name])
+    rule = KEEP_RULES.make(name, **OPTIONS[name])
     with pytest.raises(InvalidExemplarError, match="row 1 contain NaN"):
         rule(np.array([[0, 1], [0, np.nan]], np.float32))
     assert rule(row(0, np.nan), valid=np.array([[True, False]])).tolist() == [[True, False]]
@@ -171,11 +163,11 @@ def test_scores_that_are_none_are_refused(name):
 )
 def test_an_option_out_of_range_is_refused(name, options, message):
     with pytest.raises(InvalidExemplarError, match=message):
-        get_keep_rule(name, **options)(row(0, 1))
+        KEEP_RULES.make(name, **options)(row(0, 1))
 
 
 def test_an_unknown_name_lists_the_choices():
     with pytest.raises(SchemaError, match=r"unknown keep rule 'top'; choose one of .*'cumulative'"):
-        get_keep_rule("top")
+        KEEP_RULES.make("top")
     with pytest.raises(SchemaError, match=r"unknown scorer 'clss'; choose one of .*'cls_attention'"):
-        get_scorer("clss")
+        SCORERS.make("clss")

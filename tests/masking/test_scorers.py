@@ -6,7 +6,8 @@ import torch
 from transformers import ViTModel
 
 from exmem.errors import SchemaError
-from exmem.masking import (
+from exmem.masking import keep_ratio, mean_threshold, top_k
+from exmem.masking.scorers import (
     AttentionRollout,
     AttentionValueNorm,
     CentreScores,
@@ -15,15 +16,12 @@ from exmem.masking import (
     ClsDiverse,
     GradAttention,
     RandomScores,
-    keep_ratio,
-    mean_threshold,
-    top_k,
 )
-from exmem.masking.centre import centre_distances
-from exmem.masking.cim_box import box_scores
-from exmem.masking.cls_diverse import diverse_gains
-from exmem.masking.observed import observe
-from exmem.tensors import TensorBatch
+from exmem.masking.scorers.attention_pass import observe
+from exmem.masking.scorers.centre import centre_distances
+from exmem.masking.scorers.cim_box import box_scores
+from exmem.masking.scorers.cls_diverse import diverse_gains
+from exmem.tokens.tensors import TensorBatch
 from tests.backbones.models import TEXTS, load, original, pixels
 from tests.masking.cases import Toy, sparse_batch, whole_batch
 
@@ -122,7 +120,7 @@ def test_text_that_enters_above_keeps_what_reached_it_there(scorer, backbone):
         for layer in seen.layers:
             layout = seen.layout(layer)
             full = EYE(1 + 11 + 5).repeat(2, 1, 1)  # where there is no text yet, its tokens stay as they are
-            length = layout.keep.shape[1]
+            length = layout.valid.shape[1]
             full[:, :length, :length] = (seen.attention(layer).mean(1) + EYE(length)) / 2
             maps.append(full)
     expected = product(maps)[:, 0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import ScoreMaps, get_text_rule
+from exmem.masking import TEXT_RULES, ScoreMaps
 
 # Two patches, the second is lost; [CLS], four words, [SEP], one place without a token.
 KEEP = np.array([[True, False]])
@@ -21,7 +21,7 @@ MAPS = ScoreMaps(
 
 
 def kept(**options):
-    return np.flatnonzero(get_text_rule("lost_patches", **options)(MAPS, KEEP, SPECIAL)[0]).tolist()
+    return np.flatnonzero(TEXT_RULES.make("lost_patches", **options)(MAPS, KEEP, SPECIAL)[0]).tolist()
 
 
 def test_words_that_the_class_token_or_the_lost_patches_point_to_are_kept():
@@ -38,13 +38,13 @@ def test_thresholds_are_multiples_of_the_mean_over_the_words():
 
 
 def test_all_and_none_mean_it():
-    assert get_text_rule("all")(MAPS, KEEP, SPECIAL).tolist() == VALID.tolist()
-    assert not get_text_rule("none")(MAPS, KEEP, SPECIAL).any()
+    assert TEXT_RULES.make("all")(MAPS, KEEP, SPECIAL).tolist() == VALID.tolist()
+    assert not TEXT_RULES.make("none")(MAPS, KEEP, SPECIAL).any()
 
 
 def test_a_share_of_the_words_is_kept_by_score_alone():
     def share(ratio):
-        return np.flatnonzero(get_text_rule("keep_ratio", ratio=ratio)(MAPS, KEEP, SPECIAL)[0]).tolist()
+        return np.flatnonzero(TEXT_RULES.make("keep_ratio", ratio=ratio)(MAPS, KEEP, SPECIAL)[0]).tolist()
 
     assert share(0.25) == [0, 1, 5]
     assert share(0.5) == [0, 1, 2, 5]  # ties go by position
@@ -53,14 +53,14 @@ def test_a_share_of_the_words_is_kept_by_score_alone():
 
 def test_a_text_without_words_keeps_its_special_tokens():
     maps = dataclasses.replace(MAPS, valid={**MAPS.valid, "text": SPECIAL})
-    assert get_text_rule("lost_patches")(maps, KEEP, SPECIAL).tolist() == SPECIAL.tolist()
+    assert TEXT_RULES.make("lost_patches")(maps, KEEP, SPECIAL).tolist() == SPECIAL.tolist()
 
 
 def test_what_is_missing_or_unknown_is_named():
     with pytest.raises(SchemaError, match=r"unknown direction 'up'; choose one of .*'both'"):
         kept(direction="up")
     with pytest.raises(SchemaError, match=r"unknown text rule 'some'; choose one of .*'none'"):
-        get_text_rule("some")
+        TEXT_RULES.make("some")
     apart = dataclasses.replace(MAPS, image_to_text=None)
     with pytest.raises(InvalidExemplarError, match="needs image_to_text"):
-        get_text_rule("lost_patches", direction="both")(apart, KEEP, SPECIAL)
+        TEXT_RULES.make("lost_patches", direction="both")(apart, KEEP, SPECIAL)

@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 
 from exmem import TokenBatch
-from exmem.masking import CentreScores, ScoreMaps, get_keep_rule, get_text_rule
+from exmem.masking import KEEP_RULES, TEXT_RULES, ScoreMaps
+from exmem.masking.scorers import CentreScores
 from exmem.recipes import Masking
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 from exmem.train.config import TrainConfig
 from exmem.train.making import make_recipe
 from tests.backbones.models import load
@@ -115,8 +116,8 @@ def masking_of(backbone, scores, *, keep_rule="mean_threshold", text_rule="all",
     return Masking(
         backbone,
         scorer=FixedScores(scores) if isinstance(scores, list | np.ndarray) else scores,
-        keep_rule=get_keep_rule(keep_rule, **options),
-        text_rule=None if text_rule is None else get_text_rule(text_rule),
+        keep_rule=KEEP_RULES.make(keep_rule, **options),
+        text_rule=None if text_rule is None else TEXT_RULES.make(text_rule),
     )
 
 
@@ -124,7 +125,7 @@ def rows_of(batch):
     """Each row of a tensor batch without padding, as arrays by modality."""
     return [
         {
-            name: (tokens.positions[row][tokens.keep[row]].numpy(), tokens.values[row][tokens.keep[row]].numpy())
+            name: (tokens.positions[row][tokens.valid[row]].numpy(), tokens.values[row][tokens.valid[row]].numpy())
             for name, tokens in batch.tokens.items()
         }
         for row in range(len(batch))
@@ -133,9 +134,9 @@ def rows_of(batch):
 
 def assert_packed(tokens):
     """Kept tokens are in front with increasing positions; padding is zero; no column is padding alone."""
-    counts = tokens.keep.sum(1)
-    assert torch.equal(tokens.keep, torch.arange(tokens.keep.shape[1]) < counts[:, None])
-    assert tokens.keep.shape[1] == int(counts.max())
+    counts = tokens.valid.sum(1)
+    assert torch.equal(tokens.valid, torch.arange(tokens.valid.shape[1]) < counts[:, None])
+    assert tokens.valid.shape[1] == int(counts.max())
     for row, count in enumerate(counts.tolist()):
         assert (tokens.positions[row, :count].diff() > 0).all()
         assert not tokens.positions[row, count:].any()

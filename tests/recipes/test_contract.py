@@ -10,7 +10,7 @@ from exmem import ExemplarMemory
 from exmem.codecs import get_codec
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 from exmem.train.config import RecipeName
 from exmem.train.making import make_recipe
 from tests.backbones.models import load

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from exmem.codecs import get_codec
-from exmem.masking import CentreScores, get_keep_rule, get_text_rule
+from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.masking.scorers import CentreScores
 from exmem.recipes import MaskedTokens, Masking
 from exmem.recipes.whole import resized
 from tests.backbones.models import END
@@ -25,8 +26,8 @@ def test_fit_bytes_keeps_as_many_of_the_best_as_fit_the_encoded_bytes(model, max
     masking = Masking(
         model,
         scorer=FixedScores(RISING),
-        keep_rule=get_keep_rule("fit_bytes", max_bytes=max_bytes),
-        text_rule=get_text_rule("all"),
+        keep_rule=KEEP_RULES.make("fit_bytes", max_bytes=max_bytes),
+        text_rule=TEXT_RULES.make("all"),
         codec=codec,
     )
     masked = masking(pictures(), TEXTS, LABELS)
@@ -55,7 +56,7 @@ def test_special_tokens_stay_and_padding_does_not(model):
     tokens = masked.tokens.tokens["text"]
     for row in range(len(TEXTS)):
         words = masked.words(row)
-        count = int(tokens.keep[row].sum())
+        count = int(tokens.valid[row].sum())
         assert words.positions[0] == 0
         assert words.positions[-1] == count - 1
         assert words.values[-1] == END

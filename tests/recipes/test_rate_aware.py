@@ -8,7 +8,7 @@ from PIL import Image
 
 from exmem.codecs import get_codec
 from exmem.errors import CodecError, SchemaError
-from exmem.masking import CentreScores, ClsAttention
+from exmem.masking.scorers import CentreScores, ClsAttention
 from exmem.recipes import RateAware
 from exmem.recipes.scales import patches_at
 from tests.recipes.cases import LABELS, LENGTH, PRIORITIES, SIZE, TEXTS, made, masking_of, pictures, restored
@@ -157,7 +157,7 @@ def test_one_token_stays_where_one_fits(images, model, qualities):
     for recipe in (recipe_of(images, max_bytes, qualities=qualities) for max_bytes in (6, 400)):
         (own,) = recipe.make(plain, [""], LABELS[:1], PRIORITIES[:1])
         assert [*patches(own).values()] == [[0]], "of one colour: the best score at the fewest bytes"
-        assert restored(recipe, [own]).tokens["image"].keep.tolist() == [[True]]
+        assert restored(recipe, [own]).tokens["image"].valid.tolist() == [[True]]
     smallest = min(
         len(codec.encode(one[None]))
         for name, codec in codecs(recipe_of(images, 1, qualities=qualities)).items()

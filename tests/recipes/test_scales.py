@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from exmem.backbones import patchify
 from exmem.errors import SchemaError
 from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
 from exmem.recipes.whole import resized
-from exmem.replay import patches_of, upsampled
-from exmem.tensors import TokenTensors
+from exmem.tokens.patches import cut_patches
+from exmem.tokens.tensors import TokenTensors, upsampled
 from tests.recipes.cases import assert_packed, pictures
 
 GRID, PATCH = (2, 3), 4
@@ -30,7 +29,7 @@ def tokens(side, *rows):
 
 def greys(found, row=0):
     """The first channel of what was put together, by position; all channels are the same here."""
-    count = int(found.keep[row].sum())
+    count = int(found.valid[row].sum())
     assert (found.values == found.values[..., :1]).all()
     return {int(found.positions[row, at]): found.values[row, at, ..., 0].tolist() for at in range(count)}
 
@@ -85,21 +84,21 @@ def test_one_scale_alone_is_the_picture_scaled_up(side):
     picture = pictures((8, 12), 1)[0]
     found = compose_scales([(side, cut(picture, side))], GRID, PATCH)
     small = torch.from_numpy(resized(picture, (GRID[0] * side, GRID[1] * side)).copy())
-    assert torch.equal(found.values, patches_of(upsampled(small[None, None], (8, 12))[:, 0], PATCH))
+    assert torch.equal(found.values, cut_patches(upsampled(small[None, None], (8, 12))[:, 0], PATCH))
     assert found.positions.tolist() == [[*range(6)]]
 
 
 def test_everything_at_the_finest_scale_is_the_picture_itself():
     picture = pictures((8, 12), 1)[0]
     found = compose_scales([(PATCH, cut(picture, PATCH)), (2, part(cut(picture, 2), []))], GRID, PATCH)
-    np.testing.assert_array_equal(found.values[0].numpy(), patchify(picture[None], PATCH)[0])
+    np.testing.assert_array_equal(found.values[0].numpy(), cut_patches(picture[None], PATCH)[0])
 
 
 def test_coarse_patches_lie_smoothly_beside_fine_ones():
     picture = pictures((8, 12), 1)[0]
     fine, coarse = part(cut(picture, PATCH), [0, 2, 4]), part(cut(picture, 2), [1, 3, 5])
     found = compose_scales([(PATCH, fine), (2, coarse)], GRID, PATCH).values[0].float()
-    alone = torch.from_numpy(patchify(picture[None], PATCH)[0]).float()
+    alone = torch.from_numpy(cut_patches(picture[None], PATCH)[0]).float()
     blocks = coarse.values[0].float().repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert torch.equal(found[[0, 2, 4]], alone[[0, 2, 4]])
     assert (found[[1, 3, 5]] - alone[[1, 3, 5]]).square().mean() < (blocks - alone[[1, 3, 5]]).square().mean()
@@ -110,7 +109,7 @@ def test_rows_of_different_scales_do_not_touch_each_other():
     fine, coarse = (tokens(side, *own) for side, own in zip((4, 2), zip(*rows, strict=True), strict=True))
     together = compose_scales([(4, fine), (2, coarse)], GRID, PATCH)
     assert_packed(together)
-    assert together.keep.sum(1).tolist() == [3, 3, 1, 0]
+    assert together.valid.sum(1).tolist() == [3, 3, 1, 0]
     for row, (own, other) in enumerate(rows):
         alone = compose_scales([(4, tokens(4, own)), (2, tokens(2, other))], GRID, PATCH)
         assert greys(together, row) == greys(alone)

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
-from exmem.backbones import patchify
 from exmem.errors import SchemaError
-from exmem.replay import FILLS, FillContext, ReplayDataset, get_fill, replay_loader
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.replay import FILLS, FillContext, ReplayDataset, replay_loader
+from exmem.tokens.patches import cut_patches
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 from tests.exemplars import crop
 
 ROWS, COLUMNS, PATCH, THUMB = 3, 4, 16, 12  # pictures of 48 x 64 pixels
@@ -29,7 +29,7 @@ def exemplar(seed):
     small = np.asarray(Image.fromarray(picture(seed)).resize((THUMB, THUMB)))
     return Exemplar(
         {
-            "image": TokenSet(kept, patchify(picture(seed)[None], PATCH)[0, kept]),
+            "image": TokenSet(kept, cut_patches(picture(seed)[None], PATCH)[0, kept]),
             "text": TokenSet.dense(np.arange(4, dtype=np.int32)),
             "thumbnail": TokenSet.dense(small[None]),
         },
@@ -77,10 +77,10 @@ def test_kept_patches_lie_in_their_places_and_nothing_else_changes(folder, name)
     stored = ReplayDataset(folder)[5]
     dataset = ReplayDataset(folder, fill=name, grid=GRID)
     before = {key: part.values.clone() for key, part in stored.tokens.items()}
-    found = get_fill(name)(stored, dataset.fill_context())
+    found = FILLS.make(name)(stored, dataset.fill_context())
     dense = found.tokens["image"]
     assert dense.values.shape == (1, LENGTH, PATCH, PATCH, 3)
-    assert dense.keep.all()
+    assert dense.valid.all()
     assert dense.positions.tolist() == [list(range(LENGTH))]
     kept = stored.tokens["image"].positions[0]
     assert 0 < len(kept) < LENGTH
@@ -99,14 +99,14 @@ def test_a_batch_without_image_comes_back_as_it_is(tmp_path, name):
     dataset = ReplayDataset(tmp_path / "m", fill=name)
     assert dataset[0].tokens["text"].values.tolist() == [[0, 1, 2, 3]]
     batch = TensorBatch({"text": dataset[0].tokens["text"]}, torch.tensor([1]))
-    assert get_fill(name)(batch, FillContext(length=LENGTH)) is batch
+    assert FILLS.make(name)(batch, FillContext(length=LENGTH)) is batch
 
 
 @pytest.mark.parametrize("name", sorted(set(FILLS) - {"drop", "thumbnail"}))
 def test_a_token_of_unknown_value_stays_one_and_has_no_colour(name):
     tokens = tokens_of([[[90, 90, 90], [0, 0, 0]]], [[0, 2]], unknown=[[False, True]])
     context = FillContext(length=3, class_means={0: torch.tensor([5.0, 5.0, 5.0])})
-    found = get_fill(name)(image_only(tokens), context)
+    found = FILLS.make(name)(image_only(tokens), context)
     dropped = {"zero": 0, "mean": 90, "class_mean": 5, "mask_token": 0}[name]
     assert colours(found) == [[90] * 3, [dropped] * 3, [0] * 3]
     assert found.tokens["image"].unknown.tolist() == [[False, name == "mask_token", True]]
@@ -118,7 +118,7 @@ def test_the_mean_is_that_of_the_kept_patches_of_each_exemplar():
         [[1, 3], [0, 0], [0, 0]],
         keep=[[True, True], [True, False], [False, False]],
     )
-    found = get_fill("mean")(image_only(tokens, (0, 0, 0)), FillContext(length=4))
+    found = FILLS.make("mean")(image_only(tokens, (0, 0, 0)), FillContext(length=4))
     assert colours(found) == [[20, 0, 255], [10, 0, 255], [20, 0, 255], [30, 1, 255]]  # 0.5 is rounded to even
     assert colours(found, 1) == [[200, 100, 50]] * 4
     assert colours(found, 2) == [[0, 0, 0]] * 4, "black where nothing was kept"
@@ -154,14 +154,14 @@ def test_class_means_follow_the_snapshot(tmp_path):
 
 def test_a_class_without_mean_is_refused():
     with pytest.raises(SchemaError, match=r"no mean colour of the classes \[7\]"):
-        get_fill("class_mean")(image_only(tokens_of([[[1, 1, 1]]], [[0]]), (7,)), FillContext(length=2))
+        FILLS.make("class_mean")(image_only(tokens_of([[[1, 1, 1]]], [[0]]), (7,)), FillContext(length=2))
 
 
 def test_the_thumbnail_lies_under_the_patches_and_leaves_the_batch(folder):
     found = ReplayDataset(folder, fill="thumbnail", grid=GRID)[4]
     assert sorted(found.tokens) == ["image", "text"]
     lost = np.setdiff1d(np.arange(LENGTH), exemplar(4).tokens["image"].positions)
-    original = patchify(picture(4)[None], PATCH)[0, lost].astype(float)
+    original = cut_patches(picture(4)[None], PATCH)[0, lost].astype(float)
     errors = {
         name: np.abs(ReplayDataset(folder, fill=name, grid=GRID)[4].tokens["image"].values[0, lost].numpy() - original)
         for name in ("thumbnail", "mean", "zero")
@@ -173,7 +173,7 @@ def test_an_exemplar_without_thumbnail_gets_black():
     image = tokens_of([[[9, 9, 9]], [[9, 9, 9]]], [[1], [0]])
     thumbnail = tokens_of([[[50, 60, 70]], [[0, 0, 0]]], [[0], [0]], keep=[[True], [False]])
     batch = TensorBatch({"image": image, "thumbnail": thumbnail}, torch.tensor([0, 0]))
-    found = get_fill("thumbnail")(batch, FillContext(length=4))
+    found = FILLS.make("thumbnail")(batch, FillContext(length=4))
     assert colours(found, 0) == [[50, 60, 70], [9, 9, 9], [50, 60, 70], [50, 60, 70]]
     assert colours(found, 1) == [[9, 9, 9], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
 
@@ -198,8 +198,8 @@ def test_features_have_no_colours(name):
     batch = TensorBatch({"image": features, "thumbnail": tokens_of([[[1, 1, 1]]], [[0]])}, torch.tensor([0]))
     context = FillContext(length=4, class_means={0: torch.zeros(3)})
     with pytest.raises(SchemaError, match=r"of shape \(h, w, 3\), got \(8,\); use 'drop', 'zero' or 'mask_token'"):
-        get_fill(name)(batch, context)
-    assert torch.equal(get_fill("zero")(batch, context).tokens["image"].values, features.values)
+        FILLS.make(name)(batch, context)
+    assert torch.equal(FILLS.make("zero")(batch, context).tokens["image"].values, features.values)
 
 
 def test_the_mask_token_stands_where_patches_were_dropped(folder):

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from exmem.backbones import patchify
 from exmem.errors import InvalidExemplarError
-from exmem.replay import patches_of, upsampled
+from exmem.tokens.patches import cut_patches
+from exmem.tokens.tensors import upsampled
 from tests.exemplars import crop
 
 
 def test_patches_are_those_of_the_arrays():
     pictures = np.stack([crop(seed, 64)[:32] for seed in (1, 2)])
-    np.testing.assert_array_equal(patches_of(torch.from_numpy(pictures), 16), patchify(pictures, 16))
+    np.testing.assert_array_equal(cut_patches(torch.from_numpy(pictures), 16), cut_patches(pictures, 16))
     with pytest.raises(InvalidExemplarError, match="multiples of 24, got 32 x 64"):
-        patches_of(torch.from_numpy(pictures), 24)
+        cut_patches(torch.from_numpy(pictures), 24)
 
 
 def test_scaling_up_clamps_and_keeps_what_has_its_size():

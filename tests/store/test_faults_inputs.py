@@ -10,12 +10,7 @@ import zarr
 from zarr.storage import MemoryStore, ZipStore
 
 from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSpec
-from exmem.errors import (
-    ExmemError,
-    InvalidExemplarError,
-    SchemaError,
-    UnknownSlotError,
-)
+from exmem.errors import ExmemError, InvalidExemplarError, SchemaError, UnknownSlotError
 from exmem.memory.maintenance import check, repair
 from tests.store.made import QUICK, TEXT, contents, full, text
 

@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 from exmem import ExemplarMemory
 from exmem.errors import CodecError, FormatError
 from exmem.memory.maintenance import check
-from exmem.store.format.chunks import (
-    build_shard,
-    decode_rows,
-    encode_rows,
-    index_bytes,
-    most_row_bytes,
-    parse_index,
-)
+from exmem.store.format.chunks import build_shard, decode_rows, encode_rows, index_bytes, most_row_bytes, parse_index
 from exmem.store.format.documents import own_attributes, seal, unseal
 from exmem.store.format.layout import parse_key
 from exmem.store.format.numbers import dead_token, pack_dead, pack_increasing, unpack_dead, unpack_increasing

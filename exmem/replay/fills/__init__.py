@@ -1,6 +1,6 @@
 """Fills: what becomes of dropped image tokens at replay."""
 
-from exmem.errors import SchemaError
+from exmem.registry import Registry
 from exmem.replay.fills.base import Fill, FillContext
 from exmem.replay.fills.class_mean import class_means, fill_class_mean
 from exmem.replay.fills.drop import fill_drop
@@ -20,37 +20,16 @@ __all__ = [
     "fill_mean",
     "fill_thumbnail",
     "fill_zero",
-    "get_fill",
 ]
 
-FILLS: dict[str, Fill] = {
-    "class_mean": fill_class_mean,
-    "drop": fill_drop,
-    "mask_token": fill_mask_token,
-    "mean": fill_mean,
-    "thumbnail": fill_thumbnail,
-    "zero": fill_zero,
-}
-
-
-def get_fill(name: str) -> Fill:
-    """Find a fill by name.
-
-    Parameters
-    ----------
-    name : str
-        A key of `FILLS`.
-
-    Returns
-    -------
-    Fill
-        Takes a batch and a `FillContext`.
-
-    Raises
-    ------
-    SchemaError
-        If the name is unknown.
-    """
-    if name not in FILLS:
-        raise SchemaError(f"unknown fill {name!r}; choose one of {sorted(FILLS)}")
-    return FILLS[name]
+FILLS: Registry[Fill] = Registry(
+    "fill",
+    {
+        "class_mean": fill_class_mean,
+        "drop": fill_drop,
+        "mask_token": fill_mask_token,
+        "mean": fill_mean,
+        "thumbnail": fill_thumbnail,
+        "zero": fill_zero,
+    },
+)

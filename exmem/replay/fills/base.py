@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exmem.errors import SchemaError
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 
 __all__ = ["Fill", "FillContext", "check_patches", "colour_sums", "filled"]
 
@@ -84,13 +84,13 @@ def filled(tokens: TokenTensors, background: Tensor) -> TokenTensors:
     TokenTensors
         L tokens per row, all of them kept; a token of unknown value stays one.
     """
-    rows, places = tokens.keep.nonzero(as_tuple=True)
+    rows, places = tokens.valid.nonzero(as_tuple=True)
     positions = tokens.positions[rows, places]
     background[rows, positions] = tokens.values[rows, places]
     dense = TokenTensors.dense(background)
     if tokens.unknown is None:
         return dense
-    unknown = torch.zeros_like(dense.keep)
+    unknown = torch.zeros_like(dense.valid)
     unknown[rows, positions] = tokens.unknown[rows, places]
     return dataclasses.replace(dense, unknown=unknown)
 
@@ -131,6 +131,6 @@ def colour_sums(tokens: TokenTensors) -> tuple[Tensor, Tensor]:
         Number of pixels.
     """
     check_patches(tokens)
-    known = tokens.keep if tokens.unknown is None else tokens.keep & ~tokens.unknown
+    known = tokens.valid if tokens.unknown is None else tokens.valid & ~tokens.unknown
     sums = (tokens.values.sum((2, 3)) * known[..., None]).sum(1)
     return sums, known.sum(1, keepdim=True) * math.prod(tokens.values.shape[2:4])

@@ -1,7 +1,7 @@
 """Dropped tokens are left out."""
 
 from exmem.replay.fills.base import FillContext
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["fill_drop"]
 

@@ -6,7 +6,7 @@ import torch
 
 from exmem.replay.fills.base import FillContext
 from exmem.replay.fills.zero import fill_zero
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["fill_mask_token"]
 
@@ -30,8 +30,8 @@ def fill_mask_token(batch: TensorBatch, context: FillContext) -> TensorBatch:
         return batch
     stored = batch.tokens["image"]
     dense = fill_zero(batch, context).tokens["image"]
-    rows, places = stored.keep.nonzero(as_tuple=True)
-    unknown = torch.ones_like(dense.keep)
+    rows, places = stored.valid.nonzero(as_tuple=True)
+    unknown = torch.ones_like(dense.valid)
     unknown[rows, stored.positions[rows, places]] = False
     if dense.unknown is not None:
         unknown |= dense.unknown

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from exmem.replay.fills.base import FillContext, check_patches, colour_sums, filled
-from exmem.tensors import TensorBatch, TokenTensors
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 
 __all__ = ["fill_mean", "over_colour"]
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from exmem.errors import SchemaError
 from exmem.replay.fills.base import FillContext, check_patches, filled
-from exmem.replay.pictures import patches_of, upsampled
-from exmem.tensors import TensorBatch
+from exmem.tokens.patches import cut_patches
+from exmem.tokens.tensors import TensorBatch, upsampled
 
 __all__ = ["fill_thumbnail"]
 
@@ -47,6 +47,6 @@ def fill_thumbnail(batch: TensorBatch, context: FillContext) -> TensorBatch:
     patch = image.values.shape[2]
     picture = thumbnail.values.new_zeros(len(batch), 1, *thumbnail.values.shape[2:])
     picture[:, : thumbnail.values.shape[1]] = thumbnail.values  # a batch in which no row has one is 0 wide
-    background = patches_of(upsampled(picture, (rows * patch, columns * patch))[:, 0], patch)
+    background = cut_patches(upsampled(picture, (rows * patch, columns * patch))[:, 0], patch)
     others = {name: tokens for name, tokens in batch.tokens.items() if name != "thumbnail"}
     return dataclasses.replace(batch, tokens={**others, "image": filled(image, background)})

@@ -1,7 +1,7 @@
 """Dropped tokens become black."""
 
 from exmem.replay.fills.base import FillContext, filled
-from exmem.tensors import TensorBatch
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["fill_zero"]
 

@@ -41,7 +41,8 @@ def root_document(root: Root) -> bytes:
     """Return the document; options of codecs that the arrays' own metadata holds are left out."""
     described = root.schema.to_json()
     for modality in described["modalities"].values():
-        found = CODECS.get(str(modality["codec"].get("id"))) or CODECS.get(f"exmem.{modality['codec'].get('id')}")
+        name = str(modality["codec"].get("id"))
+        found = CODECS.get(name, CODECS.get(f"exmem.{name}"))
         for option in found.stored_apart if found else ():
             modality["codec"].pop(option, None)
     attributes = {**root.others.get("attributes", {})}

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from exmem.checks import shown
 from exmem.errors import SchemaError
 from exmem.store.objects.contract import Objects
 from exmem.store.objects.local import LocalObjects
+from exmem.tokens.checks import shown
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore

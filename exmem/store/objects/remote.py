@@ -16,19 +16,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
-from exmem.checks import shown
 from exmem.errors import ExmemError, FormatError, LockedError, ReadOnlyError, SchemaError, StoreIOError
 from exmem.store.objects.contract import TEMPORARY, Objects, View
 from exmem.store.objects.local import LocalObjects
-from exmem.store.objects.lock import (
-    LOCK_BYTES,
-    LOCK_KEY,
-    is_free,
-    lock_document,
-    parse_holder,
-    this_process,
-    who,
-)
+from exmem.store.objects.lock import LOCK_BYTES, LOCK_KEY, is_free, lock_document, parse_holder, this_process, who
+from exmem.tokens.checks import shown
 
 __all__ = ["RemoteObjects", "objects_of"]
 

@@ -1,0 +1,380 @@
+"""What every backbone can do, and what all of them share."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
+from exmem.backbones.blocks import projection
+from exmem.backbones.hidden import Hidden
+from exmem.errors import SchemaError
+from exmem.tokens import PaddedTokens, TokenBatch, TokenSpec
+from exmem.tokens.patches import cut_patches
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["Backbone"]
+
+
+class Backbone(nn.Module, abc.ABC):
+    """A transformer over image tokens, text tokens or both, in one sequence or in two towers.
+
+    `embed` runs the frozen part; its result does not change while the backbone is tuned and can be kept. `encode` runs
+    the trainable blocks. Tokens may be any subset of the dense sequences, in any order, with true positions.
+
+    Parameters
+    ----------
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
+    patch : int
+        Side of a patch.
+    max_text : int
+        Most text tokens, special ones included.
+    tokenizer : object, optional
+        A tokenizer of transformers; left out by backbones that see no text.
+    width : int
+        Width D of the hidden states.
+    mean, std : sequence of float
+        Normalisation of the pixels, one value per channel, for values 0..1.
+
+    Raises
+    ------
+    SchemaError
+        If a side of the pictures is no multiple of the patch side.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int],
+        patch: int,
+        max_text: int,
+        tokenizer: Any,
+        width: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if any(side % patch for side in sides):
+            raise SchemaError(f"image_size {image_size} is no multiple of the patch side {patch}; choose one that is")
+        self.picture_size = sides
+        self.patch, self.max_text, self.width = patch, max_text, width
+        self.tokenizer = tokenizer
+        self._made = self.modalities
+        self.register_buffer("pixel_mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std), persistent=False)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that this family sees; others in a batch are ignored."""
+        return "image", "text"
+
+    def restrict(self, *modalities: str) -> None:
+        """Make tokens of some modalities only from now on; features of the others are zeros.
+
+        Parameters
+        ----------
+        *modalities : str
+            One or more of `modalities`.
+
+        Raises
+        ------
+        SchemaError
+            If this family does not see one of them.
+        """
+        if not modalities or not {*modalities} <= {*self.modalities}:
+            raise SchemaError(f"{type(self).__name__} sees {list(self.modalities)}, got {list(modalities)}")
+        self._made = modalities
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of a feature: class token, and mean token of each modality."""
+        return (1 + len(self.modalities)) * self.width
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures.
+
+        Raises
+        ------
+        SchemaError
+            If they are no squares: `picture_size` has height and width.
+        """
+        height, width = self.picture_size
+        if height != width:
+            raise SchemaError(f"the pictures of this backbone are {height} x {width}, no squares; use picture_size")
+        return height
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.picture_size
+        return height // self.patch, width // self.patch
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether image tokens of unknown value can be embedded (`TokenTensors.unknown`)."""
+        return False
+
+    def token_specs(self) -> dict[str, TokenSpec]:
+        """Return how the tokens of this backbone look, by modality."""
+        specs = {}
+        if "image" in self._made:
+            rows, columns = self.grid
+            shape = (self.patch, self.patch, 3)
+            specs["image"] = TokenSpec(positions=rows * columns, shape=shape, codec="patch_jpeg")
+        if "text" in self._made:
+            specs["text"] = TokenSpec(positions=self.max_text, dtype="int32")
+        return specs
+
+    def tokens(self, images: NDArray[np.uint8], texts: Sequence[str]) -> TokenBatch:
+        """Cut pictures into patches and texts into tokens; all are kept, special text tokens too.
+
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            Pictures of `picture_size`.
+        texts : sequence of str
+            One text per picture; cut after `max_text` tokens.
+
+        Returns
+        -------
+        TokenBatch
+            The modalities that this backbone sees; labels are 0.
+        """
+        tokens = {}
+        if "image" in self._made:
+            patches = cut_patches(images, self.patch)
+            positions = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2]).copy()
+            tokens["image"] = PaddedTokens(patches, positions, np.ones(patches.shape[:2], np.bool_))
+        if "text" in self._made:
+            tokens["text"] = self.tokenize(texts)
+        return TokenBatch(tokens, np.zeros(len(images), np.int64))
+
+    def tokenize(self, texts: Sequence[str]) -> PaddedTokens:
+        """Cut texts into tokens; only for a backbone that sees text.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Texts; cut after `max_text` tokens.
+
+        Returns
+        -------
+        PaddedTokens
+            Token ids, int32.
+        """
+        found = self.tokenizer(list(texts), truncation=True, max_length=self.max_text)["input_ids"] if texts else []
+        longest = max(map(len, found), default=0)
+        ids = np.zeros((len(found), longest), np.int32)
+        valid = np.zeros((len(found), longest), np.bool_)
+        for row, tokens in enumerate(found):
+            ids[row, : len(tokens)], valid[row, : len(tokens)] = tokens, True
+        return PaddedTokens(ids, np.where(valid, np.arange(longest), 0), valid)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokenizer's special tokens; none without a tokenizer."""
+        return frozenset(self.tokenizer.all_special_ids) if self.tokenizer is not None else frozenset()
+
+    @abc.abstractmethod
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+        """Run the frozen part.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Modalities `image` and `text`; one that is missing counts as empty, one that this backbone does not see
+            is ignored.
+        gradient : bool
+            Whether gradients are recorded, for scorers that need them; its weights stay as they are either way.
+
+        Returns
+        -------
+        Hidden
+            Hidden states.
+        """
+
+    @abc.abstractmethod
+    def encode(self, trunk: Hidden) -> Tensor:
+        """Run the trainable blocks.
+
+        Parameters
+        ----------
+        trunk : Hidden
+            What `embed` returned.
+
+        Returns
+        -------
+        Tensor, shape (B, feature_dim)
+            Features: class token, and mean token of each modality after the final norm; zeros for a modality without
+            tokens (a choice). Two-tower backbones say their own.
+        """
+
+    def forward(self, batch: TensorBatch) -> Tensor:
+        """Embed and encode.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Modalities `image` and `text`.
+
+        Returns
+        -------
+        Tensor, shape (B, feature_dim)
+            Features.
+        """
+        return self.encode(self.embed(batch))
+
+    @property
+    @abc.abstractmethod
+    def num_frozen_blocks(self) -> int:
+        """Blocks that `embed` runs."""
+
+    @property
+    @abc.abstractmethod
+    def text_is_separate(self) -> bool:
+        """Whether `embed` keeps image and text apart, so that texts may be exchanged."""
+
+    @abc.abstractmethod
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the blocks that `encode` runs."""
+
+    @abc.abstractmethod
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the attention projections of every layer whose attention scores tokens, first to last."""
+
+    @abc.abstractmethod
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        """Say where the tokens stand in the sequence of a layer.
+
+        Parameters
+        ----------
+        trunk : Hidden
+            What `embed` returned.
+        layer : int
+            Index into `attention_taps`, from 0.
+
+        Returns
+        -------
+        SequenceLayout
+            Places of image and text tokens.
+        """
+
+    def similarity(self, batch: TensorBatch, trunk: Hidden) -> Similarity | None:
+        """Score texts by their similarity to images; hooks on projections see this pass too.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            What was embedded.
+        trunk : Hidden
+            What `embed` returned for it.
+
+        Returns
+        -------
+        Similarity or None
+            None where image and text share the last layer, whose attention says more.
+        """
+        return None
+
+    def lora_targets(self) -> list[str]:
+        """Return the names of the linear layers that LoRA adapts: query and value of the trainable blocks."""
+        blocks = self.trainable_blocks()
+        wanted = {id(projection(block, kind)) for block in blocks for kind in ("query", "value")}
+        return [name for name, module in self.named_modules() if id(module) in wanted]
+
+    @abc.abstractmethod
+    def trainable_extras(self) -> list[str]:
+        """Return the names of the modules that are trained in full beside LoRA."""
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """Turn uint8 patches into what the patch projection takes.
+
+        Parameters
+        ----------
+        patches : Tensor, shape (B, K, p, p, 3), uint8
+            Patches.
+
+        Returns
+        -------
+        Tensor, shape (B, K, 3 * p * p), float32
+            Normalised values, channels first.
+        """
+        values = (patches.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std
+        return values.permute(0, 1, 4, 2, 3).flatten(2)
+
+    def modality(self, batch: TensorBatch, name: str) -> TokenTensors:
+        """Return a modality of a batch on this backbone's device, empty when it is missing.
+
+        Text tokens of unknown value become the tokenizer's mask token here.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            A batch.
+        name : str
+            `image` or `text`.
+
+        Returns
+        -------
+        TokenTensors
+            Its tokens.
+
+        Raises
+        ------
+        SchemaError
+            If values are unknown and there is no mask token for them.
+        """
+        if name not in batch.tokens:
+            return self.no_tokens(name, len(batch))
+        found = batch.tokens[name].to(self.pixel_mean.device)
+        if found.unknown is None:
+            return found
+        if name == "text":
+            return dataclasses.replace(found, values=self._with_mask_id(found.values, found.unknown))
+        if not self.has_mask_token and bool((found.unknown & found.valid).any()):
+            raise SchemaError(
+                f"{type(self).__name__} has no mask token for image tokens of unknown value; use a fill that gives "
+                "them a value (zero, mean, thumbnail) or leaves them out (drop)"
+            )
+        return found
+
+    def no_tokens(self, name: str, rows: int) -> TokenTensors:
+        """Return a modality without tokens.
+
+        Parameters
+        ----------
+        name : str
+            `image` or `text`.
+        rows : int
+            Length B of the batch.
+
+        Returns
+        -------
+        TokenTensors
+            No token in each row.
+        """
+        device = self.pixel_mean.device
+        shape = (rows, 0, self.patch, self.patch, 3) if name == "image" else (rows, 0)
+        dtype = torch.uint8 if name == "image" else torch.int32
+        none = torch.zeros(rows, 0, dtype=torch.int64, device=device)
+        return TokenTensors(torch.zeros(shape, dtype=dtype, device=device), none, none.bool())
+
+    def _with_mask_id(self, ids: Tensor, unknown: Tensor) -> Tensor:
+        mask_id = self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise SchemaError(
+                f"the tokenizer of {type(self).__name__} has no mask token for text tokens of unknown value; "
+                "leave them out (drop)"
+            )
+        return ids.masked_fill(unknown, mask_id)

@@ -1,0 +1,166 @@
+"""BERT (Devlin et al. 2019) and its family: the backbone that sees texts only."""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exmem.backbones.attention import AttentionTap, SequenceLayout
+from exmem.backbones.blocks import attention_tap, pooled, tuned_from
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
+from exmem.backbones.loading import pretrained
+from exmem.backbones.text import TextTower
+from exmem.errors import SchemaError
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["Bert"]
+
+
+class Bert(Backbone):
+    """A text encoder alone; pictures are ignored. The class token is the text's `[CLS]`, stored or not.
+
+    Parameters
+    ----------
+    text : Module
+        A BERT-family encoder of transformers (BERT, RoBERTa).
+    tokenizer : object
+        Its tokenizer.
+    image_size : int or tuple of int
+        Size of the pictures that come with the texts. Nothing depends on it: every family takes the same options.
+    trainable_blocks : int
+        Last blocks that are tuned, the others are frozen.
+    max_text : int
+        Most text tokens, special ones included.
+
+    Raises
+    ------
+    SchemaError
+        If the encoder has fewer blocks or fewer positions than `max_text`, or cannot take sparse tokens, or if the
+        tokenizer has no class token.
+    """
+
+    def __init__(
+        self,
+        text: Any,
+        tokenizer: Any,
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 32,
+    ) -> None:
+        if tokenizer.cls_token_id is None:
+            raise SchemaError(f"{type(tokenizer).__name__} has no class token; use a tokenizer of the BERT family")
+        tower = TextTower(text, max_text=max_text)
+        first = tuned_from(tower.blocks, trainable_blocks)
+        super().__init__(
+            image_size=image_size,
+            patch=1,
+            max_text=max_text,
+            tokenizer=tokenizer,
+            width=tower.width,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        )
+        self.text, self.first_trainable = tower, first
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 32,
+    ) -> "Bert":
+        """Load weights from a hub name or a local folder.
+
+        Parameters
+        ----------
+        name : str or path
+            Where the weights and the tokenizer are.
+        image_size : int or tuple of int
+            Size of the pictures that come with the texts; nothing depends on it.
+        trainable_blocks : int
+            Last blocks that are tuned.
+        max_text : int
+            Most text tokens, special ones included.
+
+        Returns
+        -------
+        Bert
+            The backbone.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        return cls(
+            pretrained(AutoModel, name, dtype=torch.float32),
+            pretrained(AutoTokenizer, name),
+            image_size=image_size,
+            trainable_blocks=trainable_blocks,
+            max_text=max_text,
+        )
+
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+        """Embed words and run the frozen blocks; see `Backbone.embed`."""
+        with torch.set_grad_enabled(gradient):
+            image, text = self.no_tokens("image", len(batch)), self.modality(batch, "text")
+            # The [CLS] is the prefix, whether it was stored or not.
+            valid = text.valid & (text.positions > 0)
+            first = valid.new_ones(len(batch), 1)
+            ids = torch.cat([first * int(self.tokenizer.cls_token_id), text.values.long()], 1)
+            positions = torch.cat([torch.zeros_like(ids[:, :1]), text.positions], 1)
+            hidden = self.text.embed(ids, positions)
+            if gradient:
+                hidden.requires_grad_()
+            hidden = self.text.run(hidden, torch.cat([first, valid], 1), positions, slice(self.first_trainable))
+        nothing = hidden.new_zeros(len(batch), 0, self.width)
+        return Hidden(
+            hidden[:, :1],
+            TokenTensors(nothing, image.positions, image.valid),
+            TokenTensors(hidden[:, 1:], text.positions, valid),
+        )
+
+    def encode(self, trunk: Hidden) -> Tensor:
+        """Run the tuned blocks; see `Backbone.encode`."""
+        hidden, valid = torch.cat([trunk.prefix, trunk.text.values], 1), self._valid(trunk)
+        positions = torch.cat([trunk.text.positions.new_zeros(len(trunk), 1), trunk.text.positions], 1)
+        hidden = self.text.norm(self.text.run(hidden, valid, positions, slice(self.first_trainable, None)))
+        return torch.cat([hidden[:, 0], pooled(hidden[:, 1:], trunk.text.valid)], 1)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Texts only."""
+        return ("text",)
+
+    @property
+    def num_frozen_blocks(self) -> int:
+        """First blocks, which are not tuned."""
+        return self.first_trainable
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True without frozen blocks: in every block the class token reads the text."""
+        return self.first_trainable == 0
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the blocks above the frozen ones."""
+        return self.text.blocks[self.first_trainable :]
+
+    def trainable_extras(self) -> list[str]:
+        """Return nothing: LoRA alone is trained."""
+        return []
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the projections of all blocks."""
+        heads = int(self.text.model.config.num_attention_heads)
+        return [attention_tap(block, heads) for block in self.text.blocks]
+
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
+        return SequenceLayout(None, slice(1, None), self._valid(trunk))
+
+    def _valid(self, trunk: Hidden) -> Tensor:
+        return torch.cat([trunk.text.valid.new_ones(len(trunk), 1), trunk.text.valid], 1)

@@ -1,0 +1,230 @@
+"""One sequence of image and text out of any ViT-family vision model and any BERT-family text encoder."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exmem.backbones.attention import AttentionTap, SequenceLayout
+from exmem.backbones.blocks import attention_mask, pooled, run_blocks, tuned_from
+from exmem.backbones.checks import check_max_text, check_text_positions, position_offset
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
+from exmem.backbones.loading import pixel_statistics, pretrained
+from exmem.backbones.vision import VisionParts, VisionTower
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["Joint"]
+
+
+class Joint(Backbone):
+    """Image tokens run through the lower vision blocks, texts through the text encoder; both are frozen.
+
+    The text states are projected to the width of the vision model, and the last vision blocks run over class token,
+    image tokens and text tokens together; these are tuned. Choices of ours: the projection starts as the identity where
+    the widths agree (else orthogonal), text states are brought to the scale of image tokens by a layer norm, and a
+    learned vector marks them as text.
+
+    Parameters
+    ----------
+    vision : Module
+        A ViT-family vision model of transformers with a class token (ViT, DeiT, DINOv2, CLIP vision).
+    text : Module
+        A BERT-family encoder of transformers.
+    tokenizer : object
+        Its tokenizer.
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
+    trainable_blocks : int
+        Last vision blocks that run over both modalities and are tuned.
+    max_text : int
+        Most text tokens, special ones included.
+    mean, std : sequence of float
+        Normalisation of the pixels.
+
+    Raises
+    ------
+    SchemaError
+        If the vision model has fewer blocks or no class token, the text encoder fewer positions than `max_text`, or one
+        of them cannot take sparse tokens.
+    """
+
+    def __init__(
+        self,
+        vision: nn.Module,
+        text: Any,
+        tokenizer: Any,
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 32,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        parts = VisionParts.of(vision)
+        first = tuned_from(parts.blocks, trainable_blocks)
+        super().__init__(
+            image_size=image_size,
+            patch=parts.patch,
+            max_text=max_text,
+            tokenizer=tokenizer,
+            width=parts.width,
+            mean=mean,
+            std=std,
+        )
+        if getattr(text, "pooler", None) is not None:
+            text.pooler = None  # unused, and random where the checkpoint has none
+        self.vision = VisionTower(vision, size=self.picture_size)
+        self.text_encoder = text.requires_grad_(False).eval()
+        self.first_trainable = first
+        self.eval()
+        check_max_text(text, max_text)
+        self._text_offset = position_offset(text)
+        check_text_positions(text, offset=self._text_offset)
+        self.text_in = _TextIn(int(text.config.hidden_size), parts.width, scale=self._image_scale())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        vision: str | os.PathLike[str],
+        text: str | os.PathLike[str],
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 32,
+    ) -> "Joint":
+        """Load both towers from hub names or local folders.
+
+        Parameters
+        ----------
+        vision : str or path
+            The vision model.
+        text : str or path
+            The text encoder and its tokenizer.
+        image_size : int or tuple of int
+            Side of square pictures in pixels, or height and width.
+        trainable_blocks : int
+            Last vision blocks that run over both modalities and are tuned.
+        max_text : int
+            Most text tokens, special ones included.
+
+        Returns
+        -------
+        Joint
+            The backbone; pixels are normalised as the vision model's own preprocessing says, else as for ImageNet.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        tower: Any = pretrained(AutoModel, vision, dtype=torch.float32)
+        mean, std = pixel_statistics(vision)
+        return cls(
+            getattr(tower, "vision_model", tower),
+            pretrained(AutoModel, text, dtype=torch.float32),
+            pretrained(AutoTokenizer, text),
+            image_size=image_size,
+            trainable_blocks=trainable_blocks,
+            max_text=max_text,
+            mean=mean,
+            std=std,
+        )
+
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+        """Run the lower vision blocks and the text encoder; see `Backbone.embed`."""
+        with torch.set_grad_enabled(gradient):
+            image, text = self.modality(batch, "image"), self.modality(batch, "text")
+            hidden = self.vision.embed(self.normalise(image.values), image)
+            if gradient:
+                hidden.requires_grad_()
+            hidden = self.vision.run(hidden, image.valid, slice(self.first_trainable))
+            states = hidden.new_zeros(len(batch), text.valid.shape[1], self.text_in.norm.normalized_shape[0])
+            if text.valid.any():
+                rows = text.valid.any(1)  # an encoder cannot attend to nothing
+                states[rows] = self.text_encoder(
+                    input_ids=text.values[rows].long(),
+                    attention_mask=text.valid[rows].long(),
+                    position_ids=text.positions[rows] + self._text_offset,
+                ).last_hidden_state
+            if gradient:
+                states.requires_grad_()
+        first = self.vision.num_prefix
+        return Hidden(
+            hidden[:, :first],
+            TokenTensors(hidden[:, first:], image.positions, image.valid),
+            TokenTensors(states, text.positions, text.valid),
+        )
+
+    def encode(self, trunk: Hidden) -> Tensor:
+        """Run the last vision blocks over both modalities; see `Backbone.encode`."""
+        text = self.text_in(trunk.text.values)
+        first = self.vision.num_prefix
+        mask = attention_mask(trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid, trunk.text.valid)
+        hidden = torch.cat([trunk.prefix, trunk.image.values, text], 1)
+        hidden = self.vision.parts.norm(run_blocks(self.trainable_blocks(), hidden, mask))
+        image, words = torch.split(hidden[:, first:], [trunk.image.values.shape[1], text.shape[1]], 1)
+        return torch.cat([hidden[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether the vision model has one."""
+        return self.vision.has_mask_token
+
+    @property
+    def num_frozen_blocks(self) -> int:
+        """Vision blocks that see no text."""
+        return self.first_trainable
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True: text enters in the tuned blocks."""
+        return True
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the last vision blocks."""
+        return self.vision.parts.blocks[self.first_trainable :]
+
+    def trainable_extras(self) -> list[str]:
+        """Return the text projection."""
+        return ["text_in"]
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the projections of all vision blocks."""
+        return self.vision.attention_taps()
+
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        """Say where tokens stand: text only in the trainable blocks; see `Backbone.layout`."""
+        prefix = self.vision.num_prefix
+        keeps = [trunk.image.valid.new_ones(len(trunk), prefix), trunk.image.valid]
+        first = prefix + trunk.image.values.shape[1]
+        image = slice(prefix, first)
+        if layer < self.first_trainable:
+            return SequenceLayout(image, None, torch.cat(keeps, 1))
+        return SequenceLayout(image, slice(first, None), torch.cat([*keeps, trunk.text.valid], 1))
+
+    def _image_scale(self) -> float:
+        """Return the standard deviation of image tokens where text enters, on a grey picture."""
+        with torch.no_grad():
+            hidden = self.vision.parts.before_blocks(self.vision.base_positions)
+            hidden = run_blocks(self.vision.parts.blocks[: self.first_trainable], hidden, None)
+        return float(hidden[:, self.vision.num_prefix :].std())
+
+
+class _TextIn(nn.Module):
+    """Bring text states to the width and scale of image tokens and mark them as text."""
+
+    def __init__(self, text_width: int, width: int, *, scale: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(text_width)
+        self.projection = nn.Linear(text_width, width)
+        self.kind = nn.Parameter(torch.zeros(width))
+        nn.init.constant_(self.norm.weight, scale)
+        nn.init.zeros_(self.projection.bias)
+        if text_width == width:
+            nn.init.eye_(self.projection.weight)
+        else:
+            nn.init.orthogonal_(self.projection.weight, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, states: Tensor) -> Tensor:
+        projected: Tensor = self.projection(self.norm(states))
+        return projected + self.kind

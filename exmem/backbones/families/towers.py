@@ -1,0 +1,326 @@
+"""What backbones with one tower for pictures and one for texts share (CLIP, SigLIP)."""
+
+import abc
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
+from exmem.backbones.blocks import tuned_from
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
+from exmem.backbones.loading import pixel_statistics, pretrained
+from exmem.backbones.text import TextTower
+from exmem.backbones.vision import VisionParts, VisionTower
+from exmem.errors import SchemaError
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["TwoTowers"]
+
+
+class TwoTowers(Backbone):
+    """Image and text meet only in the space that both embeddings are projected to.
+
+    Choices of ours: the last `trainable_blocks` of each tower are tuned, what lies below is frozen, and so are the
+    projections. A feature is the image embedding and the text embedding, as the model itself projects them, without
+    scaling; zeros for a modality without tokens.
+
+    Parameters
+    ----------
+    model : Module
+        A model of transformers with `vision_model` and `text_model`.
+    tokenizer : object
+        Its tokenizer.
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
+    trainable_blocks : int
+        Last blocks of each tower that are tuned.
+    max_text : int
+        Most text tokens, special ones included.
+    mean, std : sequence of float
+        Normalisation of the pixels.
+
+    Raises
+    ------
+    SchemaError
+        If the model has not this form, a tower has fewer blocks, or the text tower has fewer positions than `max_text`.
+    """
+
+    has_class_token: ClassVar[bool]
+    is_causal: ClassVar[bool]
+    temperature: Tensor
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        image_size: int | tuple[int, int],
+        trainable_blocks: int,
+        max_text: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        if not (hasattr(model, "vision_model") and hasattr(model, "text_model")):
+            raise SchemaError(f"{type(model).__name__} has no two towers: expected `vision_model` and `text_model`")
+        parts = VisionParts.of(model.vision_model)
+        first = tuned_from(parts.blocks, trainable_blocks)
+        super().__init__(
+            image_size=image_size,
+            patch=parts.patch,
+            max_text=max_text,
+            tokenizer=tokenizer,
+            width=parts.width,
+            mean=mean,
+            std=std,
+        )
+        self.vision = VisionTower(model.vision_model, size=self.picture_size, class_token=self.has_class_token)
+        self.text = TextTower(model.text_model, max_text=max_text, causal=self.is_causal)
+        self.first_trainable, self.first_text = first, tuned_from(self.text.blocks, trainable_blocks)
+        self.register_buffer("temperature", model.logit_scale.detach().exp().flatten()[0], persistent=False)
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 32,
+    ) -> Self:
+        """Load weights from a hub name such as `openai/clip-vit-base-patch32`, or from a local folder.
+
+        Parameters
+        ----------
+        name : str or path
+            Where the weights and the tokenizer are.
+        image_size : int or tuple of int
+            Side of square pictures in pixels, or height and width.
+        trainable_blocks : int
+            Last blocks of each tower that are tuned.
+        max_text : int
+            Most text tokens, special ones included.
+
+        Returns
+        -------
+        TwoTowers
+            The backbone.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        mean, std = pixel_statistics(name)
+        return cls(
+            pretrained(AutoModel, name, dtype=torch.float32),
+            pretrained(AutoTokenizer, name),
+            image_size=image_size,
+            trainable_blocks=trainable_blocks,
+            max_text=max_text,
+            mean=mean,
+            std=std,
+        )
+
+    @property
+    @abc.abstractmethod
+    def embedding_dim(self) -> int:
+        """Width S of the space that both modalities share."""
+
+    @abc.abstractmethod
+    def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """Project pictures to the shared space.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (B, P + K, D)
+            Output of the last vision block.
+        valid : Tensor, shape (B, K), bool
+            True for a patch.
+
+        Returns
+        -------
+        Tensor, shape (B, S)
+            Image embeddings.
+        """
+
+    @abc.abstractmethod
+    def embed_patches(self, hidden: Tensor) -> Tensor:
+        """Project patches to the shared space, one by one.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (B, P + K, D)
+            Output of the last vision block.
+
+        Returns
+        -------
+        Tensor, shape (B, K, S)
+            Embeddings of the patches.
+        """
+
+    @abc.abstractmethod
+    def embed_words(self, states: Tensor) -> Tensor:
+        """Project text states, after the final norm, one by one.
+
+        Parameters
+        ----------
+        states : Tensor, shape (B, T, E)
+            Text states.
+
+        Returns
+        -------
+        Tensor, shape (B, T, S)
+            Their projections.
+        """
+
+    def text_sequence(self, text: TokenTensors) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the text tower is given for the tokens that were kept.
+
+        Parameters
+        ----------
+        text : TokenTensors
+            Token ids.
+
+        Returns
+        -------
+        ids : Tensor, shape (B, T), int64
+            Token ids.
+        valid : Tensor, shape (B, T), bool
+            True for what the tower sees.
+        positions : Tensor, shape (B, T), int64
+            Their places.
+        """
+        return text.values.long(), text.valid, text.positions
+
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+        """Run the frozen blocks of both towers; see `Backbone.embed`."""
+        with torch.set_grad_enabled(gradient):
+            image = self.modality(batch, "image")
+            hidden = self.vision.embed(self.normalise(image.values), image)
+            ids, valid, positions = self.text_sequence(self.modality(batch, "text"))
+            states = self.text.embed(ids, positions)
+            if gradient:
+                hidden.requires_grad_()
+                states.requires_grad_()
+            hidden = self.vision.run(hidden, image.valid, slice(self.first_trainable))
+            states = self.text.run(states, valid, positions, slice(self.first_text))
+        first = self.vision.num_prefix
+        return Hidden(
+            hidden[:, :first],
+            TokenTensors(hidden[:, first:], image.positions, image.valid),
+            TokenTensors(states, positions, valid),
+        )
+
+    def encode(self, trunk: Hidden) -> Tensor:
+        """Run the tuned blocks of both towers.
+
+        Parameters
+        ----------
+        trunk : Hidden
+            What `embed` returned.
+
+        Returns
+        -------
+        Tensor, shape (B, 2 * S)
+            Image embedding and text embedding; zeros for a modality without tokens (a choice).
+        """
+        picture = self.embed_picture(self._encode_image(trunk), trunk.image.valid)
+        words = self.embed_words(self._encode_text(trunk))
+        text = _at_last(words, trunk.text.valid, trunk.text.positions)
+        return torch.cat([picture * trunk.image.valid.any(1, keepdim=True), text], 1)
+
+    def similarity(self, batch: TensorBatch, trunk: Hidden) -> Similarity:
+        """Score texts by their similarity to images.
+
+        Choices of ours: a text token counts as much as its projection is like the image embedding (cosine). It belongs
+        to the patches by a softmax over the cosines with the projected patches, and a patch to the text tokens by a
+        softmax over the same cosines, both at the temperature that the model was trained with.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            What was embedded.
+        trunk : Hidden
+            What `embed` returned for it.
+
+        Returns
+        -------
+        Similarity
+            In the order of the batch's tokens; 0 where there is no token.
+
+        Notes
+        -----
+        Runs the tuned blocks once more.
+        """
+        text, hidden = self.modality(batch, "text"), self._encode_image(trunk)
+        picture = normalize(self.embed_picture(hidden, trunk.image.valid), dim=-1)
+        patches = normalize(self.embed_patches(hidden), dim=-1)
+        words = normalize(self._words_of(self.embed_words(self._encode_text(trunk)), text), dim=-1)
+        importance = torch.einsum("btd,bd->bt", words, picture).masked_fill(~text.valid, 0)
+        logits = self.temperature * (words @ patches.transpose(1, 2))
+        both = text.valid.unsqueeze(2) & trunk.image.valid.unsqueeze(1)
+        logits = logits.masked_fill(~both, torch.finfo(logits.dtype).min)
+        to_image, to_text = (torch.softmax(logits, axis).masked_fill(~both, 0) for axis in (2, 1))
+        return Similarity(importance, to_image, to_text.transpose(1, 2))
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of a feature: image embedding and text embedding."""
+        return 2 * self.embedding_dim
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether the vision model has one."""
+        return self.vision.has_mask_token
+
+    @property
+    def num_frozen_blocks(self) -> int:
+        """First blocks of both towers, which are not tuned."""
+        return self.first_trainable + self.first_text
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True: always."""
+        return True
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the last blocks of both towers."""
+        return self.vision.parts.blocks[self.first_trainable :] + self.text.blocks[self.first_text :]
+
+    def trainable_extras(self) -> list[str]:
+        """Return nothing: LoRA alone is trained."""
+        return []
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the projections of the vision blocks."""
+        return self.vision.attention_taps()
+
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        """Say where image tokens stand, alike in all blocks; see `Backbone.layout`."""
+        first = self.vision.num_prefix
+        valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
+        query = slice(0, 1) if self.has_class_token else None
+        return SequenceLayout(slice(first, None), None, valid, query)
+
+    def _encode_image(self, trunk: Hidden) -> Tensor:
+        hidden = torch.cat([trunk.prefix, trunk.image.values], 1)
+        return self.vision.run(hidden, trunk.image.valid, slice(self.first_trainable, None))
+
+    def _encode_text(self, trunk: Hidden) -> Tensor:
+        blocks = slice(self.first_text, None)
+        return self.text.norm(self.text.run(trunk.text.values, trunk.text.valid, trunk.text.positions, blocks))
+
+    def _words_of(self, words: Tensor, text: TokenTensors) -> Tensor:
+        """Return the tokens of a batch out of all that the text tower saw."""
+        return words
+
+
+def _at_last(words: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    """Return the word with the highest position of each row, zeros where there is none."""
+    if not words.shape[1]:
+        return words.new_zeros(len(words), words.shape[2])
+    last = positions.masked_fill(~valid, -1).argmax(1)
+    return words[torch.arange(len(words), device=words.device), last] * valid.any(1, keepdim=True)

@@ -1,0 +1,203 @@
+"""ViLT (Kim et al. 2021): the backbone of the paper."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, linear
+
+from exmem.backbones.attention import AttentionTap, SequenceLayout
+from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, pooled, run_blocks, tuned_from
+from exmem.backbones.checks import check_max_text
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
+from exmem.backbones.loading import pixel_statistics, pretrained
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["Vilt"]
+
+
+class Vilt(Backbone):
+    """One transformer over text and image tokens from its first block on.
+
+    The class token is the text's `[CLS]`, which ViLT pools; its image class token comes second, and both are always
+    there. Positions are added before tokens are gathered, so sparse image tokens keep their true places
+    (`ViltEmbeddings.visual_embed` derives the grid from a pixel mask and draws padding at random).
+
+    Parameters
+    ----------
+    model : Module
+        A `ViltModel` of transformers.
+    tokenizer : object
+        Its tokenizer.
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
+    trainable_blocks : int, optional
+        Last blocks that are tuned, the others are frozen; all when left out.
+    max_text : int
+        Most text tokens, special ones included.
+    mean, std : sequence of float
+        Normalisation of the pixels.
+
+    Raises
+    ------
+    SchemaError
+        If the model has fewer blocks, or fewer text positions than `max_text`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        image_size: int | tuple[int, int] = 384,
+        trainable_blocks: int | None = None,
+        max_text: int = 40,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+    ) -> None:
+        config: Any = model.config
+        first = tuned_from(blocks_of(model), trainable_blocks)
+        check_max_text(model, max_text)
+        super().__init__(
+            image_size=image_size,
+            patch=int(config.patch_size),
+            max_text=max_text,
+            tokenizer=tokenizer,
+            width=int(config.hidden_size),
+            mean=mean,
+            std=std,
+        )
+        self.model: Any = model
+        self._num_frozen = first
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        image_size: int | tuple[int, int] = 384,
+        trainable_blocks: int | None = None,
+        max_text: int = 40,
+    ) -> "Vilt":
+        """Load weights from a hub name such as `dandelin/vilt-b32-mlm`, or from a local folder.
+
+        Parameters
+        ----------
+        name : str or path
+            Where the weights and the tokenizer are.
+        image_size : int or tuple of int
+            Side of square pictures in pixels, or height and width.
+        trainable_blocks : int, optional
+            Last blocks that are tuned; all when left out.
+        max_text : int
+            Most text tokens, special ones included.
+
+        Returns
+        -------
+        Vilt
+            The backbone.
+        """
+        from transformers import AutoTokenizer, ViltModel
+
+        mean, std = pixel_statistics(name)
+        return cls(
+            pretrained(ViltModel, name, add_pooling_layer=False, dtype=torch.float32),
+            pretrained(AutoTokenizer, name),
+            image_size=image_size,
+            trainable_blocks=trainable_blocks,
+            max_text=max_text,
+            mean=mean,
+            std=std,
+        )
+
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+        """Embed both modalities and run the frozen blocks; see `Backbone.embed`."""
+        with torch.set_grad_enabled(gradient):
+            image, text = self.modality(batch, "image"), self.modality(batch, "text")
+            embeddings = self.model.embeddings
+            table = self._positions()
+            patches = linear(self.normalise(image.values), embeddings.patch_embeddings.projection.weight.flatten(1))
+            patches = patches + embeddings.patch_embeddings.projection.bias
+            hidden = patches + table[image.positions] + embeddings.token_type_embeddings.weight[1]
+            # The [CLS] of the text is part of the prefix, whether it was stored or not.
+            words_valid = text.valid & (text.positions > 0)
+            words = self._embed_text(text.values.long(), text.positions)
+            prefix = torch.cat([self._embed_class(len(batch)), self._image_class(len(batch))], 1)
+            sequence = torch.cat([prefix, hidden, words], 1)
+            mask = attention_mask(image.valid.new_ones(len(batch), 2), image.valid, words_valid)
+            if gradient:
+                sequence.requires_grad_()
+            sequence = run_blocks(self.model.encoder.layer[: self._num_frozen], sequence, mask)
+        prefix, hidden, words = torch.split(sequence, [2, hidden.shape[1], words.shape[1]], 1)
+        return Hidden(
+            prefix,
+            TokenTensors(hidden, image.positions, image.valid),
+            TokenTensors(words, text.positions, words_valid),
+        )
+
+    def encode(self, trunk: Hidden) -> Tensor:
+        """Run the tuned blocks; see `Backbone.encode`."""
+        sequence = torch.cat([trunk.prefix, trunk.image.values, trunk.text.values], 1)
+        mask = attention_mask(trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid)
+        sequence = self.model.layernorm(run_blocks(self.trainable_blocks(), sequence, mask))
+        image, words = torch.split(sequence[:, 2:], [trunk.image.values.shape[1], trunk.text.values.shape[1]], 1)
+        return torch.cat([sequence[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
+
+    @property
+    def num_frozen_blocks(self) -> int:
+        """First blocks, which are not tuned."""
+        return self._num_frozen
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True without frozen blocks: every block mixes image and text."""
+        return self._num_frozen == 0
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the blocks above the frozen ones."""
+        return list(self.model.encoder.layer[self._num_frozen :])
+
+    def trainable_extras(self) -> list[str]:
+        """Return nothing: LoRA alone is trained."""
+        return []
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the projections of all blocks."""
+        heads = int(self.model.config.num_attention_heads)
+        return [attention_tap(layer, heads) for layer in self.model.encoder.layer]
+
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
+        first = 2 + trunk.image.values.shape[1]
+        valid = torch.cat([trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid], 1)
+        return SequenceLayout(slice(2, first), slice(first, None), valid)
+
+    def _positions(self) -> Tensor:
+        """Position embeddings of the patches, interpolated as `visual_embed` does."""
+        table = self.model.embeddings.position_embeddings[:, 1:]
+        side = round(table.shape[1] ** 0.5)
+        spatial = table.transpose(1, 2).unflatten(2, (side, side))
+        return interpolate(spatial, size=self.grid, mode="bilinear", align_corners=True).flatten(2)[0].T
+
+    def _embed_text(self, ids: Tensor, positions: Tensor) -> Tensor:
+        text: Any = self.model.embeddings.text_embeddings
+        kind = text.token_type_embeddings.weight[0]
+        states = text.LayerNorm(text.word_embeddings(ids) + text.position_embeddings(positions) + kind)
+        marked: Tensor = states + self.model.embeddings.token_type_embeddings.weight[0]
+        return marked
+
+    def _embed_class(self, rows: int) -> Tensor:
+        ids = torch.full((rows, 1), int(self.tokenizer.cls_token_id), device=self.pixel_mean.device)
+        return self._embed_text(ids, torch.zeros_like(ids))
+
+    def _image_class(self, rows: int) -> Tensor:
+        embeddings = self.model.embeddings
+        token: Tensor = (
+            embeddings.cls_token + embeddings.position_embeddings[:, :1] + embeddings.token_type_embeddings.weight[1]
+        )
+        return token.expand(rows, -1, -1)

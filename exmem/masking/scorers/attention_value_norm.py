@@ -1,0 +1,68 @@
+"""Class-token attention weighted by the norm of what it reads (Kobayashi et al. 2020)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from exmem.backbones.contract import Backbone
+from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.attention_pass import check_layers, observe
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["AttentionValueNorm"]
+
+
+class AttentionValueNorm:
+    """Score a token by the attention of the class token times the norm of the token's value vector, head by head.
+
+    Tokens that draw attention without giving anything (attention sinks) have small values, so they score low here.
+
+    Parameters
+    ----------
+    layers : sequence of int or None
+        Layers of the mean, as in `ClsAttention`.
+
+    Raises
+    ------
+    SchemaError
+        If no layer is given.
+
+    Notes
+    -----
+    Kobayashi et al. 2020, "Attention is Not Only a Weight", section 3, weigh by the norm of the value after the output
+    projection; here it is the norm of the value itself, mean over the heads (a choice: no product per head is needed).
+    """
+
+    def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:
+        self.layers = check_layers(layers)
+
+    @torch.inference_mode()
+    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
+        """Score a batch.
+
+        Parameters
+        ----------
+        model : Backbone
+            A backbone.
+        batch : TensorBatch
+            Tokens to score.
+
+        Returns
+        -------
+        ScoreMaps
+            Scores of all modalities of the model.
+
+        Raises
+        ------
+        SchemaError
+            If the model lacks a layer.
+        """
+        seen = observe(model, batch, self.layers, ("query", "key", "value"))
+        return seen.maps(
+            seen.by_modality(
+                {
+                    layer: (seen.query_attention(layer) * seen.captured[layer].heads("value").norm(dim=-1)).mean(1)
+                    for layer in seen.layers
+                }
+            )
+        )

@@ -1,0 +1,118 @@
+"""The box around what is active (class-incremental exemplar compression, CVPR 2023)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.backbones.contract import Backbone
+from exmem.errors import SchemaError
+from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.cls_attention import ClsAttention
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["CimBox", "box_scores"]
+
+
+class CimBox:
+    """Score image tokens inside the bounding box of what is active 1, those outside 0, plus a small share of attention.
+
+    The map is the class-token attention, and texts are scored by it too. The share of attention, below 1 / (2 L),
+    orders tokens without moving one across the edge of the box: `mean_threshold` keeps exactly the box, and `top_k`
+    fills it by attention before it goes outside. A box that covers every token is the exception: no more than some of
+    them can be above their mean.
+
+    Parameters
+    ----------
+    threshold : float
+        A token is active from this share of the range of the map on, 0..1 (a choice).
+    layers : sequence of int or None
+        Layers of the class-token attention, as in `ClsAttention`.
+
+    Raises
+    ------
+    SchemaError
+        If the threshold is outside 0..1, or no layer is given.
+
+    Notes
+    -----
+    After CIM (Luo et al. 2023, "Class-Incremental Exemplar Compression for Class-Incremental Learning", CVPR), whose
+    box encloses the thresholded class activation map of a convolutional network and whose outside is down-sampled,
+    not dropped. Attention instead of the activation map is our choice.
+    """
+
+    def __init__(self, *, threshold: float = 0.5, layers: Sequence[int] | None = (-1,)) -> None:
+        if not 0 <= threshold <= 1:
+            raise SchemaError(f"threshold must be in 0..1, got {threshold}")
+        self.threshold, self._attention = threshold, ClsAttention(layers=layers)
+
+    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
+        """Score a batch.
+
+        Parameters
+        ----------
+        model : Backbone
+            A backbone.
+        batch : TensorBatch
+            Tokens to score.
+
+        Returns
+        -------
+        ScoreMaps
+            Scores of all modalities of the model.
+
+        Raises
+        ------
+        SchemaError
+            If the model lacks a layer.
+        """
+        maps = self._attention(model, batch)
+        if "image" not in maps.scores:
+            return maps
+        boxes = box_scores(maps.scores["image"], maps.valid["image"], model.grid, threshold=self.threshold)
+        return dataclasses.replace(maps, scores={**maps.scores, "image": boxes})
+
+
+def box_scores(
+    scores: NDArray[np.float32], valid: NDArray[np.bool_], grid: tuple[int, int], *, threshold: float
+) -> NDArray[np.float32]:
+    """Return 1 inside the box around the active tokens and 0 outside, plus less than 1 / (2 L) by score.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (B, L), float32
+        Importance of each token.
+    valid : ndarray, shape (B, L), bool
+        True where there is a token.
+    grid : tuple of int
+        Rows and columns of patches, L of them.
+    threshold : float
+        Share of a row's range from which on a token is active.
+
+    Returns
+    -------
+    ndarray, shape (B, L), float32
+        Scores; 0 where there is no token.
+
+    Examples
+    --------
+    >>> box = box_scores(np.array([[9, 0, 0, 9, 1, 1]], np.float32), np.ones((1, 6), bool), (2, 3), threshold=0.5)
+    >>> box.round().astype(int)
+    array([[1, 0, 0, 1, 0, 0]])
+    """
+    low = np.where(valid, scores, np.inf).min(1, keepdims=True)
+    high = np.where(valid, scores, -np.inf).max(1, keepdims=True)
+    share = np.where(valid, scores - low, 0) / np.where(high > low, high - low, 1)
+    # A map without any range is active everywhere.
+    active = (valid & ((share >= threshold) | (high <= low))).reshape(-1, *grid)
+    box = _between(active.any(2))[:, :, None] & _between(active.any(1))[:, None, :]
+    ordered = box.reshape(scores.shape) + share / (2 * scores.shape[1] + 1)
+    return np.where(valid, ordered, 0).astype(np.float32)
+
+
+def _between(active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """From the first to the last active place of each row."""
+    begun, not_over = (np.logical_or.accumulate(part, 1) for part in (active, active[:, ::-1]))
+    between: NDArray[np.bool_] = begun & not_over[:, ::-1]
+    return between

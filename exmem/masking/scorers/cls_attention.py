@@ -1,0 +1,62 @@
+"""Class-token attention (exemplar masking, Lee et al. 2024)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from exmem.backbones.contract import Backbone
+from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.attention_pass import check_layers, observe
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["ClsAttention"]
+
+
+class ClsAttention:
+    """Score a token by the attention that the class token pays to it, mean over the heads and over chosen layers.
+
+    A modality is scored by those of the layers that hold it, by the last layer where none does: the lower layers of
+    some backbones hold no text. (Known from the paper: the score is the class-token attention. Layer and head reduction
+    are choices.)
+
+    Parameters
+    ----------
+    layers : sequence of int or None
+        Layers of the mean; negative ones count from the last, None stands for all.
+
+    Raises
+    ------
+    SchemaError
+        If no layer is given.
+
+    Notes
+    -----
+    One forward pass, and the attention of one query in each of the layers.
+    """
+
+    def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:
+        self.layers = check_layers(layers)
+
+    @torch.inference_mode()
+    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
+        """Score a batch.
+
+        Parameters
+        ----------
+        model : Backbone
+            A backbone.
+        batch : TensorBatch
+            Tokens to score.
+
+        Returns
+        -------
+        ScoreMaps
+            Scores of all modalities of the model.
+
+        Raises
+        ------
+        SchemaError
+            If the model lacks a layer.
+        """
+        seen = observe(model, batch, self.layers)
+        return seen.maps(seen.class_scores())

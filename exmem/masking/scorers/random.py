@@ -1,0 +1,67 @@
+"""Random scores: the baseline that a clever scorer has to beat."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.backbones.contract import Backbone
+from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.dense import valid_tokens
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["RandomScores"]
+
+
+class RandomScores:
+    """Uniform random scores; an example gets the same ones from the same seed, whenever and with whatever it is scored.
+
+    Parameters
+    ----------
+    seed : int
+        Seed.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
+        """Score a batch.
+
+        Parameters
+        ----------
+        model : Backbone
+            A backbone; only its token specifications are used.
+        batch : TensorBatch
+            Tokens to score.
+
+        Returns
+        -------
+        ScoreMaps
+            Scores in 0..1 of all modalities of the model; attention between texts and images is random too.
+        """
+        valid = valid_tokens(model, batch)
+        rngs = [np.random.default_rng([self.seed, _fingerprint(batch, row)]) for row in range(len(batch))]
+        scores = {name: _draw(rngs, there) for name, there in valid.items()}
+        if not {"image", "text"} <= valid.keys():
+            return ScoreMaps(scores, valid)
+        pairs = valid["text"][:, :, None] & valid["image"][:, None, :]
+        return ScoreMaps(scores, valid, _draw(rngs, pairs), _draw(rngs, pairs.transpose(0, 2, 1)))
+
+
+def _draw(rngs: list[np.random.Generator], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    out = np.zeros(valid.shape, np.float32)
+    for row, rng in enumerate(rngs):
+        out[row] = rng.random(valid.shape[1:], np.float32)
+    return np.where(valid, out, np.float32(0))
+
+
+def _fingerprint(batch: TensorBatch, row: int) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(batch.tokens):
+        tokens = batch.tokens[name]
+        valid = tokens.valid[row]
+        order = tokens.positions[row][valid].argsort()
+        for part in (tokens.positions[row][valid][order], tokens.values[row][valid][order]):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+    return int.from_bytes(digest.digest(), "little")

@@ -1,0 +1,92 @@
+"""Named parts of one kind, those of other packages among them: the one registry behind every choice by name."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from exmem.errors import ExmemError, SchemaError
+
+__all__ = ["Registry"]
+
+_Made = TypeVar("_Made")
+
+
+class Registry(Mapping[str, Any], Generic[_Made]):
+    """Parts by name. Another package adds its own with an entry point of the group `exmem.<kind>`, a script with `add`.
+
+    A part is a class (made with its options), a function or any callable (bound to them), or `"module:name"` of one,
+    which is imported when it is first asked for.
+
+    Parameters
+    ----------
+    kind : str
+        What the parts are, as errors say it: `"keep rule"`; the group of its entry points is `exmem.keep_rule`.
+    parts : mapping of str to part
+        Those of exmem, which no other may replace.
+    error : type of ExmemError
+        What is raised about a name or an option.
+    """
+
+    def __init__(self, kind: str, parts: Mapping[str, Any], *, error: type[ExmemError] = SchemaError) -> None:
+        self.kind, self._parts, self._error = kind, dict(parts), error
+
+    @functools.cached_property
+    def _others(self) -> dict[str, EntryPoint]:
+        group = f"exmem.{self.kind.replace(' ', '_')}"
+        return {entry.name: entry for entry in entry_points(group=group)}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the part of a name; SchemaError lists the names when there is none."""
+        if name not in self:
+            raise self._error(f"unknown {self.kind} {name!r}; choose one of {sorted(self)}")
+        if name in self._parts and name in self._others:
+            raise self._error(f"{self.kind} {name!r} is exmem's own and of {self._others[name].value}; rename that one")
+        if name not in self._parts:
+            return self._others[name].load()
+        part = self._parts[name]
+        if isinstance(part, str):
+            module, _, attribute = part.partition(":")
+            part = self._parts[name] = getattr(importlib.import_module(module), attribute)
+        return part
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self._parts or name in self._others)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._parts, *self._others}))
+
+    def __len__(self) -> int:
+        return len({*self._parts, *self._others})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the part of a name, or the default."""
+        return self[name] if name in self else default  # noqa: SIM401 - it is that method
+
+    def add(self, name: str, part: Any) -> None:
+        """Give a part of one's own a name; SchemaError if there is one of that name."""
+        if name in self:
+            raise self._error(f"there is a {self.kind} {name!r} already; choose another name")
+        self._parts[name] = part
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Return the options of a part with their defaults; `inspect.Parameter.empty` where one must be given."""
+        part = self[name]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        takes = {keyword, inspect.Parameter.POSITIONAL_OR_KEYWORD} if inspect.isclass(part) else {keyword}
+        parameters = inspect.signature(part).parameters.values()
+        return {parameter.name: parameter.default for parameter in parameters if parameter.kind in takes}
+
+    def make(self, name: str, **options: Any) -> _Made:
+        """Make a part with its options; SchemaError lists the known ones when one is unknown."""
+        part, known = self[name], self.options(name)
+        if strange := sorted(set(options) - set(known)):
+            raise self._error(f"{self.kind} {name!r} has no option {strange}; it has {sorted(known)}")
+        if inspect.isclass(part):
+            needed = {key for key, default in known.items() if default is inspect.Parameter.empty}
+            if lacking := sorted(needed - set(options)):
+                raise self._error(f"{self.kind} {name!r} needs {lacking}")
+            return cast(_Made, part(**options))
+        return cast(_Made, functools.partial(part, **options) if options else part)

@@ -1,0 +1,56 @@
+"""The contract of an augmentation, and what several of them need."""
+
+from typing import Protocol
+
+import torch
+
+from exmem.errors import SchemaError
+from exmem.tokens.tensors import TensorBatch, TokenTensors
+
+__all__ = ["Augmentation", "check_share", "is_image"]
+
+
+class Augmentation(Protocol):
+    """Changes a batch at random.
+
+    The kept tokens of a row stay in front, with increasing positions; padding stays zero; labels and extras stay; the
+    batch that was given is not changed. A batch without the modality that an augmentation is about comes back as it is.
+    """
+
+    def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
+        """Augment a batch; all randomness comes from the generator."""
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a probability or ratio that is none.
+
+    Parameters
+    ----------
+    name : str
+        How the error names it.
+    value : float
+        The probability or ratio.
+
+    Raises
+    ------
+    SchemaError
+        If it is outside 0..1.
+    """
+    if not 0 <= value <= 1:
+        raise SchemaError(f"{name} must be in 0..1, got {value}")
+
+
+def is_image(tokens: TokenTensors) -> bool:
+    """Say whether the tokens of a modality are pictures or pieces of one: (B, K, h, w, 3) uint8.
+
+    Parameters
+    ----------
+    tokens : TokenTensors
+        One modality.
+
+    Returns
+    -------
+    bool
+        False for token ids, features and whatever else has no colours.
+    """
+    return tokens.values.ndim == 5 and tokens.values.shape[-1] == 3 and tokens.values.dtype == torch.uint8

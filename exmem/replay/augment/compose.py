@@ -1,0 +1,43 @@
+"""One augmentation after the other."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from exmem.replay.augment.base import Augmentation
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["Compose"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compose:
+    """Apply augmentations in order.
+
+    Parameters
+    ----------
+    augmentations : sequence of Augmentation
+        First to last; with none, batches come back as they are.
+    """
+
+    augmentations: Sequence[Augmentation]
+
+    def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
+        """Augment a batch.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Exemplars.
+        generator : torch.Generator
+            Source of randomness of all of them.
+
+        Returns
+        -------
+        TensorBatch
+            The augmented batch.
+        """
+        for augmentation in self.augmentations:
+            batch = augmentation(batch, generator=generator)
+        return batch

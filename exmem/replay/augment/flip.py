@@ -1,0 +1,89 @@
+"""Horizontal flip of the whole picture: places and values."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from exmem.errors import SchemaError
+from exmem.replay.augment.base import check_share, is_image
+from exmem.tokens.tensors import TensorBatch, TokenTensors, packed, uniform
+
+__all__ = ["Flip"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flip:
+    """Mirror pictures left to right: tokens move within their grid and their values are mirrored.
+
+    All scales of an exemplar are flipped together. Tokens are sorted by position again.
+
+    Parameters
+    ----------
+    grids : mapping of str to tuple of int
+        Rows and columns of each modality that holds pieces of the picture; (1, 1) for the whole picture as one token.
+    probability : float
+        Chance of each exemplar, 0..1.
+
+    Raises
+    ------
+    SchemaError
+        If the probability is outside 0..1 or a grid has a side below 1.
+
+    Examples
+    --------
+    >>> flip = Flip(grids={"image": (12, 16), "thumbnail": (1, 1)})
+    """
+
+    grids: Mapping[str, tuple[int, int]]
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share("probability", self.probability)
+        for name, grid in self.grids.items():
+            if len(grid) != 2 or min(grid) < 1:
+                raise SchemaError(f"the grid of {name!r} must be (rows, columns) of 1 or more, got {grid}")
+
+    def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
+        """Flip some exemplars.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Exemplars.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        TensorBatch
+            The batch, its pictures mirrored in some rows.
+
+        Raises
+        ------
+        SchemaError
+            If the grid of a modality with pictures is not known, or a position lies outside it.
+        """
+        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
+        missing = sorted(set(pictures) - set(self.grids))
+        if missing:
+            raise SchemaError(
+                f"flip knows no grid of {missing} and would mirror a part of the picture only; add them to grids"
+            )
+        chosen = uniform(len(batch), generator=generator, device=batch.labels.device) < self.probability
+        changed = {name: _flipped(tokens, name, self.grids[name], chosen) for name, tokens in pictures.items()}
+        return batch.with_tokens(changed)
+
+
+def _flipped(tokens: TokenTensors, name: str, grid: tuple[int, int], chosen: Tensor) -> TokenTensors:
+    rows, columns = grid
+    if (tokens.positions >= rows * columns).any():
+        raise SchemaError(
+            f"modality {name!r} has position {int(tokens.positions.max())}, outside its grid of {rows} x {columns}"
+        )
+    row, column = tokens.positions // columns, tokens.positions % columns
+    positions = torch.where(chosen[:, None], row * columns + columns - 1 - column, tokens.positions)
+    values = tokens.values.clone()
+    values[chosen] = tokens.values[chosen].flip(3)
+    return packed(dataclasses.replace(tokens, values=values, positions=positions))

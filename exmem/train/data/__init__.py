@@ -1,0 +1,5 @@
+"""Data for the trainer: images with texts and classes, in a folder as people have them."""
+
+from exmem.train.data.folder import ImageText, load_imagefolder
+
+__all__ = ["ImageText", "load_imagefolder"]

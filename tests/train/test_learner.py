@@ -1,0 +1,160 @@
+"""The model that learns: what is tuned, what a checkpoint holds, distillation, class means."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from exmem.errors import DataError
+from exmem.masking.scorers import ClsAttention, GradAttention
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.learner import ClassMeans, Learner, distillation
+from tests.exemplars import crop
+from tests.tiny import SIDE, load_joint, write_models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def backbone(models):
+    return load_joint(models)
+
+
+def batch(backbone):
+    pictures = np.stack([crop(seed, SIDE) for seed in range(4)])
+    return TensorBatch.from_numpy(backbone.tokens(pictures, ["temple roof", "red leaf stone", "garden", ""]))
+
+
+def learner_of(backbone, classes=(3, 5)):
+    torch.manual_seed(0)
+    learner = Learner(backbone, rank=2, alpha=4)
+    learner.grow(classes)
+    return learner
+
+
+def step(learner, stream, labels, **options):
+    learner.zero_grad()
+    loss = learner.loss(stream, labels, **({"teacher": {}, "weight": 0.0, "temperature": 2.0} | options))
+    loss.backward()
+    return loss.item()
+
+
+def test_gradients_reach_adapters_text_projection_and_head_and_nothing_else(backbone):
+    learner = learner_of(backbone)
+    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
+    trained = [value for value in learner.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.01)
+    for _ in range(3):  # LoRA starts at B = 0, the head at 0: A moves in the third step
+        first = step(learner, stream, labels)
+        optimizer.step()
+    touched = {name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()}
+    expected = {name for name, _ in learner.named_parameters() if "lora_" in name or "text_in" in name}
+    assert touched == expected | {"weight", "bias"}
+    assert all(".1." in name for name in expected if "lora_" in name)  # the last of two blocks
+    assert step(learner, stream, labels) < first
+
+
+def test_scores_come_from_the_tuned_attention(backbone):
+    learner = learner_of(backbone)
+    tokens = batch(backbone)
+    before = ClsAttention()(backbone, tokens).scores["image"]
+    frozen = ClsAttention(layers=(0,))(backbone, tokens).scores["image"]
+    for name, value in learner.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.5)
+    tuned = ClsAttention()(backbone, tokens).scores["image"]
+    assert np.abs(tuned - before).max() > 1e-3
+    np.testing.assert_array_equal(ClsAttention(layers=(0,))(backbone, tokens).scores["image"], frozen)
+
+
+def test_a_checkpoint_brings_the_learner_back(models):
+    one, two = learner_of(load_joint(models)), learner_of(load_joint(models))
+    stream, labels = one.backbone.embed(batch(one.backbone)), torch.tensor([3, 5, 3, 5])
+    step(one, stream, labels)
+    with torch.no_grad():
+        for value in one.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn_like(value))
+    two.load((3, 5), one.tuned())
+    torch.testing.assert_close(two(stream), one(stream), rtol=0, atol=0)
+    one.grow((9,))
+    assert one(stream).shape == (4, 3)
+    torch.testing.assert_close(one(stream)[:, :2], two(stream))
+    assert one.targets(torch.tensor([9, 3])).tolist() == [2, 0]
+    with pytest.raises(DataError, match="another model"):
+        two.load((3, 5), one.tuned())
+
+
+def test_distillation_pulls_towards_the_model_before(backbone):
+    learner = learner_of(backbone)
+    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
+    teacher = learner.tuned() | {"weight": torch.randn_like(learner.weight)}
+    alone = step(learner, stream, labels)
+    both = step(learner, stream, labels, teacher=teacher, weight=2.0)
+    with torch.no_grad():
+        before = learner.features(stream) @ teacher["weight"].T
+        expected = 2 * distillation(learner(stream), before, temperature=2.0)
+    assert both == pytest.approx(alone + float(expected), rel=1e-5)
+    same = torch.randn(4, 3)
+    assert float(distillation(same, same, temperature=2.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_nearest_class_mean_worked_by_hand():
+    features = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    means = ClassMeans.of(features, torch.tensor([7, 7, 2]))
+    assert means.classes == (2, 7)
+    assert means.predict(torch.tensor([[5.0, 1.0], [1.0, 5.0]])).tolist() == [7, 2]
+    both = means.merged(ClassMeans([4], torch.tensor([[1.0, 1.0]])))
+    assert both.predict(torch.tensor([[2.0, 2.1]])).tolist() == [4]
+    assert ClassMeans.of(features[:0], torch.zeros(0)).predict(features).tolist() == [-1, -1, -1]
+
+
+def test_true_logits_are_those_of_the_classes_of_the_examples(backbone):
+    learner = learner_of(backbone, classes=(5, 3, 9))
+    with torch.no_grad():
+        learner.weight.copy_(torch.randn(learner.weight.shape, generator=torch.Generator().manual_seed(0)))
+        learner.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 9, 3])
+    encoded = backbone.encode(stream).detach().requires_grad_()
+    found = learner.true_logits(encoded, labels)
+    logits = learner(stream)
+    torch.testing.assert_close(found, logits[0, 1] + logits[1, 0] + logits[2, 2] + logits[3, 1])
+    (gradient,) = torch.autograd.grad(found, encoded)
+    assert gradient.abs().sum(1).min() > 0
+    other = torch.tensor([9, 5, 9, 3])
+    (changed,) = torch.autograd.grad(learner.true_logits(encoded, other), encoded)
+    assert torch.equal(changed[1:], gradient[1:]), "an example explains its own class only"
+    assert not torch.equal(changed[0], gradient[0])
+
+
+def test_a_gradient_scorer_explains_the_true_class(backbone):
+    learner = learner_of(backbone)
+    with torch.no_grad():
+        learner.weight.copy_(torch.randn(learner.weight.shape, generator=torch.Generator().manual_seed(0)))
+    scorer = GradAttention(objective=learner.true_logits)
+    one, other = (
+        scorer(backbone, dataclasses.replace(batch(backbone), labels=torch.tensor(labels))).scores["image"]
+        for labels in ([3, 3, 3, 3], [5, 3, 3, 3])
+    )
+    assert np.abs(one[0] - other[0]).max() > 0
+    np.testing.assert_allclose(one[1:], other[1:], atol=1e-6)
+
+
+def test_difficulty_worked_by_hand(backbone):
+    learner = learner_of(backbone, classes=(7, 2))
+    features = torch.zeros(3, backbone.feature_dim)
+    features[1, 0], features[2, 0] = 1, -1
+    with torch.no_grad():
+        learner.weight[0, 0] = np.log(3)  # logits of (7, 2): (0, 0), (log 3, 0) and (-log 3, 0)
+    found = learner.difficulty(features, torch.tensor([7, 2, 2]))
+    # Probabilities of the true class are 1/2, 1/4 and 3/4; the last two predictions are equally unsure.
+    np.testing.assert_allclose(found["loss"], [np.log(2), np.log(4), np.log(4 / 3)], rtol=1e-5)
+    unsure = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    np.testing.assert_allclose(found["entropy"], [np.log(2), unsure, unsure], rtol=1e-5)
+    assert found["loss"].dtype == np.float32
+    nothing = learner.difficulty(features[:0], torch.zeros(0, dtype=torch.int64))
+    assert [len(values) for values in nothing.values()] == [0, 0]
