@@ -1,17 +1,89 @@
 """Named parts of one kind, those of other packages among them: the one registry behind every choice by name."""
 
+import dataclasses
 import functools
 import importlib
 import inspect
+import json
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from exmem.errors import ExmemError, SchemaError
 
-__all__ = ["Registry"]
+__all__ = ["Part", "Registry"]
 
 _Made = TypeVar("_Made")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A choice by name with its options, as configurations hold it.
+
+    Parameters
+    ----------
+    name : str
+        A name of a registry.
+    options : tuple of (str, value)
+        Options that are not left at their defaults, by name.
+
+    Examples
+    --------
+    >>> Part.of("keep_ratio:ratio=0.25") == Part.of({"name": "keep_ratio", "ratio": 0.25})
+    True
+    >>> str(Part.of({"name": "cls_attention", "layers": [-3, -2]}))
+    'cls_attention:layers=[-3,-2]'
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, value: Any) -> "Part":
+        """Read a name, `name:option=value,...`, or a mapping with `name`; SchemaError says how it is written."""
+        if isinstance(value, Part):
+            return value
+        if isinstance(value, str) and value:
+            name, _, rest = value.partition(":")
+            pairs = [pair.partition("=") for pair in _SEPARATOR.split(rest)] if rest else []
+            if name and all(key and sign for key, sign, _ in pairs):
+                return cls(name, tuple(sorted((key, _plain(text)) for key, _, text in pairs)))
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            options = {str(key): _frozen(option) for key, option in value.items() if key != "name"}
+            return cls(value["name"], tuple(sorted(options.items())))
+        raise SchemaError(f"expected NAME, NAME:OPTION=VALUE,... or a mapping with 'name', got {value!r}")
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The options as a dictionary."""
+        return dict(self.options)
+
+    def to_json(self) -> str | dict[str, Any]:
+        """Return the name, or a mapping of name and options."""
+        return {"name": self.name, **self.kwargs} if self.options else self.name
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={_text(value)}" for key, value in self.options)
+        return f"{self.name}:{options}" if options else self.name
+
+
+_SEPARATOR = re.compile(r",(?=[^\[\]]*(?:\[|\Z))")  # a comma outside brackets
+
+
+def _plain(text: str) -> Any:
+    try:
+        return _frozen(json.loads(text))
+    except ValueError:
+        return text
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 class Registry(Mapping[str, Any], Generic[_Made]):

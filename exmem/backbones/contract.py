@@ -242,6 +242,11 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     @abc.abstractmethod
+    def first_tuned_layer(self) -> int:
+        """Index into `attention_taps` of the first layer that `encode` runs; `embed` runs those before it."""
+
+    @property
+    @abc.abstractmethod
     def text_is_separate(self) -> bool:
         """Whether `embed` keeps image and text apart, so that texts may be exchanged."""
 

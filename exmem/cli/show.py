@@ -148,8 +148,8 @@ def _known(
         return Known(notes=[why])
     import transformers
 
-    from exmem.report.view.run import look_into_run
+    from exmem.report.run import known_of_folder
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-    return look_into_run(run, slots, data=data, scores=scores, progress=tell)
+    return known_of_folder(run, slots, data=data, scores=scores, progress=tell)

@@ -1,54 +1,102 @@
 """`exmem train`: the reference trainer on the user's own folder."""
 
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from exmem.recipes import Recipe
+from exmem.recipes.recipe import read_document
+from exmem.registry import Part
 from exmem.train.config import TrainConfig
 
-__all__ = ["train"]
+__all__ = ["parts", "train_command"]
+
+parts = tyro.constructors.ConstructorRegistry()
+"""How parts are read from the command line: NAME or NAME:OPTION=VALUE,..."""
 
 
-def train(
-    data: Annotated[Path, tyro.conf.Positional],
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")],
-    *,
-    out: Path,
-) -> None:
-    """Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.
+@parts.primitive_rule
+def _part(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Part] | None:
+    if info.type is not Part:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME[:OPTION=VALUE,...]",
+        instance_from_str=lambda words: Part.of(words[0]),
+        is_instance=lambda value: isinstance(value, Part),
+        str_from_instance=lambda part: [str(part)],
+    )
 
-    The same command continues a run that was interrupted or killed.
 
-    Parameters
-    ----------
-    data : Path
-        Folder with train/ and test/ in `imagefolder` form: pictures, and a metadata.jsonl (or .csv) with the columns
-        file_name, text and label.
-    config : TrainConfig
-        What decides the numbers.
-    out : Path
-        Folder of the run: config.json, metrics.jsonl (a line a phase), memory/, accuracy.png, exemplars.png,
-        exemplars.html.
-    """
+def train_command(words: Sequence[str]) -> Callable[..., None]:
+    """Return the command, whose defaults are those of the recipe and of the file that its words name."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe")
+    early.add_argument("--config")
+    named, _ = early.parse_known_args(list(words))
+    document: dict[str, Any] = read_document(named.config) if named.config else {}
+    if named.recipe:
+        document["recipe"] = Recipe.of(named.recipe).to_json()
+    defaults = TrainConfig.from_json(document)
+
+    def train(
+        data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+        options: Annotated[TrainConfig, tyro.conf.arg(name="")] = defaults,
+        *,
+        out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+        recipe: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE")] = defaults.recipe.name,
+        config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    ) -> None:
+        """Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.
+
+        The same command continues a run that was interrupted or killed.
+
+        Parameters
+        ----------
+        data : Path
+            Folder with train/ and test/: images in folders by class, or a metadata.jsonl (or .csv) with the columns
+            file_name, text and label. `exmem data DATA` tells what is in it.
+        options : TrainConfig
+            What decides the numbers.
+        out : Path
+            Folder of the run: config.json, metrics.jsonl (a line a phase), memory/, accuracy.png, exemplars.png,
+            exemplars.html.
+        recipe : str
+            What is stored of an exemplar, by name or from a YAML or JSON file; --recipe.scorer and so on refine it.
+        config : Path, optional
+            YAML or JSON file with options, nested as their names are; options of the command line come after it.
+        """
+        _run(data, options, out)
+
+    return train
+
+
+def _run(folder: Path, config: TrainConfig, out: Path) -> None:
     import transformers
     from rich.console import Console
 
-    from exmem.report.drawn_run import draw_run
+    from exmem.report.run import draw_run
     from exmem.train.data import load_imagefolder
     from exmem.train.folder import RunFolder
-    from exmem.train.making import configured_backbone
-    from exmem.train.trainer import Trainer
+    from exmem.train.trainer import Trainer, load_run_backbone
 
     console = Console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    learning, testing = load_imagefolder(data)
-    backbone = configured_backbone(config, console.print)
+    columns = {"text_column": config.data.text_column, "label_column": config.data.label_column}
+    learning, testing = load_imagefolder(folder, **columns)
     run = RunFolder(out)
-    trainer = Trainer(run, config, backbone, train=learning, test=testing)
+    trainer = Trainer(run, config, load_run_backbone(config, console.print), train=learning, test=testing)
     trainer.run(console)
     draw_run(trainer)
-    pictures = {"Accuracy": run.picture, "Stored exemplars": run.sheet, "The same as a page": run.page}
-    for what, path in {"Metrics": run.metrics_file, **pictures}.items():
+    files = {
+        "Metrics": run.metrics_file,
+        "Accuracy": run.accuracy_image,
+        "Stored exemplars": run.sheet,
+        "The same as a page": run.page,
+    }
+    for what, path in files.items():
         if path.exists():
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,12 @@ class ScoreMaps:
         Attention of each text position over the image positions; the text rule needs it.
     image_to_text : ndarray, shape (B, L, T), float32, or None
         Attention of each image position over the text positions.
+    hidden : object, optional
+        What the trunk made of the batch, where the scorer ran it: an `exmem.backbones.Hidden`.
     """
 
     scores: Mapping[str, NDArray[np.float32]]
     valid: Mapping[str, NDArray[np.bool_]]
     text_to_image: NDArray[np.float32] | None = None
     image_to_text: NDArray[np.float32] | None = None
+    hidden: Any = None

@@ -12,7 +12,7 @@ from exmem.memory.plan import Policy
 from exmem.memory.quota import Quota
 from exmem.memory.reports import ClassSummary, summarise
 from exmem.memory.sampling import draw
-from exmem.store import Store, format_bytes
+from exmem.store import Place, Store, format_bytes
 from exmem.store.encode import checked_label
 from exmem.tokens import Schema, TokenBatch
 
@@ -73,6 +73,11 @@ class Holdings:
     def location(self) -> str:
         """Where the memory lies."""
         return self._store.location
+
+    @property
+    def place(self) -> Place:
+        """Where the memory lies, as `open` takes it."""
+        return self._store.place
 
     @property
     def schema(self) -> Schema:

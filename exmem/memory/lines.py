@@ -106,7 +106,7 @@ def _array(entry: Any, dtype: str, shape: Sequence[int], what: str) -> NDArray[A
 
 def _grid(spec: TokenSpec) -> tuple[int, int]:
     side = math.isqrt(spec.positions)
-    return (side, side) if side * side == spec.positions else (spec.positions, 1)
+    return spec.grid or ((side, side) if side * side == spec.positions else (spec.positions, 1))
 
 
 def _canvas(spec: TokenSpec, tokens: TokenSet) -> NDArray[np.uint8]:

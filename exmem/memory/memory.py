@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import SchemaError
 from exmem.memory.batches import exemplars_of
+from exmem.memory.encoded import EncodedExemplars, encoded_rows
 from exmem.memory.holdings import EVICTIONS
 from exmem.memory.quota import Quota
 from exmem.memory.reports import AddPlan, AddReport
@@ -16,7 +17,6 @@ from exmem.memory.settings import Settings, checked_count
 from exmem.store import Place, create_store, open_store, parse_bytes
 from exmem.tokens import Exemplar, Schema, TokenBatch
 from exmem.tokens.checks import choice, flag
-from exmem.tokens.sets import exemplars_in
 
 if TYPE_CHECKING:
     from typing import Self
@@ -187,12 +187,32 @@ class ExemplarMemory(Settings):
     def __reduce__(self) -> tuple[Callable[..., "ExemplarMemory"], tuple[Place]]:
         return _reopened, (self._store.place,)
 
-    def plan_add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddPlan:
-        """Say what `add` would do, and do nothing.
+    def encode(self, exemplars: Sequence[Exemplar] | TokenBatch) -> EncodedExemplars:
+        """Encode exemplars and store nothing; `plan_add` and `add` then need not encode them again.
 
         Parameters
         ----------
         exemplars : sequence of Exemplar, or TokenBatch
+            What may be added.
+
+        Returns
+        -------
+        EncodedExemplars
+            Their payloads, with their sizes.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If an exemplar does not fit the schema.
+        """
+        return EncodedExemplars(encoded_rows(self._store, exemplars))
+
+    def plan_add(self, exemplars: Sequence[Exemplar] | TokenBatch | EncodedExemplars) -> AddPlan:
+        """Say what `add` would do, and do nothing.
+
+        Parameters
+        ----------
+        exemplars : sequence of Exemplar, TokenBatch, or EncodedExemplars
             What would be added.
 
         Returns
@@ -210,16 +230,17 @@ class ExemplarMemory(Settings):
             If the memory was opened for reading: what a writer has staged is not known here.
         """
         self._ready(settled=False)
-        rows = self._store.encode(exemplars_in(exemplars))
+        rows = encoded_rows(self._store, exemplars)
         victims, down = self._policy.plan(rows)
-        return AddPlan(victims, np.setdiff1d(np.arange(len(rows)), down).astype(np.int64), self.next_slot)
+        admitted = np.setdiff1d(np.arange(len(rows)), down).astype(np.int64)
+        return AddPlan(victims, admitted, self.next_slot, EncodedExemplars(rows))
 
-    def add(self, exemplars: Sequence[Exemplar] | TokenBatch) -> AddReport:
+    def add(self, exemplars: Sequence[Exemplar] | TokenBatch | EncodedExemplars) -> AddReport:
         """Add exemplars, evicting by policy what the budget does not hold; visible to readers after `commit()`.
 
         Parameters
         ----------
-        exemplars : sequence of Exemplar, or TokenBatch
+        exemplars : sequence of Exemplar, TokenBatch, or EncodedExemplars
             What to add.
 
         Returns
@@ -237,7 +258,7 @@ class ExemplarMemory(Settings):
             If files that are not of this memory fill its budget; nothing was stored or evicted.
         """
         self._ready()
-        return self._policy.add(self._store.encode(exemplars_in(exemplars)))
+        return self._policy.add(encoded_rows(self._store, exemplars))
 
     def _add_to_stream(self, exemplars: Sequence[Exemplar], stream: Mapping[str, Any], arrivals: int) -> AddReport:
         """Add those of some arrivals that are above a stream's threshold, and its state after all of them."""

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem.memory.encoded import EncodedExemplars
 from exmem.memory.quota import Quota, class_quotas
 from exmem.store import Store
 
@@ -24,11 +25,14 @@ class AddPlan:
         Where bytes of evicted exemplars cannot be had back at once, an add may evict, or turn away, a few more.
     first_slot : int
         The memory's `next_slot` before the add.
+    encoded : EncodedExemplars
+        The exemplars given: `memory.add(plan.encoded)` does what was planned and encodes nothing again.
     """
 
     victims: NDArray[np.int64]
     admitted: NDArray[np.int64]
     first_slot: int
+    encoded: EncodedExemplars
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,21 +1,30 @@
-"""Recipes: how an exemplar is made of a picture and a text, and turned back into tokens at replay."""
+"""Recipes: how an exemplar is made of an image and a text, and turned back into tokens at replay. Data, not code.
 
-from exmem.recipes.base import Recipe
-from exmem.recipes.foveated import FoveatedPicture, FoveatedTokens
-from exmem.recipes.masked import MaskedTokens
-from exmem.recipes.masking import Masked, Masking
-from exmem.recipes.rate_aware import RateAware
-from exmem.recipes.text import TextOnly
-from exmem.recipes.whole import WholePicture
+A `Recipe` names its parts: image form, scorer, keep rule, text rule, codec, fill, extras. It goes through JSON and
+YAML, has a name in `RECIPES` or a file of its own, and is recorded in the memory's root. Bound to a backbone
+(`BoundRecipe`) it makes exemplars; a memory alone says how they are restored (`Restorer`): images become patches of the
+frame that the backbone saw, whatever was stored of them, and a plain CNN can see them too.
+"""
+
+from exmem.recipes.bound import BoundRecipe, Restorer
+from exmem.recipes.fills import FILLS, Fill, FillContext
+from exmem.recipes.forms import FORMS, Form
+from exmem.recipes.frame import Frame
+from exmem.recipes.recipe import EXTRAS, RECIPES, Recipe
+from exmem.recipes.scoring import Masked, Masking
 
 __all__ = [
-    "FoveatedPicture",
-    "FoveatedTokens",
+    "EXTRAS",
+    "FILLS",
+    "FORMS",
+    "RECIPES",
+    "BoundRecipe",
+    "Fill",
+    "FillContext",
+    "Form",
+    "Frame",
     "Masked",
-    "MaskedTokens",
     "Masking",
-    "RateAware",
     "Recipe",
-    "TextOnly",
-    "WholePicture",
+    "Restorer",
 ]

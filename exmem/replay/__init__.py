@@ -1,35 +1,21 @@
-"""Replay: drawing exemplars and handing them to a model."""
+"""Replay: drawing exemplars and handing them to a model.
 
-from exmem.replay.dataset import ReplayDataset, ReplayLoader, replay_loader
-from exmem.replay.fills import (
-    FILLS,
-    Fill,
-    FillContext,
-    class_means,
-    fill_class_mean,
-    fill_drop,
-    fill_mask_token,
-    fill_mean,
-    fill_thumbnail,
-    fill_zero,
-)
-from exmem.replay.samplers import SAMPLERS, BalancedSampler, UniformSampler
+What is stored is restored, augmented and filled in one place (`Pipeline`), for the loader and for the trainer alike.
+Each pass of a sampler follows from the seed and its number, so resuming, ranks and workers need no counter.
+"""
+
+from exmem.replay.batch import ReplayBatch
+from exmem.replay.dataset import ReplayDataset
+from exmem.replay.loader import ReplayLoader, replay_loader
+from exmem.replay.pipeline import Pipeline
+from exmem.replay.samplers import SAMPLERS, Sampler
 
 __all__ = [
-    "FILLS",
     "SAMPLERS",
-    "BalancedSampler",
-    "Fill",
-    "FillContext",
+    "Pipeline",
+    "ReplayBatch",
     "ReplayDataset",
     "ReplayLoader",
-    "UniformSampler",
-    "class_means",
-    "fill_class_mean",
-    "fill_drop",
-    "fill_mask_token",
-    "fill_mean",
-    "fill_thumbnail",
-    "fill_zero",
+    "Sampler",
     "replay_loader",
 ]

@@ -58,18 +58,21 @@ class TokenSpec:
     Parameters
     ----------
     positions : int
-        Length L of the dense sequence (image patches in row order, text positions, ...), 1 or more.
+        Length L of the dense sequence (image patches in row order, text positions, ...), 1 or more; may be left out
+        beside a grid.
     shape : sequence of int
         Shape of one token's value: `(32, 32, 3)` for an image patch, `()` for a token id.
     dtype : dtype-like
         dtype of the values; bool, integers or floats.
     codec : str or mapping
         Payload codec: a name such as `"lossless"` or a configuration such as `{"id": "patch_jpeg", "quality": 75}`.
+    grid : tuple of int, optional
+        Rows and columns of patches, where the positions are those of an image that is no square.
 
     Raises
     ------
     SchemaError
-        If a value is out of range or a dtype holds no plain numbers.
+        If a value is out of range, a dtype holds no plain numbers, or the grid has not as many cells as positions.
 
     Examples
     --------
@@ -77,12 +80,22 @@ class TokenSpec:
     3072
     """
 
-    positions: int
+    positions: int = 0
     shape: Sequence[int] = ()
     dtype: DTypeLike = "uint8"
     codec: str | Mapping[str, Any] = "lossless"
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.grid is not None:
+            sides = _plain_shape(self.grid, "grid")
+            cells = math.prod(sides)
+            if len(sides) != 2 or self.positions not in {0, cells}:
+                raise SchemaError(
+                    f"grid must be rows and columns of all {shown(self.positions)} positions, got {shown(self.grid)}"
+                )
+            object.__setattr__(self, "grid", sides)
+            object.__setattr__(self, "positions", cells)
         object.__setattr__(self, "positions", whole_number(self.positions, "positions", least=1, most=_MAX_TOKENS))
         object.__setattr__(self, "shape", _plain_shape(self.shape, "token"))
         object.__setattr__(self, "dtype", _plain_dtype(self.dtype, "token"))
@@ -100,9 +113,23 @@ class TokenSpec:
         """Bytes of one decoded token."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    def image_grid(self) -> tuple[int, int]:
+        """Return rows and columns of patches: the grid, or a square.
+
+        Raises
+        ------
+        SchemaError
+            If there is no grid and the positions form no square.
+        """
+        side = math.isqrt(self.positions)
+        if self.grid is None and side * side != self.positions:
+            raise SchemaError(f"{self.positions} patches form no square; give the TokenSpec a grid=(rows, columns)")
+        return self.grid or (side, side)
+
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain JSON values."""
         return {
+            **({} if self.grid is None else {"grid": list(self.grid)}),
             "positions": self.positions,
             "shape": list(self.shape),
             "dtype": str(self.dtype),
@@ -151,11 +178,13 @@ class Schema:
         One or more modalities; a name is lower-case letters, digits and `_`, at most 32 characters.
     extras : mapping of str to ExtraSpec
         Fields of fixed size beside the tokens.
+    recipe : mapping, optional
+        How the exemplars are made and restored, as plain JSON values (see `exmem.recipes`); kept, not looked at.
 
     Raises
     ------
     SchemaError
-        If there is no modality, or a name is not allowed or used twice.
+        If there is no modality, a name is not allowed or used twice, or the recipe is no JSON.
 
     Examples
     --------
@@ -166,8 +195,12 @@ class Schema:
 
     modalities: Mapping[str, TokenSpec]
     extras: Mapping[str, ExtraSpec] = dataclasses.field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.recipe is not None:
+            given = dict(mapping_of(self.recipe, "recipe"))
+            object.__setattr__(self, "recipe", ReadOnlyDict(plain_json(given, "recipe")))
         for what in ("modalities", "extras"):
             object.__setattr__(self, what, ReadOnlyDict(mapping_of(getattr(self, what), what)))
         if not self.modalities:
@@ -186,9 +219,59 @@ class Schema:
                 if not isinstance(spec, wanted):
                     raise SchemaError(f"{kind} {name!r}: expected {wanted.__name__}, got {type(spec).__name__}")
 
+    @classmethod
+    def images(
+        cls,
+        *,
+        size: int | tuple[int, int],
+        patch: int | None = None,
+        codec: str | Mapping[str, Any] = "patch_jpeg",
+        text: int = 0,
+        extras: Mapping[str, ExtraSpec] | None = None,
+    ) -> "Schema":
+        """Describe images of one size, as patches or whole, with or without texts.
+
+        Parameters
+        ----------
+        size : int or tuple of int
+            Side of square images in pixels, or height and width.
+        patch : int, optional
+            Side of a patch, which divides both; the whole image is one token when left out.
+        codec : str or mapping
+            Payload codec of the pixels.
+        text : int
+            Most text tokens, held as int32 ids; 0 for images without texts.
+        extras : mapping of str to ExtraSpec, optional
+            Fields of fixed size beside the tokens.
+
+        Returns
+        -------
+        Schema
+            The modality `image`, and `text` if there are texts.
+
+        Raises
+        ------
+        SchemaError
+            If the patch does not divide a side.
+
+        Examples
+        --------
+        >>> spec = Schema.images(size=(224, 160), patch=16, text=32).modalities["image"]
+        >>> spec.positions, spec.grid, spec.shape
+        (140, (14, 10), (16, 16, 3))
+        """
+        height, width = (size, size) if isinstance(size, int) else size
+        down, across = (height, width) if patch is None else (patch, patch)
+        if down < 1 or across < 1 or height % down or width % across:
+            raise SchemaError(f"patch {patch} does not divide images of {height} x {width}; choose one that does")
+        image = TokenSpec(grid=(height // down, width // across), shape=(down, across, 3), codec=codec)
+        texts = {"text": TokenSpec(positions=text, dtype="int32")} if text else {}
+        return cls({"image": image, **texts}, extras or {})
+
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""
         return {
+            **({} if self.recipe is None else {"recipe": copy.deepcopy(dict(self.recipe))}),
             "modalities": {name: spec.to_json() for name, spec in self.modalities.items()},
             "extras": {name: spec.to_json() for name, spec in self.extras.items()},
         }
@@ -213,11 +296,14 @@ class Schema:
             If the document is not such a mapping.
         """
         try:
-            if set(document) != {"modalities", "extras"}:
-                raise SchemaError(f"a schema has the keys 'modalities' and 'extras', got {sorted(document)}")
+            if not {"modalities", "extras"} <= set(document) <= {"modalities", "extras", "recipe"}:
+                raise SchemaError(
+                    f"a schema has the keys 'modalities' and 'extras', and may have 'recipe', got {sorted(document)}"
+                )
             return cls(
                 {name: TokenSpec(**spec) for name, spec in document["modalities"].items()},
                 {name: ExtraSpec(**spec) for name, spec in document["extras"].items()},
+                document.get("recipe"),
             )
         except (TypeError, AttributeError) as error:
             raise SchemaError(f"not a schema: {error}; got {shown(document)}") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -179,7 +180,7 @@ class TensorBatch:
             None if batch.slots is None else torch.from_numpy(batch.slots),
         )
 
-    def with_tokens(self, changed: Mapping[str, TokenTensors]) -> "TensorBatch":
+    def with_tokens(self, changed: Mapping[str, TokenTensors]) -> Self:
         """Return the batch with some modalities replaced or added.
 
         Parameters
@@ -194,7 +195,7 @@ class TensorBatch:
         """
         return dataclasses.replace(self, tokens={**self.tokens, **changed})
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TensorBatch":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Return the same batch on another device.
 
         Parameters
@@ -214,19 +215,18 @@ class TensorBatch:
             lambda part: part.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> "TensorBatch":
+    def pin_memory(self) -> Self:
         """Return the same batch in page-locked memory."""
         return self._each(TokenTensors.pin_memory, Tensor.pin_memory)
 
-    def _each(
-        self, of_tokens: Callable[[TokenTensors], TokenTensors], of_others: Callable[[Tensor], Tensor]
-    ) -> "TensorBatch":
-        return TensorBatch(
-            {name: of_tokens(tokens) for name, tokens in self.tokens.items()},
-            of_others(self.labels),
-            {name: of_others(values) for name, values in self.extras.items()},
-            None if self.priorities is None else of_others(self.priorities),
-            None if self.slots is None else of_others(self.slots),
+    def _each(self, of_tokens: Callable[[TokenTensors], TokenTensors], of_others: Callable[[Tensor], Tensor]) -> Self:
+        return dataclasses.replace(
+            self,
+            tokens={name: of_tokens(tokens) for name, tokens in self.tokens.items()},
+            labels=of_others(self.labels),
+            extras={name: of_others(values) for name, values in self.extras.items()},
+            priorities=None if self.priorities is None else of_others(self.priorities),
+            slots=None if self.slots is None else of_others(self.slots),
         )
 
 

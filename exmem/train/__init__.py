@@ -1,5 +1,5 @@
 """The reference incremental trainer."""
 
-from exmem.train.config import RecipeName, TrainConfig
+from exmem.train.config import TrainConfig
 
-__all__ = ["RecipeName", "TrainConfig"]
+__all__ = ["TrainConfig"]

@@ -1,141 +1,144 @@
-"""Configuration of a training run; light to import."""
+"""Configuration of a training run: nested parts, read from the command line, from YAML or JSON, or written in code."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from exmem.errors import SchemaError
+from exmem.masking.scorers import SCORERS
+from exmem.recipes import Recipe
+from exmem.registry import Part, Registry
+from exmem.replay import SAMPLERS
+from exmem.replay.augment import AUGMENTATIONS
+from exmem.selection import SELECTIONS
 from exmem.store import parse_bytes
+from exmem.tokens.checks import flag, mapping_of, shown, whole_number
+from exmem.train.reading import read_fields
 
-__all__ = ["RecipeName", "TrainConfig"]
-
-RecipeName = Literal[
-    "masked",
-    "foveated",
-    "foveated_picture",
-    "rate_aware",
-    "jpeg",
-    "half_jpeg",
-    "third_jpeg",
-    "quarter_jpeg",
-    "raw",
-    "text",
-    "none",
-]
+__all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything that decides the numbers of a run.
+class DataConfig:
+    """Which classes come when, and what is seen of an example.
 
     Parameters
     ----------
-    first_classes : int
-        Classes of the first phase.
+    first_classes : int, optional
+        Classes of the first phase; as many as the first increment when left out.
     increments : tuple of int
         Classes of the later phases. The last number repeats until no class is left, and the last phase may be smaller;
         several numbers make an uneven split.
     class_seed : int
         Seed of the order of the classes.
-    seed : int
-        Seed of everything else.
     modalities : {"both", "image", "text"}
         What the learner sees of an example, when it is trained, replayed and tested.
-    recipe : str
-        What is kept of an exemplar. masked: the image patches and text tokens that matter (the paper's); foveated:
-        patches at several scales, fine where the score is high; foveated_picture: the whole picture in place, smoothed
-        where the score is low; rate_aware: tokens, scales and quality that keep the most score in exemplar_bytes; jpeg,
-        half_jpeg, third_jpeg, quarter_jpeg: the whole picture as JPEG at full or a part of the side; raw: its pixels;
-        text: the text alone; none: no memory at all (fine-tuning). The defaults of recipe, quality and text_rule are
-        what did best at equal bytes on the demo data, not what the paper does.
-    max_bytes : str
-        Strict budget of the memory on disk, such as 64MB or 1.5GiB.
-    quota : {"bytes", "counts", "frequency"}
-        How classes share it: equal bytes, equal counts, or bytes in proportion to their training examples.
-    quality : int
-        JPEG quality of stored pictures, 1..100.
-    qualities : tuple of int
-        JPEG qualities that rate_aware chooses from.
-    exemplar_bytes : int
-        Payload bytes of an exemplar, text included, for rate_aware; payload bytes of the kept patches alone, at the
-        backbone's own patch size, for the keep rule fit_bytes.
-    scorer : str
-        What gives tokens an importance in the recipes that mask (masked, foveated, foveated_picture, rate_aware):
-        cls_attention, attention_rollout, attention_value_norm, grad_attention, cls_diverse, cim_box, centre or random.
-        grad_attention explains the true class.
-    score_layers : tuple of int
-        Layers that the scorer looks at; negative ones count from the last. attention_rollout and grad_attention take
-        all, centre and random none, whatever is given here.
-    keep_rule : str
-        Which patches the recipes that mask keep (at the finest scale): mean_threshold (the paper's), keep_ratio, top_k,
-        cumulative or fit_bytes. In rate_aware it decides for the text rule only, which asks what the image lost.
-    keep_patches : int
-        Patches kept by top_k.
-    keep_ratio : float
-        Share of the patches kept by keep_ratio, and by random masks of new examples, above 0 and at most 1.
-    keep_mass : float
-        Share of the score kept by cumulative, above 0 and at most 1.
-    scale_factors : tuple of int
-        Scales of foveated and rate_aware: the side of a patch is divided by these, finest first.
-    scale_shares : tuple of float
-        Of the patches that foveated does not keep at the finest scale, the share of each further scale; the rest is
-        dropped.
-    coarse : int
-        foveated_picture stores half the side and smooths what is not kept by this factor.
-    thumbnail : int
-        Side of the thumbnail that masked stores besides when the fill is thumbnail.
-    text_rule : str
-        lost_patches (the paper's), keep_ratio (the words of the highest scores), all, or none: exemplars without text.
-        Recipes that do not mask score nothing: they store the whole text unless it is none.
-    text_direction : {"text_to_image", "image_to_text", "both"}
-        Which attention between words and lost patches lost_patches looks at.
-    text_threshold : float
-        Its threshold in multiples of the mean; 1 is our reading of the paper.
-    text_keep_ratio : float
-        Share of the words that the text rule keep_ratio keeps, 0..1.
-    fill : str
-        What becomes of dropped patches at replay: drop, zero, mean, class_mean, thumbnail (recipe masked only) or
-        mask_token (backbones that have one; that of the packaged DINOv2-S was not published and is zeros). Whole
-        pictures and foveated_picture drop none.
-    selection : str
-        Which examples become exemplars: herding, closest_to_mean, k_centre, random, reservoir, loss or entropy.
-    selection_form : {"full", "stored"}
-        Whether they are ranked by the features of the full example or of what would be stored of it.
-    augmentations : tuple of str
-        What replayed exemplars go through, in order: text_exchange, image_exchange, patch_paste, token_dropout, flip,
-        colour_jitter. All but text_exchange and token_dropout need exemplars to be embedded anew at each step. One that
-        finds nothing to change, such as patch_paste where no patch was dropped, leaves exemplars as they are.
-    augment_probability : float
-        Chance of each exemplar for each augmentation, 0..1.
-    drop_ratio : float
-        Share of the image tokens that token_dropout drops, 0..1.
-    new_stored_form : float
-        Chance of a new example to be shown as it would be stored (masked, or scaled down), 0..1, so that the model
-        knows such input and cannot learn that it means an old class.
-    new_masks : {"scores", "random"}
-        Whether those are made by the recipe, or by random masks of keep_ratio.
-    test_stored_form : bool
-        Also measure on test examples as they would be stored.
-    sampler : str
-        How exemplars are drawn at replay: balanced over the classes, or uniform.
-    backbone : {"joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"}
-        Family of the backbone.
+    text_column : str
+        Column of the metadata that holds the texts.
+    label_column : str
+        Column of the metadata that holds the classes.
+    """
+
+    first_classes: int | None = None
+    increments: tuple[int, ...] = (10,)
+    class_seed: int = 0
+    modalities: Literal["both", "image", "text"] = "both"
+    text_column: str = "text"
+    label_column: str = "label"
+
+    def __post_init__(self) -> None:
+        if not self.increments:
+            raise SchemaError("data.increments must be one or more numbers, got none")
+        for number in (*self.increments, *([] if self.first_classes is None else [self.first_classes])):
+            whole_number(number, "data.first_classes and data.increments", least=1)
+        _choose(self, "data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """The backbone, which is frozen below its last blocks.
+
+    Parameters
+    ----------
+    family : {"joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"}
+        Family of models.
     vision : str, optional
         Hub name or folder of the vision model, or of the whole model of a family with one; the packaged DINOv2-S for
         joint, vit and dinov2 when left out.
     text : str, optional
         Hub name or folder of the text encoder of joint, or of bert; the packaged MiniLM when left out.
     image_size : int
-        Side of the pictures in pixels, a multiple of the patch side.
-    tuned_blocks : int
-        Last transformer blocks that are tuned; the blocks below are frozen.
+        Side of the images in pixels, a multiple of the patch side.
     max_text : int
         Most text tokens, special ones included.
-    lora_rank : int
+    """
+
+    family: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"] = "joint"
+    vision: str | None = None
+    text: str | None = None
+    image_size: int = 224
+    max_text: int = 32
+
+    def __post_init__(self) -> None:
+        _choose(self, "backbone")
+        _count(self, "backbone", "image_size", "max_text")
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What `load_backbone` takes as names of the weights."""
+        vision = () if self.family == "bert" else (self.vision,)
+        return (*vision, self.text) if self.family in {"joint", "bert"} else vision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TunerConfig:
+    """Which weights move: LoRA in the last blocks.
+
+    Parameters
+    ----------
+    blocks : int
+        Last transformer blocks that are tuned; the blocks below are frozen.
+    rank : int
         Rank of the LoRA adapter.
-    lora_alpha : int
+    alpha : int
         Scale of the LoRA adapter.
+    """
+
+    blocks: int = 2
+    rank: int = 16
+    alpha: int = 16
+
+    def __post_init__(self) -> None:
+        _count(self, "tuner", "blocks", "rank", "alpha")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What the loss is besides the cross entropy of new examples and replayed exemplars: distillation.
+
+    Parameters
+    ----------
+    distill_weight : float
+        Weight of the distillation on old classes; 0 turns it off.
+    temperature : float
+        Temperature of the distillation.
+    """
+
+    distill_weight: float = 1.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        _number(self, "method", "distill_weight", least=0)
+        _number(self, "method", "temperature", above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How a phase is trained, and how exemplars are replayed in it.
+
+    Parameters
+    ----------
     epochs : int
         Passes over the new data of a phase.
     batch : int
@@ -146,15 +149,87 @@ class TrainConfig:
         Highest learning rate of AdamW; it falls to zero over a phase by a cosine.
     weight_decay : float
         Weight decay of AdamW.
-    distill_weight : float
-        Weight of the distillation on old classes; 0 turns it off.
-    temperature : float
-        Temperature of the distillation.
-    cache_features : bool
-        Compute the frozen part once per picture and keep the result: fast, but it takes about 2 bytes times tokens
-        times width per picture in RAM and on disk.
+    sampler : str
+        How exemplars are drawn: balanced over the classes, or uniform.
+    augment : tuple of Part
+        What replayed exemplars go through, in order: text_exchange, image_exchange, patch_paste, token_dropout, flip,
+        colour_jitter, each with its options, as in `token_dropout:ratio=0.5`. All but text_exchange and token_dropout
+        need exemplars to be embedded anew at each step.
+    stored_form : float
+        Chance of a new example to be shown as it would be stored (masked, or scaled down), 0..1, so that the model
+        knows such input and cannot learn that it means an old class.
+    stored_masks : {"scores", "random"}
+        Whether those are made by the recipe, or by random masks.
+    random_ratio : float
+        Share of the patches that random masks keep, above 0 and at most 1.
+    test_stored_form : bool
+        Also measure on test examples as they would be stored.
+    keep_hidden : bool
+        Compute the frozen part once per example and keep the result: fast, but it takes about 2 bytes times tokens
+        times width per example in RAM and in the cache on disk. May be changed when a run is continued.
     num_workers : int
-        Worker processes that read exemplars when features are not cached.
+        Worker processes that read exemplars when hidden tokens are not kept. May be changed when a run is continued.
+    """
+
+    epochs: int = 5
+    batch: int = 64
+    replay_batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    sampler: str = "balanced"
+    augment: tuple[Part, ...] = ()
+    stored_form: float = 0.0
+    stored_masks: Literal["scores", "random"] = "scores"
+    random_ratio: float = 0.35
+    test_stored_form: bool = False
+    keep_hidden: bool = True
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        _choose(self, "loop")
+        _count(self, "loop", "epochs", "batch", "replay_batch")
+        whole_number(self.num_workers, "loop.num_workers")
+        _number(self, "loop", "lr", above=0)
+        _number(self, "loop", "weight_decay", least=0)
+        _number(self, "loop", "stored_form", least=0, most=1)
+        _number(self, "loop", "random_ratio", above=0, most=1)
+        object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
+        for part in self.augment:
+            _known(AUGMENTATIONS, part)
+        _known(SAMPLERS, Part(self.sampler))
+        for name in ("test_stored_form", "keep_hidden"):
+            flag(getattr(self, name), f"loop.{name}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides the numbers of a run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is stored of an exemplar. By name: masked (the paper's patches and words), foveated, smoothed, rate_aware,
+        jpeg, half_jpeg, third_jpeg, quarter_jpeg, raw, text, or none (no memory at all: fine-tuning).
+    max_bytes : str
+        Strict budget of the memory on disk, such as 64MB or 1.5GiB.
+    seed : int
+        Seed of everything but the order of the classes.
+    quota : {"bytes", "counts", "frequency"}
+        How classes share the budget: equal bytes, equal counts, or bytes in proportion to their training examples.
+    selection : Part
+        Which examples become exemplars: herding, closest_to_mean, k_centre, random, reservoir, loss or entropy.
+    ranked_form : {"full", "stored"}
+        Whether they are ranked by the features of the full example or of what would be stored of it.
+    data : DataConfig
+        Which classes come when, and what is seen of an example.
+    backbone : BackboneConfig
+        The backbone.
+    tuner : TunerConfig
+        Which weights move.
+    method : MethodConfig
+        What the loss is.
+    loop : LoopConfig
+        How a phase is trained.
 
     Raises
     ------
@@ -162,131 +237,64 @@ class TrainConfig:
         If a value is out of range, or options do not go together.
     """
 
-    first_classes: int
-    increments: tuple[int, ...]
-    class_seed: int = 0
-    seed: int = 0
-    modalities: Literal["both", "image", "text"] = "both"
-    recipe: RecipeName = "half_jpeg"
+    recipe: Recipe = Recipe(name="half_jpeg")  # noqa: RUF009 - frozen
     max_bytes: str = "64MB"
+    seed: int = 0
     quota: Literal["bytes", "counts", "frequency"] = "bytes"
-    quality: int = 30
-    qualities: tuple[int, ...] = (30, 60)
-    exemplar_bytes: int = 1000
-    scorer: str = "cls_attention"
-    score_layers: tuple[int, ...] = (-1,)
-    keep_rule: str = "mean_threshold"
-    keep_patches: int = 32
-    keep_ratio: float = 0.35
-    keep_mass: float = 0.7
-    scale_factors: tuple[int, ...] = (1, 2, 4)
-    scale_shares: tuple[float, ...] = (0.5, 0.5)
-    coarse: int = 4
-    thumbnail: int = 28
-    text_rule: str = "all"
-    text_direction: Literal["text_to_image", "image_to_text", "both"] = "text_to_image"
-    text_threshold: float = 1.0
-    text_keep_ratio: float = 0.35
-    fill: str = "drop"
-    selection: str = "herding"
-    selection_form: Literal["full", "stored"] = "full"
-    augmentations: tuple[str, ...] = ()
-    augment_probability: float = 0.5
-    drop_ratio: float = 0.5
-    new_stored_form: float = 0.0
-    new_masks: Literal["scores", "random"] = "scores"
-    test_stored_form: bool = False
-    sampler: str = "balanced"
-    backbone: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"] = "joint"
-    vision: str | None = None
-    text: str | None = None
-    image_size: int = 224
-    tuned_blocks: int = 2
-    max_text: int = 32
-    lora_rank: int = 16
-    lora_alpha: int = 16
-    epochs: int = 5
-    batch: int = 64
-    replay_batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    distill_weight: float = 1.0
-    temperature: float = 2.0
-    cache_features: bool = True
-    num_workers: int = 0
+    selection: Part = Part("herding")
+    ranked_form: Literal["full", "stored"] = "full"
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    tuner: TunerConfig = dataclasses.field(default_factory=TunerConfig)
+    method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            choices = get_args(field.type)
-            value = getattr(self, field.name)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise SchemaError(f"{field.name}: unknown {value!r}; choose one of {sorted(choices)}")
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise SchemaError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if not self.increments or min(self.increments) < 1:
-            raise SchemaError(f"increments must be numbers of 1 or more, got {self.increments}")
-        for name in ("keep_mass", "keep_ratio", "text_keep_ratio", "lr", "temperature", "lora_alpha"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise SchemaError(f"{name} must be above 0, got {value}")
-        for name in ("distill_weight", "text_threshold", "weight_decay"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise SchemaError(f"{name} must be 0 or more, got {value}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise SchemaError(f"{name} must be in 0..1, got {getattr(self, name)}")
-        if min(self.scale_factors, default=0) < 1:
-            raise SchemaError(f"scale_factors must be numbers of 1 or more, got {self.scale_factors}")
-        wrong = [quality for quality in (self.quality, *self.qualities) if not 1 <= quality <= 100]
-        if wrong:
-            raise SchemaError(f"quality and qualities must be in 1..100, got {wrong}")
+        _choose(self, "")
         parse_bytes(self.max_bytes)
+        whole_number(self.seed, "seed")
+        object.__setattr__(self, "recipe", Recipe.of(self.recipe))
+        object.__setattr__(self, "selection", Part.of(self.selection))
+        _known(SELECTIONS, self.selection)
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        made_by_recipe = self.new_stored_form > 0 and self.new_masks == "scores"
-        if self.recipe == "none" and (made_by_recipe or self.test_stored_form):
+        loop, recipe = self.loop, self.recipe
+        made_by_recipe = loop.stored_form > 0 and loop.stored_masks == "scores"
+        explains_class = "objective" in SCORERS.options(recipe.scorer.name)
+        if recipe.is_empty and (made_by_recipe or loop.test_stored_form):
             raise SchemaError(
-                "recipe 'none' stores nothing, so no example has a stored form; choose a recipe, or new_masks='random' "
-                "and no test_stored_form"
+                f"recipe {recipe.name!r} stores nothing, so no example has a stored form; choose a recipe, or "
+                "loop.stored_masks='random' and no loop.test_stored_form"
             )
-        if self.recipe == "text" and self.text_rule == "none":
-            raise SchemaError("recipe 'text' and text_rule 'none' leave nothing to store; change one of them")
-        if self.fill == "thumbnail" and self.recipe != "masked":
+        if explains_class and made_by_recipe:
             raise SchemaError(
-                "fill 'thumbnail' needs recipe 'masked', the only one that stores a thumbnail, got "
-                f"{self.recipe!r}; choose another fill or recipe"
+                f"{recipe.scorer} explains the classifier, which knows nothing of new classes before their phase; use "
+                "loop.stored_masks='random' or another scorer with loop.stored_form"
             )
-        if self.scorer == "grad_attention" and made_by_recipe:
+        if explains_class and loop.test_stored_form:
             raise SchemaError(
-                "grad_attention explains the classifier, which knows nothing of new classes before their phase; use "
-                "new_masks='random' or another scorer with new_stored_form"
+                f"{recipe.scorer} explains the true class, so the masks of test examples would tell their labels; use "
+                "another scorer with loop.test_stored_form"
             )
-        if self.scorer == "grad_attention" and self.test_stored_form:
-            raise SchemaError(
-                "grad_attention explains the true class, so the masks of test examples would tell their labels; use "
-                "another scorer with test_stored_form"
-            )
-        if self.fill == "class_mean" and self.test_stored_form:
+        if recipe.fill.name == "class_mean" and loop.test_stored_form:
             raise SchemaError(
                 "class_mean fills with the mean colour of the true class, so test examples would show their labels; "
-                "use another fill with test_stored_form"
+                "use another fill with loop.test_stored_form"
             )
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Read a configuration back.
+    def from_json(cls, document: Mapping[str, Any]) -> "TrainConfig":
+        """Read a configuration.
 
         Parameters
         ----------
-        values : mapping
-            What `to_json` returned, or a part of it.
+        document : mapping
+            What `to_json` returned, or a part of it; what is left out has its default. `recipe` may be a name.
 
         Returns
         -------
@@ -296,23 +304,12 @@ class TrainConfig:
         Raises
         ------
         SchemaError
-            If a key is unknown, a required one is missing, or a value is out of range.
+            If a key is unknown, or a value is out of range.
         """
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise SchemaError(f"unknown keys {unknown}; known are {sorted(known)}")
-        required = [name for name, field in known.items() if field.default is dataclasses.MISSING]
-        missing = [name for name in required if name not in values]
-        if missing:
-            raise SchemaError(f"the configuration lacks {missing}")
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**plain)
+        return read_fields(cls, mapping_of(document, "configuration"), "")
 
     def differences(self, other: "TrainConfig") -> list[str]:
-        """Name the fields in which two configurations differ.
+        """Name the options in which two configurations differ, of those that may not change in a run.
 
         Parameters
         ----------
@@ -322,27 +319,62 @@ class TrainConfig:
         Returns
         -------
         list of str
-            One `field: mine, theirs` each.
+            One `option: mine, theirs` each.
         """
+        mine, theirs = dict(_flat(self.to_json())), dict(_flat(other.to_json()))
         return [
-            f"{name}: {value!r}, {getattr(other, name)!r}"
-            for name, value in vars(self).items()
-            if value != getattr(other, name)
+            f"{name}: {shown(mine.get(name))}, {shown(theirs.get(name))}"
+            for name in sorted({*mine, *theirs} - _MAY_CHANGE)
+            if mine.get(name) != theirs.get(name)
         ]
 
 
-_SHARES = ("augment_probability", "drop_ratio", "keep_mass", "keep_ratio", "new_stored_form", "text_keep_ratio")
-_POSITIVE = (
-    "coarse",
-    "exemplar_bytes",
-    "first_classes",
-    "keep_patches",
-    "thumbnail",
-    "tuned_blocks",
-    "max_text",
-    "image_size",
-    "lora_rank",
-    "epochs",
-    "batch",
-    "replay_batch",
-)
+_MAY_CHANGE = frozenset({"loop.keep_hidden", "loop.num_workers", "recipe.name"})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Recipe | Part):
+        return value.to_json()
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key == "recipe":
+            yield from ((f"recipe.{part}", held) for part, held in value.items())
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _known(registry: Registry[Any], part: Part) -> None:
+    known = set(registry.options(part.name))
+    if strange := sorted(set(part.kwargs) - known):
+        raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
+
+
+def _choose(config: Any, where: str) -> None:
+    """Refuse a value that is none of its field's literals."""
+    for field in dataclasses.fields(config):
+        choices, value = get_args(field.type), getattr(config, field.name)
+        if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+            name = f"{where}.{field.name}" if where else field.name
+            raise SchemaError(f"{name}: unknown {shown(value)}; choose one of {sorted(choices)}")
+
+
+def _count(config: Any, where: str, *names: str) -> None:
+    for name in names:
+        whole_number(getattr(config, name), f"{where}.{name}", least=1)
+
+
+def _number(
+    config: Any, where: str, name: str, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> None:
+    value = getattr(config, name)
+    if not (isinstance(value, int | float) and math.isfinite(value) and least <= value <= most and value > above):
+        low = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
+        high = f" and at most {most:g}" if most < math.inf else ""
+        raise SchemaError(f"{where}.{name} must be {low}{high}, got {shown(value)}")

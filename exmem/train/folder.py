@@ -4,14 +4,17 @@ import contextlib
 import json
 import math
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from exmem.errors import DataError, LockedError
+from exmem.errors import DataError, LockedError, SchemaError
 from exmem.train.config import TrainConfig
 
 __all__ = ["RunFolder"]
@@ -35,23 +38,18 @@ class RunFolder:
         return self.path / "memory"
 
     @property
-    def features(self) -> Path:
-        """Folder of the features that can be computed again; deleted when the run is done."""
-        return self.path / "features"
-
-    @property
     def metrics_file(self) -> Path:
         """What was measured, a line a phase."""
         return self.path / "metrics.jsonl"
 
     @property
-    def picture(self) -> Path:
-        """Picture of the accuracy per phase."""
+    def accuracy_image(self) -> Path:
+        """Image of the accuracy per phase."""
         return self.path / "accuracy.png"
 
     @property
     def sheet(self) -> Path:
-        """Picture of stored exemplars."""
+        """Image of stored exemplars."""
         return self.path / "exemplars.png"
 
     @property
@@ -68,68 +66,57 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one process; the lock goes with the process.
+        """Hold the folder for one process; DataError if it cannot be made, LockedError if another process runs here.
 
-        Yields
-        ------
-        None
-            While it is held.
-
-        Raises
-        ------
-        DataError
-            If the folder cannot be made.
-        LockedError
-            If another process runs here.
+        Where the file system has no locks (NFS without its lock service) a lock file stands in; a warning says so, for
+        one that a killed run leaves has to be removed by hand.
         """
-        import fcntl
-
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a")
+            lock = _taken(filelock.FileLock(self.path / ".lock", timeout=0))
+        except filelock.Timeout as error:
+            raise LockedError(
+                f"{self.path}: another process runs in this folder; wait for it or choose another folder"
+            ) from error
         except OSError as error:
             raise DataError(f"{self.path}: cannot make the run folder: {error}; choose another with --out") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise LockedError(
-                    f"{self.path}: another process runs in this folder; wait for it or choose another folder"
-                ) from error
+        try:
             yield
+        finally:
+            lock.release()
 
-    def claim(self, config: TrainConfig, data: Mapping[str, Any]) -> None:
-        """Take the folder for a run, or find that it is the folder of the same run.
+    def claim(self, config: TrainConfig, data: Mapping[str, Any]) -> bool:
+        """Take the folder for a run, or find that it is the folder of the same run; say if it was configured anew.
 
-        Parameters
-        ----------
-        config : TrainConfig
-            The configuration.
-        data : mapping
-            What describes the data, as JSON values.
-
-        Raises
-        ------
-        DataError
-            If the folder belongs to another run; the message names what differs.
+        A run that has finished no phase takes another configuration and begins anew; one that has is refused with what
+        differs (DataError).
         """
-        file = self.path / "config.json"
+        file, document = self.path / "config.json", {"config": config.to_json(), "data": dict(data)}
         if not self.is_run:
-            others = sorted(p.name for p in self.path.iterdir() if p.name != ".lock" and not p.name.endswith(".tmp"))
+            names = sorted(path.name for path in self.path.iterdir())
+            others = [name for name in names if not name.startswith(".lock") and not name.endswith(".tmp")]
             if others:
                 raise DataError(f"{self.path}: expected an empty folder or a run, found {others[:5]}; choose another")
-            self._write_json(file, {"config": config.to_json(), "data": dict(data)})
-            return
-        there, known = self.described()
-        differences = there.differences(config)
-        differences += [
-            f"data {key}: {value!r}, {data.get(key)!r}" for key, value in known.items() if value != data.get(key)
-        ]
-        if differences:
+            self._write_json(file, document)
+            return False
+        try:
+            there, known = self.described()
+            differences = there.differences(config)
+        except SchemaError as error:  # of another version
+            known, differences = {}, [f"its configuration, which is none of this version ({error})"]
+        differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
+        if not differences:
+            self._write_json(file, document)  # what may change
+            return False
+        if self.metrics():
             raise DataError(
                 f"{self.path} holds a run that differs in {'; '.join(differences)} (there, here); "
                 "use the same settings to continue it, or another folder"
             )
+        for folder in (self.memory, self.path / "state"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._write_json(file, document)
+        return True
 
     def described(self) -> tuple[TrainConfig, dict[str, Any]]:
         """Return what the folder was claimed with.
@@ -161,6 +148,10 @@ class RunFolder:
         lines = [*self.metrics(), dict(entry)]
         text = "".join(json.dumps(_without_nan(line), allow_nan=False) + "\n" for line in lines)
         self._write(self.metrics_file, text.encode())
+
+    def hidden(self, phase: int) -> Path:
+        """File of the hidden tokens of the exemplars that a phase added; they can be computed again."""
+        return self._state(phase, "hidden.safetensors")
 
     def checkpoint(self, phase: int) -> dict[str, Tensor] | None:
         """Return what was saved after training a phase.
@@ -256,6 +247,20 @@ class RunFolder:
         temporary = file.with_name(file.name + ".tmp")
         temporary.write_bytes(data)
         _publish(temporary, file)
+
+
+def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
+    """Acquire a lock, or a lock file where the file system knows no locks."""
+    try:
+        lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, filelock.Timeout | PermissionError) or not Path(lock.lock_file).parent.is_dir():
+            raise
+        soft = filelock.SoftFileLock(f"{lock.lock_file}ed", timeout=0)
+        soft.acquire()
+        warnings.warn(f"{soft.lock_file}: no locks here ({error}); remove it if a killed run leaves it", stacklevel=4)
+        return soft
+    return lock
 
 
 def _publish(temporary: Path, file: Path) -> None:

@@ -55,12 +55,12 @@ class Learner(nn.Module):
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), grown]))
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), grown[:, 0]]))
 
-    def features(self, stream: Hidden) -> Tensor:
+    def features(self, hidden: Hidden) -> Tensor:
         """Return features for the classifiers.
 
         Parameters
         ----------
-        stream : Hidden
+        hidden : Hidden
             A batch.
 
         Returns
@@ -68,15 +68,15 @@ class Learner(nn.Module):
         Tensor, shape (B, D)
             Features of the backbone, each scaled to mean 0 and variance 1 (a choice).
         """
-        encoded = self.backbone.encode(stream)
+        encoded = self.backbone.encode(hidden)
         return layer_norm(encoded, encoded.shape[-1:])
 
-    def forward(self, stream: Hidden) -> Tensor:
+    def forward(self, hidden: Hidden) -> Tensor:
         """Return the logits of all classes seen.
 
         Parameters
         ----------
-        stream : Hidden
+        hidden : Hidden
             A batch.
 
         Returns
@@ -84,7 +84,7 @@ class Learner(nn.Module):
         Tensor, shape (B, C)
             Logits, in the order of `classes`.
         """
-        return self.features(stream) @ self.weight.T + self.bias
+        return self.features(hidden) @ self.weight.T + self.bias
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits of features that were measured before.
@@ -186,13 +186,13 @@ class Learner(nn.Module):
                 value.copy_(tensors[name])
 
     def loss(
-        self, stream: Hidden, labels: Tensor, *, teacher: Mapping[str, Tensor], weight: float, temperature: float
+        self, hidden: Hidden, labels: Tensor, *, teacher: Mapping[str, Tensor], weight: float, temperature: float
     ) -> Tensor:
         """Return cross-entropy over all classes seen, plus distillation on the old ones.
 
         Parameters
         ----------
-        stream : Hidden
+        hidden : Hidden
             New and replayed examples.
         labels : Tensor, shape (B,), int64
             Their classes.
@@ -208,11 +208,11 @@ class Learner(nn.Module):
         Tensor, shape ()
             The loss.
         """
-        logits = self(stream)
+        logits = self(hidden)
         loss = cross_entropy(logits, self.targets(labels))
         if teacher and weight > 0:
             with torch.no_grad():
-                expected = functional_call(self, dict(teacher), (stream,))
+                expected = functional_call(self, dict(teacher), (hidden,))
             loss = loss + weight * distillation(logits[:, : expected.shape[1]], expected, temperature=temperature)
         return loss
 

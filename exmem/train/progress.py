@@ -1,89 +1,62 @@
-"""Progress of a run, with an estimate of the time that is left."""
+"""Progress of a run: how far the learning is, and what is being done."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 __all__ = ["RunProgress"]
 
 
 class RunProgress:
-    """One bar for the whole run, whose unit is one picture through the whole backbone.
+    """A bar for the run, which counts the examples learnt from, and one for its stage; a line after each phase.
 
     Parameters
     ----------
     console : Console
-        Where it is drawn; a console that is no terminal gets lines only.
+        Where it is shown.
     name : str
-        What runs.
-    total : float
-        Units of the whole run.
-    done : float
-        Units that an earlier process did.
+        The run.
+    total : int
+        Examples of all phases, as often as they are learnt from.
+    done : int
+        Those of phases that were finished before.
     """
 
-    def __init__(self, console: Console, *, name: str, total: float, done: float = 0.0) -> None:
-        self.console, self._name = console, name
-        self._total, self._before, self._done, self._began = total, done, done, time.monotonic()
-        columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self._bar = Progress(TextColumn("{task.description}"), *columns, console=console, transient=True)
-        self._task = self._bar.add_task(name, total=total)
-        self._bar.update(self._task, completed=done)
+    def __init__(self, console: Console, *, name: str, total: int, done: int = 0) -> None:
+        self.console, self._total, self._before, self._began = console, total, done, time.monotonic()
+        self._done = done
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
+        self._run = self._bars.add_task(f"{name}: learning", total=total, completed=done)
+        self._stage = self._bars.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
-            self._bar.start()
+            self._bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.console.is_terminal:
-            self._bar.stop()
+            self._bars.stop()
 
-    def stage(self, text: str) -> None:
-        """Say what is being done.
+    def stage(self, text: str, total: int) -> Callable[[int], None]:
+        """Begin a stage of so many examples; call what is returned with those that are done."""
+        self._bars.reset(self._stage, description=f"  {text}", total=total, visible=True)
+        return lambda count: self._bars.advance(self._stage, count)
 
-        Parameters
-        ----------
-        text : str
-            A few words.
-        """
-        self._bar.update(self._task, description=f"{self._name}: {text}")
+    def learnt(self, count: int) -> None:
+        """Count examples that were learnt from."""
+        self._done += count
+        self._bars.advance(self._run, count)
 
-    def advance(self, units: float) -> None:
-        """Count work that was done.
-
-        Parameters
-        ----------
-        units : float
-            Units.
-        """
-        self._done += units
-        self._bar.advance(self._task, units)
-
-    def reach(self, units: float) -> None:
-        """Correct the count where a part was finished with less work than expected.
-
-        Parameters
-        ----------
-        units : float
-            Units of all parts that are finished.
-        """
-        self._done = units
-        self._bar.update(self._task, completed=units)
-
-    def line(self, text: str, *, last: bool) -> None:
-        """Print a line that stays, with the time that is left.
-
-        Parameters
-        ----------
-        text : str
-            The line.
-        last : bool
-            Whether nothing is left.
-        """
-        rate = (self._done - self._before) / (time.monotonic() - self._began)
-        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate > 0 else "an unknown time"
-        self.console.print(text if last else f"{text}; about {left} left", highlight=False, soft_wrap=True)
+    def line(self, text: str) -> None:
+        """Print a line that stays, with the time that is left if phases go on as they went."""
+        counted = self._done - self._before
+        if self._done < self._total and counted:
+            seconds = (time.monotonic() - self._began) * (self._total - self._done) / counted
+            text = f"{text}; about {timedelta(seconds=round(seconds))} left"
+        self.console.print(text, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import SchemaError
+from exmem.train.config import DataConfig
 
 __all__ = ["Scenario"]
 
@@ -80,6 +81,13 @@ class Scenario:
         order = np.random.default_rng(seed).permutation(num_classes).tolist()
         ends = np.cumsum(sizes).tolist()
         return cls(tuple(tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)))
+
+    @classmethod
+    def of(cls, data: DataConfig, num_classes: int) -> "Scenario":
+        """Split classes as a configuration says."""
+        first = data.increments[0] if data.first_classes is None else data.first_classes
+        most = min(first, num_classes) if data.first_classes is None else first
+        return cls.split(num_classes, first=most, increments=data.increments, seed=data.class_seed)
 
     def __len__(self) -> int:
         return len(self.phases)

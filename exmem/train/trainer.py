@@ -1,7 +1,8 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
+import hashlib
+import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -14,74 +15,77 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exmem.backbones import Backbone
-from exmem.errors import SchemaError
+from exmem.backbones import Backbone, Hidden, load_backbone
 from exmem.memory import ExemplarMemory
+from exmem.recipes import BoundRecipe, Recipe
+from exmem.tokens import Exemplar
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
-from exmem.train.features import CachedStreams, LiveStreams, Streams, data_batch, data_key, embed_rows, load_or_embed
+from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
-from exmem.train.forms import stored_form
+from exmem.train.hidden import (
+    Advance,
+    HiddenOf,
+    KeptHidden,
+    LiveHidden,
+    embedded,
+    kept_or_computed,
+    stored_form,
+    tokens_of,
+)
 from exmem.train.learner import ClassMeans, Learner
-from exmem.train.making import make_random_masks, make_recipe
 from exmem.train.metrics import accuracies
+from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
-from exmem.train.replaying import Exemplars
 from exmem.train.scenario import Scenario
-from exmem.train.storing import Candidates, rank_examples, store_phase
-from exmem.train.training import NewExamples, train_phase
+from exmem.train.storing import rank_examples, store_phase
 
-__all__ = ["Trainer", "folder_bytes", "learning_units"]
+__all__ = ["Trainer", "backbone_key", "bind_recipe", "folder_bytes", "load_run_backbone"]
 
 _ROWS = 128
-_STEP_PASSES = 4  # of the tuned part: forward, backward (twice a forward pass), and the teacher's forward
 
 
-def learning_units(config: TrainConfig, backbone: Backbone, examples: int) -> float:
-    """Estimate what a run computes after the frozen features of its data are there.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The run.
-    backbone : Backbone
-        Its backbone.
-    examples : int
-        Training examples of all phases.
-
-    Returns
-    -------
-    float
-        Pictures through the whole backbone, at most.
-    """
-    recipe = make_recipe(config, backbone)
-    steps = config.epochs * _step_units(config, backbone)
-    if recipe is None:
-        return examples * steps
-    forms = bool(config.new_stored_form) + (config.selection_form == "stored") + config.test_stored_form
-    stored = (recipe.passes + 1) * (1 + forms)  # 1: embedding what is stored
-    return examples * (steps * (1 + config.replay_batch / config.batch) + stored)
+def load_run_backbone(config: TrainConfig, progress: Any = None) -> Backbone:
+    """Load the backbone of a configuration; what its modalities leave out is not seen."""
+    seen = config.data.modalities
+    return load_backbone(
+        config.backbone.family,
+        *config.backbone.names,
+        modalities=() if seen == "both" else (seen,),
+        seed=config.seed,
+        progress=progress,
+        image_size=config.backbone.image_size,
+        trainable_blocks=config.tuner.blocks,
+        max_text=config.backbone.max_text,
+    )
 
 
-def _step_units(config: TrainConfig, backbone: Backbone) -> float:
-    frozen = backbone.num_frozen_blocks
-    tuned = 1 - frozen / (frozen + len(backbone.trainable_blocks()))
-    return _STEP_PASSES * tuned + (0 if config.cache_features else 1 - tuned)
+def bind_recipe(config: TrainConfig, learner: Learner, *, num_classes: int) -> BoundRecipe | None:
+    """Bind the recipe of a configuration to a learner; None where nothing is stored."""
+    if config.recipe.is_empty:
+        return None
+    return BoundRecipe(
+        config.recipe,
+        learner.backbone,
+        objective=learner.true_logits,
+        seed=config.seed,
+        num_classes=num_classes,
+    )
+
+
+def backbone_key(backbone: Backbone) -> str:
+    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    sizes = [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
+    digest.update(json.dumps(sizes).encode())
+    return digest.hexdigest()
 
 
 def folder_bytes(path: Path) -> int:
-    """Count the bytes of all files below a folder, as the file system has them.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Returns
-    -------
-    int
-        Sum of the file sizes; 0 when there is no folder.
-    """
+    """Count the bytes of all files below a folder, as the file system has them; 0 when there is none."""
     return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
 
 
@@ -98,40 +102,26 @@ class Trainer:
         A fresh backbone; adapters are injected into it.
     train, test : ImageText
         Data of the same classes.
-    features : Path, optional
-        Folder of the frozen features, which several runs may share; the run's own when left out.
 
     Raises
     ------
     SchemaError
-        If several processes were launched: the memory has one writer, and only one process is supported yet.
+        If the configuration does not fit the data or the backbone.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        config: TrainConfig,
-        backbone: Backbone,
-        *,
-        train: ImageText,
-        test: ImageText,
-        features: Path | None = None,
+        self, folder: RunFolder, config: TrainConfig, backbone: Backbone, *, train: ImageText, test: ImageText
     ) -> None:
         self.folder, self.config, self.train, self.test = folder, config, train, test
-        self.scenario = Scenario.split(
-            len(train.class_names), first=config.first_classes, increments=config.increments, seed=config.class_seed
-        )
+        self.scenario = Scenario.of(config.data, len(train.class_names))
+        key = backbone_key(backbone)
+        self._keys = {"train": f"{train.key()}-{key}", "test": f"{test.key()}-{key}"}
         self._accelerator = Accelerator()
-        if self._accelerator.num_processes > 1:
-            raise SchemaError("the trainer runs in one process; launch it without several processes")
-        if config.modalities != "both":
-            backbone.restrict(config.modalities)
-        self._keys = {"train": data_key(backbone, train), "test": data_key(backbone, test)}
         self.backbone = backbone.to(self._accelerator.device)
-        self.recipe = make_recipe(config, self.backbone, lambda *batch: self.learner.true_logits(*batch))
         torch.manual_seed(config.seed)
-        self.learner = Learner(self.backbone, rank=config.lora_rank, alpha=config.lora_alpha)
-        self._shared = features
+        self.learner = Learner(self.backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
+        self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
+        self._exemplars: Exemplars | None = None
         self._learnt = -1  # phase that the learner is at
 
     def run(self, console: Console) -> list[dict[str, Any]]:
@@ -148,59 +138,51 @@ class Trainer:
             What was measured, one entry per phase; also in `metrics.jsonl`.
         """
         with self.folder.locked():
-            self.folder.claim(self.config, {"key": self._keys, "classes": list(self.train.class_names)})
+            if self.folder.claim(self.config, {**self._keys, "classes": list(self.train.class_names)}):
+                console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
             done = self.folder.metrics()
             if len(done) < len(self.scenario):
                 self._go_on(console, len(done))
-            shutil.rmtree(self.folder.features, ignore_errors=True)
             return self.folder.metrics()
 
     def _go_on(self, console: Console, done: int) -> None:
-        units = learning_units(self.config, self.backbone, len(self.train))
-        embed = 0
-        if self.config.cache_features:
-            parts = {"train": self.train, "test": self.test}
-            embed = sum(len(data) for split, data in parts.items() if not self._feature_file(split).exists())
-        phases = [len(self.scenario.rows(self.train.labels, phase)) for phase in range(len(self.scenario))]
-        plan = units * np.cumsum([0, *phases]) / len(self.train)
-        with RunProgress(console, name=self.config.recipe, total=embed + units, done=float(plan[done])) as progress:
+        sizes = [len(self.scenario.rows(self.train.labels, phase)) for phase in range(len(self.scenario))]
+        epochs, name = self.config.loop.epochs, self.config.recipe.name
+        with RunProgress(console, name=name, total=epochs * sum(sizes), done=epochs * sum(sizes[:done])) as progress:
             self._progress = progress
-            self._streams = {"train": self._frozen("train", self.train), "test": self._frozen("test", self.test)}
-            self._exemplars = self._open_memory(done)
+            self._hidden = {"train": self._trunk("train", self.train), "test": self._trunk("test", self.test)}
+            self._open_memory(done)
             for phase in range(done, len(self.scenario)):
                 entry = self._phase(phase)
-                progress.reach(embed + float(plan[phase + 1]))
                 progress.line(
-                    f"{self.config.recipe}, phase {phase + 1} of {len(phases)}: linear {entry['linear']['all']:.1%}, "
-                    f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s",
-                    last=phase + 1 == len(phases),
+                    f"{name}, phase {phase + 1} of {len(sizes)}: linear {entry['linear']['all']:.1%}, "
+                    f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s"
                 )
 
-    def _frozen(self, split: str, data: ImageText) -> Streams:
-        tokens = data_batch(self.backbone, data)
-        if not self.config.cache_features:
-            return LiveStreams(self.backbone, tokens)
-        self._progress.stage(f"features of {split}")
-        rows, file = np.arange(len(data)), self._feature_file(split)
-        stream = load_or_embed(file, lambda: embed_rows(self.backbone, tokens, rows, self._progress.advance))
-        return CachedStreams(stream, self._accelerator.device)
+    def _trunk(self, split: str, data: ImageText) -> HiddenOf:
+        tokens = tokens_of(self.backbone, data)
+        if not self.config.loop.keep_hidden:
+            return LiveHidden(self.backbone, tokens)
+        advance = self._progress.stage(f"hidden tokens of {split}", len(data))
+        rows = np.arange(len(data))
+        tensors = kept_or_computed(self._keys[split], lambda: embedded(self.backbone, tokens, rows, advance).tensors())
+        return KeptHidden(Hidden.of(tensors), self._accelerator.device)
 
-    def _feature_file(self, split: str) -> Path:
-        return (self._shared or self.folder.features) / f"{self._keys[split]}.safetensors"
-
-    def _open_memory(self, done: int) -> Exemplars | None:
-        if self.recipe is None:
-            return None
+    def _open_memory(self, done: int) -> None:
+        if self.bound is None:
+            return
         if not (self.folder.memory / "zarr.json").exists():
-            schema, config = self.recipe.schema(), self.config
+            config = self.config
             unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
-            ExemplarMemory.create(self.folder.memory, schema=schema, max_bytes=config.max_bytes, quota=unit).close()
-        folders = {"memory": self.folder.memory, "features": self.folder.features}
-        exemplars = Exemplars(self.config, self.backbone, self.recipe, **folders)
+            self.bound.create_memory(self.folder.memory, max_bytes=config.max_bytes, quota=unit).close()
+        self._exemplars = Exemplars(self.config, self.bound, self.folder)
         for phase in range(done):
-            noted = self.folder.note(phase, "slots")
-            exemplars.restore(phase, np.array(noted["slots"] if noted else [], np.int64))
-        return exemplars
+            self._exemplars.update(phase, self._slots(phase))
+
+    def _slots(self, phase: int) -> NDArray[np.int64]:
+        noted = self.folder.note(phase, "stored")
+        slots = np.array((noted or {}).get("slots") or [], np.int64)
+        return slots[slots >= 0]
 
     def _phase(self, phase: int) -> dict[str, Any]:
         began = time.monotonic()
@@ -214,8 +196,8 @@ class Trainer:
             self.learner.load(self.scenario.seen(phase), checkpoint)
         self._learnt = phase
         rows = self.scenario.rows(self.train.labels, phase)
-        features = self._features(self._streams["train"], rows)
-        means = self._store(phase, rows, features) if self._exemplars else self._learnt_means(phase, rows, features)
+        features = self._features(self._hidden["train"], rows)
+        means = self._learnt_means(phase, rows, features) if self.bound is None else self._store(phase, rows, features)
         entry = self._measure(phase, means)
         entry["seconds"] = round(time.monotonic() - began, 1)
         self.folder.add_metrics(entry)
@@ -224,12 +206,12 @@ class Trainer:
     def _train(self, phase: int) -> None:
         rows, teacher = self.scenario.rows(self.train.labels, phase), self.learner.tuned() if phase else {}
         self.learner.grow(self.scenario.phases[phase])
-        new = NewExamples(rows, self.train.labels, self._streams["train"], self._stored_form(rows))
-        cost, where = _step_units(self.config, self.backbone), f"phase {phase + 1}/{len(self.scenario)}"
+        new = NewExamples(rows, self.train.labels, self._hidden["train"], self._stored_form(rows))
+        stage = self._stage(phase, "learning", len(rows) * self.config.loop.epochs)
 
-        def report(what: str, examples: int) -> None:
-            self._progress.stage(f"{where}, {what}")
-            self._progress.advance(cost * examples)
+        def report(count: int) -> None:
+            stage(count)
+            self._progress.learnt(count)
 
         train_phase(
             self.learner,
@@ -237,50 +219,93 @@ class Trainer:
             new,
             phase=phase,
             teacher=teacher,
-            held=self._exemplars if self._exemplars and len(self._exemplars.slots) else None,
+            held=self._exemplars if self._exemplars is not None and len(self._exemplars.slots) else None,
             backward=self._accelerator.backward,
             report=report,
         )
 
-    def _stored_form(self, rows: NDArray[np.int64]) -> Streams | None:
+    def _stage(self, phase: int, what: str, total: int) -> Advance:
+        return self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, {what}", total)
+
+    def _stored_form(self, rows: NDArray[np.int64]) -> HiddenOf | None:
         """Return new examples as they would be stored; the scorer sees the model as it is before the phase."""
-        config = self.config
-        if not config.new_stored_form:
+        loop = self.config.loop
+        if not loop.stored_form:
             return None
-        recipe = make_random_masks(config, self.backbone) if config.new_masks == "random" else self.recipe
-        assert recipe is not None  # the configuration refuses `none` here
-        tokens = stored_form(self.backbone, self.train, recipe, fill=config.fill)
-        self._progress.stage("new examples as they would be stored")
-        made = embed_rows(self.backbone, tokens, rows, self._progress.advance)
-        return CachedStreams(made, self._accelerator.device, rows)
+        bound = self.bound
+        if loop.stored_masks == "random":
+            thumbnail = self.config.recipe.image.kwargs.get("thumbnail", 0)
+            masks = Recipe.of("masked").refined(
+                image={"name": "patches", "thumbnail": thumbnail},
+                scorer="random",
+                keep={"name": "keep_ratio", "ratio": loop.random_ratio},
+                fill=self.config.recipe.fill,
+            )
+            bound = BoundRecipe(masks, self.backbone, seed=self.config.seed)
+        assert bound is not None  # the configuration refuses an empty recipe here
+        advance = self._progress.stage("new examples as they would be stored", len(rows))
+        made = embedded(self.backbone, stored_form(bound, self.train), rows, advance)
+        return KeptHidden(made, self._accelerator.device, rows)
 
     def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
-        assert self.recipe is not None
+        assert self.bound is not None
         assert self._exemplars is not None
-        self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, storing exemplars")
-        advance, labels = self._progress.advance, self.train.labels[rows]
-        if self.config.selection_form == "stored":
-            tokens = stored_form(self.backbone, self.train, self.recipe, fill=self.config.fill)
-            features = self._features(lambda chunk: self.backbone.embed(tokens(chunk)), rows)
+        config, labels = self.config, self.train.labels[rows]
+        if config.ranked_form == "stored":
+            tokens = stored_form(self.bound, self.train)
+            features = self._features(LiveHidden(self.backbone, tokens), rows)
         ranks = rank_examples(
             features.numpy(),
             labels,
-            selection=self.config.selection,
-            seed=[self.config.seed, phase],
-            values=self.learner.difficulty(features, torch.from_numpy(labels)).get(self.config.selection),
+            selection=config.selection,
+            seed=[config.seed, phase],
+            values=self.learner.difficulty(features, torch.from_numpy(labels)).get(config.selection.name),
         )
-        size = self.backbone.picture_size
-        candidates = Candidates(self.recipe, self.train, rows, ranks, picture_size=size, advance=advance)
         with ExemplarMemory.open(self.folder.memory, mode="r+") as memory:
-            if self.config.quota == "frequency":
+            if config.quota == "frequency":
                 seen, counts = np.unique(labels, return_counts=True)
                 memory.weigh(dict(zip(seen.tolist(), counts.tolist(), strict=True)))
-            store_phase(self.folder, phase, candidates, memory)
-            first = (self.folder.note(phase, "plan") or {})["first_slot"]
-            self.folder.save_note(phase, "slots", {"slots": memory.slots[memory.slots >= first].tolist()})
-        self._exemplars.update(phase, first, self._progress.advance)
+            advance = self._stage(phase, "making exemplars", len(rows))
+
+            def make(chosen: NDArray[np.int64], priorities: NDArray[np.float64]) -> list[Exemplar]:
+                return self._made(chosen, priorities, advance)
+
+            stored = store_phase(self.folder, phase, memory, make, rows=rows, ranks=ranks, labels=labels)
+        self._exemplars.update(phase, stored.slots, self._stage(phase, "exemplars as they are seen", len(stored.slots)))
         slots, held = self._exemplars.slots, torch.from_numpy(self._exemplars.labels)
-        return ClassMeans.of(self._features(self._exemplars.streams, slots), held)
+        return ClassMeans.of(self._features(self._exemplars.hidden, slots), held)
+
+    def _made(self, rows: NDArray[np.int64], priorities: NDArray[np.float64], advance: Advance) -> list[Exemplar]:
+        """Make exemplars of rows of the data; the trunk is not run again for their scores."""
+        assert self.bound is not None
+        made: list[Exemplar] = []
+        for start in range(0, len(rows), _ROWS):
+            chosen = rows[start : start + _ROWS]
+            texts, labels = [self.train.texts[row] for row in chosen.tolist()], self.train.labels[chosen]
+            hidden = self._hidden["train"](chosen) if self.bound.scores_hidden else None
+            images = self.train.images(chosen, self.backbone.picture_size)
+            made += self.bound.make(
+                images,
+                texts,
+                labels,
+                priorities[start : start + _ROWS],
+                extras=self._extras(chosen),
+                hidden=hidden,
+            )
+            advance(len(chosen))
+        return made
+
+    def _extras(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Return features (N, D) and logits (N, C) of rows, as the recipe asks; NaN for classes that are not learnt."""
+        wanted = self.config.recipe.extras
+        if not wanted:
+            return {}
+        features = self._features(self._hidden["train"], rows)
+        logits = np.full((len(rows), len(self.train.class_names)), np.nan, np.float32)
+        logits[:, list(self.learner.classes)] = self.learner.logits(features).detach().numpy()
+        return {
+            name: values for name, values in {"features": features.numpy(), "logits": logits}.items() if name in wanted
+        }
 
     def _learnt_means(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
         """Class means without a memory: each stays as it was when its class was learnt."""
@@ -294,23 +319,21 @@ class Trainer:
         return means
 
     def _measure(self, phase: int, means: ClassMeans) -> dict[str, Any]:
-        self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, measuring")
         seen = self.scenario.seen(phase)
         rows = np.flatnonzero(np.isin(self.test.labels, seen))
-        found = self._accuracies(self._features(self._streams["test"], rows), rows, phase, means)
-        if self.recipe is not None and self.config.test_stored_form:
-            tokens = stored_form(self.backbone, self.test, self.recipe, fill=self.config.fill)
-            stored = self._features(lambda chunk: self.backbone.embed(tokens(chunk)), rows)
+        self._stage(phase, "measuring", len(rows))
+        measured = self._accuracies(self._features(self._hidden["test"], rows), rows, phase, means)
+        if self.bound is not None and self.config.loop.test_stored_form:
+            stored = self._features(LiveHidden(self.backbone, stored_form(self.bound, self.test)), rows)
             as_stored = self._accuracies(stored, rows, phase, means)
-            found |= {f"{name}_stored": accuracy for name, accuracy in as_stored.items()}
-        held = folder_bytes(self.folder.memory) if self._exemplars else 0
+            measured |= {f"{name}_stored": accuracy for name, accuracy in as_stored.items()}
         return {
             "phase": phase,
             "classes": list(self.scenario.phases[phase]),
-            **found,
-            "exemplars": len(self._exemplars.slots) if self._exemplars else 0,
-            "disk_bytes": held,
-            "mean_bytes": 0 if self._exemplars else means.means.numel() * means.means.element_size(),
+            **measured,
+            "exemplars": len(self._exemplars.slots) if self._exemplars is not None else 0,
+            "disk_bytes": folder_bytes(self.folder.memory) if self._exemplars is not None else 0,
+            "mean_bytes": 0 if self._exemplars is not None else means.means.numel() * means.means.element_size(),
             "classes_without_exemplars": sorted(set(seen) - set(means.classes)),
         }
 
@@ -324,9 +347,9 @@ class Trainer:
             "ncm": accuracies(means.predict(features).numpy(), labels, self.scenario, phase),
         }
 
-    def _features(self, streams: Streams, rows: NDArray[np.int64]) -> Tensor:
+    def _features(self, hidden_of: HiddenOf, rows: NDArray[np.int64]) -> Tensor:
         parts = [torch.zeros(0, self.backbone.feature_dim)]
         with torch.inference_mode():
             chunks = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
-            parts += [self.learner.features(streams(chunk)).cpu() for chunk in chunks]
+            parts += [self.learner.features(hidden_of(chunk)).cpu() for chunk in chunks]
         return torch.cat(parts).clone()

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout
 from exmem.backbones.blocks import attention_tap, pooled, tuned_from
@@ -138,6 +139,11 @@ class Bert(Backbone):
     @property
     def num_frozen_blocks(self) -> int:
         """First blocks, which are not tuned."""
+        return self.first_trainable
+
+    @property
+    @override
+    def first_tuned_layer(self) -> int:
         return self.first_trainable
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout
 from exmem.backbones.blocks import attention_mask, pooled, run_blocks, tuned_from
@@ -173,6 +174,11 @@ class Joint(Backbone):
     @property
     def num_frozen_blocks(self) -> int:
         """Vision blocks that see no text."""
+        return self.first_trainable
+
+    @property
+    @override
+    def first_tuned_layer(self) -> int:
         return self.first_trainable
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
 from exmem.backbones.blocks import tuned_from
@@ -280,6 +281,11 @@ class TwoTowers(Backbone):
     def num_frozen_blocks(self) -> int:
         """First blocks of both towers, which are not tuned."""
         return self.first_trainable + self.first_text
+
+    @property
+    @override
+    def first_tuned_layer(self) -> int:
+        return self.first_trainable
 
     @property
     def text_is_separate(self) -> bool:

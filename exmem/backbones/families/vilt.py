@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
+from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout
 from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, pooled, run_blocks, tuned_from
@@ -151,6 +152,11 @@ class Vilt(Backbone):
     @property
     def num_frozen_blocks(self) -> int:
         """First blocks, which are not tuned."""
+        return self._num_frozen
+
+    @property
+    @override
+    def first_tuned_layer(self) -> int:
         return self._num_frozen
 
     @property

@@ -195,13 +195,14 @@ class Observed:
         dense = {name: place(_numpy(scores[name]), tokens[name], length) for name, length in lengths.items()}
         valid = valid_tokens(self.model, self.batch)
         if not crosses:
-            return ScoreMaps(dense, valid)
+            return ScoreMaps(dense, valid, hidden=self.trunk)
         pair, shape = (tokens["text"], tokens["image"]), (lengths["text"], lengths["image"])
         return ScoreMaps(
             dense,
             valid,
             place_pairs(_numpy(crosses[0]), pair, shape),
             place_pairs(_numpy(crosses[1]), pair[::-1], shape[::-1]),
+            self.trunk,
         )
 
 
@@ -211,38 +212,20 @@ def observe(
     layers: Sequence[int] | None,
     parts: Sequence[str] = ("query", "key"),
     *,
+    hidden: Hidden | None = None,
     gradient: bool = False,
 ) -> Observed:
-    """Run a batch through a model and capture the attention of chosen layers and of the last one.
+    """Run a batch through a model and capture the attention of chosen layers (None: all) and of the last one.
 
-    Parameters
-    ----------
-    model : Backbone
-        A backbone.
-    batch : TensorBatch
-        Tokens to score.
-    layers : sequence of int or None
-        Chosen layers; negative ones count from the last. None for all.
-    parts : sequence of str
-        What to capture, as in `capture`.
-    gradient : bool
-        Whether gradients are recorded.
-
-    Returns
-    -------
-    Observed
-        The pass.
-
-    Raises
-    ------
-    SchemaError
-        If the model lacks a layer.
+    The trunk is left out where its result is known and no chosen layer lies in it. SchemaError if the model lacks a
+    layer.
     """
     taps = model.attention_taps()
     chosen = chosen_layers(layers, len(taps))
     listened = {layer: taps[layer] for layer in sorted({*chosen, len(taps) - 1})}
     with capture(listened, parts, gradient=gradient) as captured:
-        trunk = model.embed(batch, gradient=gradient)
+        known = hidden is not None and not gradient and min(listened) >= model.first_tuned_layer
+        trunk = hidden if hidden is not None and known else model.embed(batch, gradient=gradient)
         features = model.encode(trunk)
     return Observed(model, batch, trunk, features, chosen, captured)
 

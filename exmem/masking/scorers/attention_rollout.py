@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.attention_pass import carry_down, check_layers, observe
+from exmem.masking.scorers.base import Scorer
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["AttentionRollout"]
 
 
-class AttentionRollout:
+class AttentionRollout(Scorer):
     """Score a token by what reaches the class token through the attention of all layers, residual connections counted.
 
     Parameters
@@ -36,28 +39,10 @@ class AttentionRollout:
     def __init__(self, *, layers: Sequence[int] | None = None) -> None:
         self.layers = check_layers(layers)
 
+    @override
     @torch.inference_mode()
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model lacks a layer.
-        """
-        seen = observe(model, batch, self.layers)
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
+        seen = observe(model, batch, self.layers, hidden=hidden)
         return seen.maps(
             carry_down(seen, lambda layer: seen.attention(layer).mean(1), lambda vector, read: (vector + read) / 2)
         )

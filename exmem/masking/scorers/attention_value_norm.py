@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.attention_pass import check_layers, observe
+from exmem.masking.scorers.base import Scorer
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["AttentionValueNorm"]
 
 
-class AttentionValueNorm:
+class AttentionValueNorm(Scorer):
     """Score a token by the attention of the class token times the norm of the token's value vector, head by head.
 
     Tokens that draw attention without giving anything (attention sinks) have small values, so they score low here.
@@ -36,28 +39,10 @@ class AttentionValueNorm:
     def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:
         self.layers = check_layers(layers)
 
+    @override
     @torch.inference_mode()
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model lacks a layer.
-        """
-        seen = observe(model, batch, self.layers, ("query", "key", "value"))
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
+        seen = observe(model, batch, self.layers, ("query", "key", "value"), hidden=hidden)
         return seen.maps(
             seen.by_modality(
                 {

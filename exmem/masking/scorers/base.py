@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.tokens.tensors import TensorBatch
 
@@ -10,7 +11,27 @@ __all__ = ["Scorer"]
 
 
 class Scorer(Protocol):
-    """Gives each token an importance."""
+    """Gives each token an importance; a plain function may do it."""
 
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch."""
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
+        """Score a batch.
+
+        Parameters
+        ----------
+        model : Backbone
+            A backbone.
+        batch : TensorBatch
+            Tokens to score, with their labels.
+        hidden : Hidden, optional
+            What the trunk made of the same batch; the trunk is run again only where a scorer looks into it.
+
+        Returns
+        -------
+        ScoreMaps
+            Scores of all modalities of the model.
+
+        Raises
+        ------
+        SchemaError
+            If the model lacks a layer.
+        """

@@ -2,36 +2,26 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.base import Scorer
 from exmem.masking.scorers.dense import valid_tokens
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["CentreScores", "centre_distances"]
 
 
-class CentreScores:
+class CentreScores(Scorer):
     """Score a patch by how near it is to the centre of the picture, and a word by how early it stands (the lead).
 
     Scores are negative distances, in patches and in tokens. Attention between texts and images is uniform.
     """
 
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch without running the model.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone; only its grid and token specifications are used.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-        """
+    @override
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
         valid = valid_tokens(model, batch)
         scores = {
             name: np.where(there, -_distances(model, name, there.shape[1]), 0).astype(np.float32)

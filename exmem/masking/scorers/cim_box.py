@@ -5,17 +5,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.errors import SchemaError
 from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.base import Scorer
 from exmem.masking.scorers.cls_attention import ClsAttention
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["CimBox", "box_scores"]
 
 
-class CimBox:
+class CimBox(Scorer):
     """Score image tokens inside the bounding box of what is active 1, those outside 0, plus a small share of attention.
 
     The map is the class-token attention, and texts are scored by it too. The share of attention, below 1 / (2 L),
@@ -47,27 +50,9 @@ class CimBox:
             raise SchemaError(f"threshold must be in 0..1, got {threshold}")
         self.threshold, self._attention = threshold, ClsAttention(layers=layers)
 
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model lacks a layer.
-        """
-        maps = self._attention(model, batch)
+    @override
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
+        maps = self._attention(model, batch, hidden=hidden)
         if "image" not in maps.scores:
             return maps
         boxes = box_scores(maps.scores["image"], maps.valid["image"], model.grid, threshold=self.threshold)

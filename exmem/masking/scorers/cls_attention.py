@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.attention_pass import check_layers, observe
+from exmem.masking.scorers.base import Scorer
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["ClsAttention"]
 
 
-class ClsAttention:
+class ClsAttention(Scorer):
     """Score a token by the attention that the class token pays to it, mean over the heads and over chosen layers.
 
     A modality is scored by those of the layers that hold it, by the last layer where none does: the lower layers of
@@ -37,26 +40,8 @@ class ClsAttention:
     def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:
         self.layers = check_layers(layers)
 
+    @override
     @torch.inference_mode()
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model lacks a layer.
-        """
-        seen = observe(model, batch, self.layers)
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
+        seen = observe(model, batch, self.layers, hidden=hidden)
         return seen.maps(seen.class_scores())

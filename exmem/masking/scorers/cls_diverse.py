@@ -6,17 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.attention_pass import check_layers, observe
+from exmem.masking.scorers.base import Scorer
 from exmem.masking.scorers.dense import place
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["ClsDiverse", "diverse_gains"]
 
 
-class ClsDiverse:
+class ClsDiverse(Scorer):
     """Score a token by the class-token attention that it adds to tokens that are chosen before it.
 
     Within a modality, tokens are chosen one after the other, each time the one with the largest gain: its class-token
@@ -42,28 +45,10 @@ class ClsDiverse:
     def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:
         self.layers = check_layers(layers)
 
+    @override
     @torch.inference_mode()
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model lacks a layer.
-        """
-        seen = observe(model, batch, self.layers)
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
+        seen = observe(model, batch, self.layers, hidden=hidden)
         maps = seen.maps(seen.class_scores())
         keys, layout = seen.captured[seen.last].state("key").float().cpu().numpy(), seen.layout(seen.last)
         scores = dict(maps.scores)

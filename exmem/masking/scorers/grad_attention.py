@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from exmem.backbones.attention import split_heads
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.errors import SchemaError
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.attention_pass import carry_down, check_layers, observe
+from exmem.masking.scorers.base import Scorer
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["GradAttention", "Objective"]
@@ -17,7 +20,7 @@ __all__ = ["GradAttention", "Objective"]
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
-class GradAttention:
+class GradAttention(Scorer):
     """Score a token by its relevance for an objective: attention times gradient, followed through the layers.
 
     Parameters
@@ -50,26 +53,8 @@ class GradAttention:
     def __init__(self, *, layers: Sequence[int] | None = None, objective: Objective | None = None) -> None:
         self.layers, self.objective = check_layers(layers), objective or _half_squared_norm
 
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone.
-        batch : TensorBatch
-            Tokens to score; the objective gets its labels.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores of all modalities of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model lacks a layer, or the objective is no scalar that depends on the features.
-        """
+    @override
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
         with torch.inference_mode(mode=False), torch.enable_grad():
             seen = observe(model, batch, self.layers, ("query", "key", "value", "context"), gradient=True)
             contexts = [seen.captured[layer].state("context") for layer in seen.layers]

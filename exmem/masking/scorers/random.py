@@ -4,16 +4,19 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
+from exmem.masking.scorers.base import Scorer
 from exmem.masking.scorers.dense import valid_tokens
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["RandomScores"]
 
 
-class RandomScores:
+class RandomScores(Scorer):
     """Uniform random scores; an example gets the same ones from the same seed, whenever and with whatever it is scored.
 
     Parameters
@@ -25,21 +28,8 @@ class RandomScores:
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def __call__(self, model: Backbone, batch: TensorBatch) -> ScoreMaps:
-        """Score a batch.
-
-        Parameters
-        ----------
-        model : Backbone
-            A backbone; only its token specifications are used.
-        batch : TensorBatch
-            Tokens to score.
-
-        Returns
-        -------
-        ScoreMaps
-            Scores in 0..1 of all modalities of the model; attention between texts and images is random too.
-        """
+    @override
+    def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
         valid = valid_tokens(model, batch)
         rngs = [np.random.default_rng([self.seed, _fingerprint(batch, row)]) for row in range(len(batch))]
         scores = {name: _draw(rngs, there) for name, there in valid.items()}

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from exmem.backbones import Backbone
 from exmem.codecs import get_codec
-from exmem.masking import ScoreMaps, border_share, keep_all_text, keep_text_of_lost_patches, mean_threshold
+from exmem.masking import border_share, keep_all_text, keep_text_of_lost_patches, mean_threshold
 from exmem.masking.scorers import SCORERS
-from exmem.recipes import MaskedTokens, Masking
+from exmem.recipes import Masked, Masking
 from exmem.report.view.pictures import draw_heat, draw_placed, place_tokens
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.words import mark_text
 from exmem.tokens import Exemplar, TokenSet
-from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["score_sheet"]
 
@@ -67,9 +66,16 @@ def score_sheet(
     for name in sorted(SCORERS):
         option = inspect.signature(SCORERS[name]).parameters.get("layers")
         options = {} if option is None else {"layers": option.default if layers is None else tuple(layers)}
-        maps = SCORERS.make(name, **options)(backbone, TensorBatch.from_numpy(tokens))
+        relates = {"image", "text"} <= backbone.token_specs().keys()
+        masking = Masking(
+            backbone=backbone,
+            scorer=SCORERS.make(name, **options),
+            keep_rule=mean_threshold,
+            text_rule=keep_text_of_lost_patches if relates else keep_all_text,
+        )
+        masked = masking(picture[None], [text], np.zeros(1, np.int64))
         about = {key: "all" if chosen is None else ", ".join(map(str, chosen)) for key, chosen in options.items()}
-        cards.append(example.card(name, maps, whole_bytes, about))
+        cards.append(example.card(name, masked, whole_bytes, about))
         if advance is not None:
             advance(1)
     notes = (
@@ -92,14 +98,11 @@ class _Example:
     text: str
     quality: int
 
-    def card(self, title: str, maps: ScoreMaps, whole_bytes: int, about: Mapping[str, str]) -> Card:
-        relates = maps.text_to_image is not None
-        text_rule = keep_text_of_lost_patches if relates else keep_all_text
-        masking = Masking(
-            self.backbone, scorer=lambda model, batch: maps, keep_rule=mean_threshold, text_rule=text_rule
-        )
-        recipe = MaskedTokens(masking, quality=self.quality)
-        (exemplar,) = recipe.make(self.picture[None], [self.text], np.zeros(1, np.int64), np.zeros(1))
+    def card(self, title: str, masked: Masked, whole_bytes: int, about: Mapping[str, str]) -> Card:
+        tokens = {"image": TokenSet.kept(masked.tokens.tokens["image"].values[0], masked.keep["image"][0])}
+        if "text" in masked.keep:
+            tokens["text"] = masked.words(0)
+        exemplar, maps = Exemplar(tokens, label=0), masked.maps
         keep = np.zeros(maps.scores["image"].shape[1], np.bool_)
         keep[exemplar.tokens["image"].positions] = True
         size, drawn = self.stored(exemplar)
@@ -110,7 +113,7 @@ class _Example:
             "at the border": f"{border.kept[0]:.0%} of the kept patches, {border.grid:.0%} of all",
             "bytes": f"{size:,}, {size / whole_bytes:.0%} of all patches",
         }
-        if not relates and "text" in exemplar.tokens:
+        if maps.text_to_image is None and "text" in exemplar.tokens:
             facts["text"] = "kept whole: this scorer does not relate words and patches"
         heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.picture, keep=keep)
         panels = Panel("scores", heat), Panel("kept", drawn)

@@ -1,6 +1,8 @@
 """Images, texts and labels from a folder in Hugging Face `imagefolder` form."""
 
 import dataclasses
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,16 @@ class ImageText:
     def ids(self) -> tuple[str, ...]:
         """Names of the pictures, `folder/file`."""
         return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
+
+    def key(self) -> str:
+        """Name the data by what it holds, wherever it lies."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, text, label in zip(self.ids, self.texts, self.labels.tolist(), strict=True):
+            digest.update(json.dumps([name, text, label]).encode())
+        for path in self.paths:
+            digest.update(path.read_bytes())
+        digest.update(json.dumps(self.class_names).encode())
+        return digest.hexdigest()
 
     def image(self, index: int, size: int | tuple[int, int]) -> NDArray[np.uint8]:
         """Decode a picture: scaled with antialiasing until it covers `size`, then cut around its centre.

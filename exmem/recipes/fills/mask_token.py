@@ -4,8 +4,8 @@ import dataclasses
 
 import torch
 
-from exmem.replay.fills.base import FillContext
-from exmem.replay.fills.zero import fill_zero
+from exmem.recipes.fills.base import FillContext
+from exmem.recipes.fills.zero import fill_zero
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["fill_mask_token"]

@@ -1,13 +1,13 @@
 """Fills: what becomes of dropped image tokens at replay."""
 
+from exmem.recipes.fills.base import Fill, FillContext
+from exmem.recipes.fills.class_mean import class_means, fill_class_mean
+from exmem.recipes.fills.drop import fill_drop
+from exmem.recipes.fills.mask_token import fill_mask_token
+from exmem.recipes.fills.mean import fill_mean
+from exmem.recipes.fills.thumbnail import fill_thumbnail
+from exmem.recipes.fills.zero import fill_zero
 from exmem.registry import Registry
-from exmem.replay.fills.base import Fill, FillContext
-from exmem.replay.fills.class_mean import class_means, fill_class_mean
-from exmem.replay.fills.drop import fill_drop
-from exmem.replay.fills.mask_token import fill_mask_token
-from exmem.replay.fills.mean import fill_mean
-from exmem.replay.fills.thumbnail import fill_thumbnail
-from exmem.replay.fills.zero import fill_zero
 
 __all__ = [
     "FILLS",

@@ -1,6 +1,6 @@
 """Dropped tokens are left out."""
 
-from exmem.replay.fills.base import FillContext
+from exmem.recipes.fills.base import FillContext
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["fill_drop"]

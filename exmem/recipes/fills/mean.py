@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from exmem.replay.fills.base import FillContext, check_patches, colour_sums, filled
+from exmem.recipes.fills.base import FillContext, check_patches, colour_sums, filled
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 
 __all__ = ["fill_mean", "over_colour"]

@@ -3,7 +3,7 @@
 import dataclasses
 
 from exmem.errors import SchemaError
-from exmem.replay.fills.base import FillContext, check_patches, filled
+from exmem.recipes.fills.base import FillContext, check_patches, filled
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TensorBatch, upsampled
 

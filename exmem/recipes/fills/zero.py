@@ -1,6 +1,6 @@
 """Dropped tokens become black."""
 
-from exmem.replay.fills.base import FillContext, filled
+from exmem.recipes.fills.base import FillContext, filled
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["fill_zero"]

@@ -1,6 +1,6 @@
-"""One picture as token sets at several scales over the same grid: cut apart, and put together again."""
+"""One image as token sets at several scales over the same grid: cut apart, and put together again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,69 +10,39 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from exmem.errors import SchemaError
-from exmem.recipes.whole import resized
+from exmem.recipes.forms.scaled import resized
 from exmem.tokens.patches import cut_patches, join_patches
 from exmem.tokens.tensors import TokenTensors, packed, upsampled
 
-__all__ = ["check_scales", "compose_scales", "patches_at", "scale_codec"]
+__all__ = ["compose_scales", "patch_sides", "patches_at", "scale_codec", "scale_name"]
 
 
-def check_scales(scales: Sequence[int], patch: int) -> None:
-    """Refuse scales that a picture cannot be stored at.
-
-    Parameters
-    ----------
-    scales : sequence of int
-        Sides of a patch in pixels.
-    patch : int
-        Side of a patch of the backbone.
-
-    Raises
-    ------
-    SchemaError
-        If there is none, one is outside 1..patch, or they do not fall.
-    """
-    if not scales or not all(1 <= scale <= patch for scale in scales) or list(scales) != sorted({*scales})[::-1]:
-        raise SchemaError(f"scales must be falling sides of a patch in 1..{patch} pixels, got {list(scales)}")
+def patch_sides(factors: Sequence[int], patch: int) -> list[int]:
+    """Return the side of a stored patch at each scale; SchemaError unless they are 1..patch pixels and fall."""
+    sides = [max(1, round(patch / factor)) if factor > 0 else 0 for factor in factors]
+    if not sides or not all(1 <= side <= patch for side in sides) or sides != sorted({*sides})[::-1]:
+        raise SchemaError(
+            f"factors must give falling sides of a patch in 1..{patch} pixels, got {list(factors)}, which give {sides}"
+        )
+    return sides
 
 
-def scale_codec(scale: int, quality: int) -> dict[str, Any]:
-    """Choose the codec of patches of a scale: chroma is halved unless its larger blocks would pad the patches more.
-
-    Parameters
-    ----------
-    scale : int
-        Side of a patch in pixels.
-    quality : int
-        JPEG quality.
-
-    Returns
-    -------
-    dict
-        Configuration of a payload codec.
-    """
-    more_padding = -(-scale // 16) * 16 > -(-scale // 8) * 8
-    return {"id": "patch_jpeg", "quality": quality, "subsampling": "444" if more_padding else "420"}
+def scale_name(side: int, patch: int) -> str:
+    """Name the modality of a scale: `image` at the backbone's own, else such as `image_7`."""
+    return "image" if side == patch else f"image_{side}"
 
 
-def patches_at(image: NDArray[np.uint8], grid: tuple[int, int], scale: int) -> NDArray[np.uint8]:
-    """Cut a picture into the patches of a grid at a scale.
+def scale_codec(side: int, codec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a codec for patches of a side: JPEG halves chroma unless its larger blocks would pad the patches more."""
+    if codec["id"] != "patch_jpeg":
+        return dict(codec)
+    more_padding = -(-side // 16) * 16 > -(-side // 8) * 8
+    return {"subsampling": "444" if more_padding else "420", **codec}
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3), uint8
-        The picture.
-    grid : tuple of int
-        Rows and columns of patches.
-    scale : int
-        Side of a patch in pixels.
 
-    Returns
-    -------
-    ndarray, shape (L, scale, scale, 3), uint8
-        All patches.
-    """
-    patches: NDArray[np.uint8] = cut_patches(resized(image, (grid[0] * scale, grid[1] * scale))[None], scale)[0]
+def patches_at(image: NDArray[np.uint8], grid: tuple[int, int], side: int) -> NDArray[np.uint8]:
+    """Cut an image (H, W, 3) into all patches (L, side, side, 3) of a grid at a scale."""
+    patches: NDArray[np.uint8] = cut_patches(resized(image, (grid[0] * side, grid[1] * side))[None], side)[0]
     return patches
 
 

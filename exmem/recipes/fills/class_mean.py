@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from exmem.errors import SchemaError
-from exmem.replay.fills.base import FillContext, colour_sums
-from exmem.replay.fills.mean import over_colour
+from exmem.recipes.fills.base import FillContext, colour_sums
+from exmem.recipes.fills.mean import over_colour
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["class_means", "fill_class_mean"]

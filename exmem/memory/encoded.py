@@ -1,0 +1,52 @@
+"""Exemplars that are encoded already: measured once, and stored as they are."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.errors import InvalidExemplarError
+from exmem.store import Rows, Store
+from exmem.tokens import Exemplar, TokenBatch
+from exmem.tokens.sets import exemplars_in
+
+__all__ = ["EncodedExemplars", "encoded_rows"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedExemplars:
+    """What `memory.encode` made of exemplars; `plan_add` and `add` take them in place of exemplars.
+
+    Parameters
+    ----------
+    rows : Rows
+        Payloads and records, as the store holds them.
+    """
+
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each, (N,): payloads, checksums, index entries and its row before compression."""
+        return self.rows.sizes
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "EncodedExemplars":
+        """Return some of them, in this order."""
+        return EncodedExemplars(self.rows.take(indices))
+
+    def joined(self, other: "EncodedExemplars") -> "EncodedExemplars":
+        """Return these and others of the same memory behind them."""
+        return EncodedExemplars(self.rows.joined(other.rows))
+
+
+def encoded_rows(store: Store, exemplars: Sequence[Exemplar] | TokenBatch | EncodedExemplars) -> Rows:
+    """Return exemplars as a store holds them, encoded if they are not yet."""
+    if not isinstance(exemplars, EncodedExemplars):
+        return store.encode(exemplars_in(exemplars))
+    if exemplars.rows.layout.schema != store.layout.schema:
+        raise InvalidExemplarError("these exemplars were encoded for a memory of another schema; encode them for this")
+    return dataclasses.replace(exemplars.rows, layout=store.layout)

@@ -1,0 +1,272 @@
+"""A recipe bound to a backbone: it makes exemplars; and what a memory alone says of restoring them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from exmem.backbones import Backbone, Hidden
+from exmem.codecs import get_codec
+from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.masking.scorers import SCORERS, Objective, Scorer
+from exmem.masking.scorers.attention_pass import chosen_layers
+from exmem.memory import ExemplarMemory
+from exmem.recipes.frame import Frame
+from exmem.recipes.recipe import Recipe
+from exmem.recipes.scoring import Masked, Masking
+from exmem.registry import Part
+from exmem.store import Place
+from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
+from exmem.tokens.checks import shown
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["BoundRecipe", "Restorer"]
+
+_SCORELESS = frozenset({"all", "none"})  # text rules that look at no score
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restorer:
+    """Turns stored exemplars into the tokens that a backbone sees, or a plain CNN; it needs no backbone.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How they were made.
+    frame : Frame or None
+        The patches that images become; None where no image is stored.
+    """
+
+    recipe: Recipe
+    frame: Frame | None
+
+    @classmethod
+    def of(cls, memory: ExemplarMemory) -> "Restorer":
+        """Read it from a memory.
+
+        Parameters
+        ----------
+        memory : ExemplarMemory
+            Any memory; one that records no recipe holds what is seen, so nothing is restored.
+
+        Returns
+        -------
+        Restorer
+            Its restorer.
+
+        Raises
+        ------
+        SchemaError
+            If what is recorded is no recipe of this version.
+        """
+        document, image = memory.schema.recipe, memory.schema.modalities.get("image")
+        if document is not None:
+            if not {"recipe", "frame"} <= set(document):
+                raise SchemaError(
+                    f"{memory.location}: expected a record of 'recipe' and 'frame', got {shown(document)}"
+                )
+            frame = None if document["frame"] is None else Frame.from_json(document["frame"])
+            return cls(recipe=Recipe.of(document["recipe"]), frame=frame)
+        plain = Recipe(name="as stored", image=Part("patches"))
+        if image is None or len(image.shape) != 3 or image.shape[0] != image.shape[1]:
+            return cls(recipe=plain, frame=None)
+        return cls(recipe=plain, frame=Frame(grid=image.image_grid(), patch=image.shape[0]))
+
+    def __call__(self, batch: TensorBatch) -> TensorBatch:
+        """Restore a batch.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Stored exemplars.
+
+        Returns
+        -------
+        TensorBatch
+            Their images as patches of the frame; what was dropped stays away, a thumbnail stays beside them for the
+            fill of that name.
+        """
+        form = self.recipe.form()
+        if form is None or self.frame is None:
+            return batch
+        return dataclasses.replace(batch, tokens=form.restore(batch.tokens, self.frame))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a memory records."""
+        return {"recipe": self.recipe.to_json(), "frame": None if self.frame is None else self.frame.to_json()}
+
+
+class BoundRecipe:
+    """A recipe that makes exemplars with a backbone; made by `bind`.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is made.
+    backbone : Backbone
+        Says how tokens look, and scores them.
+    objective : callable, optional
+        What `grad_attention` explains.
+    seed : int
+        Seed of `random` scores, where the recipe names none.
+    num_classes : int
+        Classes of the stored logits.
+
+    Raises
+    ------
+    SchemaError
+        If the backbone sees nothing of what the recipe stores, lacks its mask token, or an option does not fit it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        backbone: Backbone,
+        *,
+        objective: Objective | None = None,
+        seed: int = 0,
+        num_classes: int = 0,
+    ) -> None:
+        self.recipe, self.backbone, self._form = recipe, backbone, recipe.form()
+        specs = backbone.token_specs()
+        if recipe.is_empty:
+            raise SchemaError(f"recipe {recipe.name!r} stores nothing; choose one that stores an image or a text")
+        if self._form is not None and "image" not in specs:
+            raise SchemaError(f"recipe {recipe.name!r} stores images, and this learner sees none; use recipe 'text'")
+        if self._form is None and "text" not in specs:
+            raise SchemaError(f"recipe {recipe.name!r} stores texts alone, and this learner sees none; use another")
+        if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
+            raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
+        frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form is not None else None
+        self.restore = Restorer(recipe=recipe, frame=frame)
+        self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
+        self.schema = self._schema(specs, num_classes)
+        self.masking = self._masking(objective, seed)
+
+    def _schema(self, specs: Mapping[str, TokenSpec], num_classes: int) -> Schema:
+        modalities = {}
+        if self._form is not None and self.restore.frame is not None:
+            modalities.update(self._form.specs(self.restore.frame, self._codec))
+        if self.recipe.text.name != "none" and "text" in specs:
+            modalities["text"] = specs["text"]
+        sizes = {"features": self.backbone.feature_dim, "logits": num_classes}
+        if "logits" in self.recipe.extras and num_classes < 1:
+            raise SchemaError("a recipe with logits needs to know how many: bind it with num_classes=")
+        extras = {name: ExtraSpec(shape=(sizes[name],)) for name in self.recipe.extras}
+        return Schema(modalities, extras, self.restore.to_json())
+
+    def _masking(self, objective: Objective | None, seed: int) -> Masking:
+        recipe, scores_image = self.recipe, self._form is not None and self._form.needs_scores
+        scorer: Scorer | None = None
+        if scores_image or (recipe.text.name not in _SCORELESS and "text" in self.backbone.token_specs()):
+            given = {"objective": objective, "seed": seed}
+            options = {name: given[name] for name in SCORERS.options(recipe.scorer.name) if name in given}
+            scorer = SCORERS.make(recipe.scorer.name, **{**options, **recipe.scorer.kwargs})
+            if "layers" in recipe.scorer.kwargs:
+                chosen_layers(recipe.scorer.kwargs["layers"], len(self.backbone.attention_taps()))
+        keep_rule, codec = None, None
+        if scores_image:
+            keep_rule = KEEP_RULES.make(recipe.keep.name, **recipe.keep.kwargs)
+            spec = self.backbone.token_specs()["image"]
+            if "encoded_bytes" in KEEP_RULES.options(recipe.keep.name):
+                codec = get_codec(self._codec, shape=spec.shape, dtype=spec.dtype)
+            _try(keep_rule, spec.positions, measured=codec is not None)
+        text_rule = None if recipe.text.name == "none" else TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
+        return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
+
+    @property
+    def scores_hidden(self) -> bool:
+        """Whether `make` looks at hidden tokens if it is given them: where tokens are scored at all."""
+        return self.masking.scorer is not None
+
+    def create_memory(self, place: Place, *, max_bytes: int | str, **options: Any) -> ExemplarMemory:
+        """Make an empty memory of its exemplars, which records the recipe.
+
+        Parameters
+        ----------
+        place : path or zarr store
+            A folder that is missing or empty, or a Zarr store.
+        max_bytes : int or str
+            The budget.
+        **options : object
+            More options of `ExemplarMemory.create`.
+
+        Returns
+        -------
+        ExemplarMemory
+            The memory, open for writing.
+        """
+        return ExemplarMemory.create(place, schema=self.schema, max_bytes=max_bytes, **options)
+
+    def make(
+        self,
+        images: NDArray[np.uint8],
+        texts: Sequence[str],
+        labels: ArrayLike,
+        priorities: ArrayLike | None = None,
+        *,
+        extras: Mapping[str, ArrayLike] | None = None,
+        hidden: Hidden | None = None,
+    ) -> list[Exemplar]:
+        """Make exemplars of images and texts.
+
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            Images of the size of the backbone.
+        texts : sequence of str
+            Their texts.
+        labels : array-like, shape (B,), int64
+            Their classes.
+        priorities : array-like, shape (B,), float64, optional
+            Their ranks; all 0 when left out.
+        extras : mapping of str to array-like, shape (B, ...), optional
+            Those of the recipe.
+        hidden : Hidden, optional
+            What the trunk made of them, where it is known; scorers then need no pass of the trunk.
+
+        Returns
+        -------
+        list of Exemplar
+            One each.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If the extras are not those of the recipe, or the lengths differ.
+        """
+        classes = np.asarray(labels, np.int64)
+        ranks = np.zeros(len(classes)) if priorities is None else np.asarray(priorities, np.float64)
+        given = {name: np.asarray(values) for name, values in (extras or {}).items()}
+        if set(given) != set(self.recipe.extras):
+            raise InvalidExemplarError(f"expected the extras {list(self.recipe.extras)}, got {sorted(given)}")
+        lengths = {len(images), len(texts), len(classes), len(ranks), *map(len, given.values())}
+        if len(lengths) > 1:
+            raise InvalidExemplarError(f"images, texts, labels, priorities and extras differ in length: {lengths}")
+        masked = self.masking(images, texts, classes, hidden=hidden)
+        return [
+            Exemplar(
+                self._tokens(image, masked, row),
+                label=int(classes[row]),
+                priority=float(ranks[row]),
+                extras={name: values[row] for name, values in given.items()},
+            )
+            for row, image in enumerate(images)
+        ]
+
+    def _tokens(self, image: NDArray[np.uint8], masked: Masked, row: int) -> dict[str, TokenSet]:
+        tokens: dict[str, TokenSet] = {}
+        if self._form is not None and self.restore.frame is not None:
+            tokens = self._form.make(image, masked, row, frame=self.restore.frame, codec=self._codec)
+        if "text" in masked.keep and "text" not in tokens:
+            tokens["text"] = masked.words(row)
+        return tokens
+
+
+def _try(keep_rule: Any, positions: int, *, measured: bool) -> None:
+    """Let a keep rule look at one made-up row, so that a value out of its range is told before anything is loaded."""
+    options = {"encoded_bytes": lambda row, keep: 0} if measured else {}
+    keep_rule(np.zeros((1, positions), np.float32), **options)

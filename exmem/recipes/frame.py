@@ -1,0 +1,53 @@
+"""The frame of images as a backbone sees them: what every stored form is restored to."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from exmem.errors import SchemaError
+from exmem.tokens.checks import shown, whole_number
+
+__all__ = ["Frame"]
+
+_MOST = 2**14  # rows, columns, pixels of a patch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A grid of patches.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Rows and columns of patches.
+    patch : int
+        Side of a patch in pixels.
+    """
+
+    grid: tuple[int, int]
+    patch: int
+
+    @property
+    def length(self) -> int:
+        """Patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.grid[0] * self.patch, self.grid[1] * self.patch
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"grid": list(self.grid), "patch": self.patch}
+
+    @classmethod
+    def from_json(cls, document: Any) -> "Frame":
+        """Read what `to_json` returned; SchemaError if it is none."""
+        if not isinstance(document, Mapping) or set(document) != {"grid", "patch"}:
+            raise SchemaError(f"expected a frame with 'grid' and 'patch', got {shown(document)}")
+        grid = document["grid"]
+        if not isinstance(grid, list | tuple) or len(grid) != 2:
+            raise SchemaError(f"the grid of a frame must be [rows, columns], got {shown(grid)}")
+        rows, columns = (whole_number(side, "each side of the grid", least=1, most=_MOST) for side in grid)
+        return cls(grid=(rows, columns), patch=whole_number(document["patch"], "patch", least=1, most=_MOST))

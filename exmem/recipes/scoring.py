@@ -1,0 +1,93 @@
+"""Which tokens of a batch are kept: what all recipes begin with."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.backbones import Backbone, Hidden
+from exmem.codecs import PayloadCodec
+from exmem.masking import KeepRule, ScoreMaps
+from exmem.masking.scorers import Scorer
+from exmem.tokens import TokenBatch, TokenSet
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["Masked", "Masking"]
+
+
+class Masked(NamedTuple):
+    """A batch with what is kept of it.
+
+    Parameters
+    ----------
+    tokens : TokenBatch
+        All tokens.
+    maps : ScoreMaps
+        Their scores; zeros where nothing was scored.
+    keep : mapping of str to ndarray, shape (B, L), bool
+        True where a token is kept, by modality that is stored.
+    """
+
+    tokens: TokenBatch
+    maps: ScoreMaps
+    keep: dict[str, NDArray[np.bool_]]
+
+    def words(self, row: int) -> TokenSet:
+        """Return the kept text tokens of a row."""
+        values = self.tokens.tokens["text"].values[row]
+        return TokenSet.kept(values, self.keep["text"][row, : len(values)])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Masking:
+    """A scorer, a keep rule for image patches, and a rule for the text, given what the image lost.
+
+    `scorer` None scores nothing, `keep_rule` None keeps every patch, `text_rule` None keeps no text at all. `codec`
+    is that of the patches, for a keep rule that measures `encoded_bytes`.
+    """
+
+    backbone: Backbone
+    scorer: Scorer | None
+    keep_rule: KeepRule | None
+    text_rule: KeepRule | None
+    codec: PayloadCodec | None = None
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        texts: Sequence[str],
+        labels: NDArray[np.int64],
+        *,
+        hidden: Hidden | None = None,
+    ) -> Masked:
+        """Score images (B, H, W, 3) with their texts and classes; `hidden` is what the trunk made of them, if known."""
+        batch = self.backbone.tokens(images, texts)
+        maps = self._maps(dataclasses.replace(batch, labels=labels), hidden)
+        keep = {}
+        if "image" in batch.tokens:
+            valid = maps.valid["image"]
+            options = {} if self.codec is None else {"encoded_bytes": self._measure(batch, self.codec)}
+            keep["image"] = (
+                valid if self.keep_rule is None else self.keep_rule(maps.scores["image"], valid=valid, **options)
+            )
+        if self.text_rule is not None and "text" in batch.tokens:
+            words = batch.tokens["text"]
+            special = np.zeros_like(maps.valid["text"])
+            special[:, : words.values.shape[1]] = np.isin(words.values, list(self.backbone.special_ids)) & words.valid
+            keep["text"] = self.text_rule(maps, keep.get("image", np.zeros((len(batch), 0), np.bool_)), special)
+        return Masked(batch, maps, keep)
+
+    def _maps(self, batch: TokenBatch, hidden: Hidden | None) -> ScoreMaps:
+        if self.scorer is not None:
+            return self.scorer(self.backbone, TensorBatch.from_numpy(batch), hidden=hidden)
+        valid = {}
+        for name, spec in self.backbone.token_specs().items():
+            held = batch.tokens[name].valid
+            valid[name] = np.pad(held, ((0, 0), (0, spec.positions - held.shape[1])))
+        return ScoreMaps({name: np.zeros(there.shape, np.float32) for name, there in valid.items()}, valid)
+
+    def _measure(self, batch: TokenBatch, codec: PayloadCodec) -> Callable[[int, NDArray[np.bool_]], int]:
+        patches = batch.tokens["image"].values
+        return lambda row, keep: len(codec.encode(patches[row][keep]))

@@ -1,0 +1,61 @@
+"""A batch of exemplars as a model sees them."""
+
+import dataclasses
+
+from torch import Tensor
+
+from exmem.errors import SchemaError
+from exmem.recipes import FILLS, FillContext, Frame
+from exmem.tokens.patches import join_patches
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["ReplayBatch"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReplayBatch(TensorBatch):
+    """Restored exemplars: what a backbone of sparse tokens eats, and `images` for those who have a CNN.
+
+    Parameters
+    ----------
+    tokens : mapping of str to TokenTensors
+        One entry per modality; `image` holds patches of the frame.
+    labels : Tensor, shape (B,), int64
+        Classes.
+    extras : mapping of str to Tensor, shape (B, ...)
+        Extra fields.
+    priorities : Tensor, shape (B,), float64, optional
+        Ranks within the class.
+    slots : Tensor, shape (B,), int64, optional
+        Their slots: for `memory.update`.
+    frame : Frame, optional
+        Where the patches stand; None where the memory holds no images.
+    """
+
+    frame: Frame | None = None
+
+    def images(self, fill: str = "mean") -> Tensor:
+        """Return whole images.
+
+        Parameters
+        ----------
+        fill : str
+            What stands where patches were dropped, a key of `FILLS` that gives them a value: mean, zero or thumbnail.
+
+        Returns
+        -------
+        Tensor, shape (B, 3, H, W), uint8
+            The images, channels first.
+
+        Raises
+        ------
+        SchemaError
+            If there are no images, or the fill leaves patches without a value.
+        """
+        if self.frame is None or "image" not in self.tokens:
+            raise SchemaError(f"expected image patches, got {sorted(self.tokens)}; this memory holds no images")
+        filled = FILLS[fill](self, FillContext(length=self.frame.length, grid=self.frame.grid)).tokens["image"]
+        if filled.valid.shape[1] != self.frame.length or not bool(filled.valid.all()) or filled.unknown is not None:
+            raise SchemaError(f"fill {fill!r} leaves patches without a value; choose mean, zero or thumbnail")
+        images: Tensor = join_patches(filled.values, self.frame.grid).permute(0, 3, 1, 2)
+        return images

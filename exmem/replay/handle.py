@@ -1,0 +1,58 @@
+"""A memory that any process opens for itself."""
+
+import copy
+import os
+from typing import Any
+
+import numpy as np
+
+from exmem.errors import StaleSnapshotError, UnknownSlotError
+from exmem.memory import ExemplarMemory
+from exmem.store import Place
+from exmem.tokens.tensors import TensorBatch
+
+__all__ = ["MemoryHandle"]
+
+
+class MemoryHandle:
+    """Reads a memory by its place; it is pickled and forked, and each process opens the memory when it first reads.
+
+    Its place is absolute, so that a process that starts elsewhere finds it.
+
+    Parameters
+    ----------
+    source : ExemplarMemory or place
+        The memory (a writer too: it is read beside it), a folder, or a Zarr store.
+    threads : int
+        Threads that decode, in each process.
+    """
+
+    def __init__(self, source: "ExemplarMemory | Place", *, threads: int = 1) -> None:
+        self._pid, self._threads = os.getpid(), threads
+        self._memory: ExemplarMemory | None = (
+            copy.copy(source)  # a reader of the same place
+            if isinstance(source, ExemplarMemory)
+            else ExemplarMemory.open(source, threads=threads)
+        )
+        self._place = self._memory.place
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": None}
+
+    @property
+    def memory(self) -> ExemplarMemory:
+        """The memory as this process sees it."""
+        if self._memory is None or self._pid != os.getpid():
+            self._memory, self._pid = ExemplarMemory.open(self._place, threads=self._threads), os.getpid()
+        return self._memory
+
+    def read(self, slots: Any, *, generation: int = 0) -> TensorBatch:
+        """Read exemplars as they are stored, of this generation of the memory or a later one."""
+        if self.memory.generation < generation:
+            self.memory.refresh()
+        try:
+            return TensorBatch.from_numpy(self.memory.read(np.asarray(slots, np.int64)))
+        except UnknownSlotError as error:
+            raise StaleSnapshotError(
+                f"{self.memory.location}: exemplars were evicted while a pass over them ran ({error}); begin a new pass"
+            ) from error

@@ -1,0 +1,142 @@
+"""What a learner replays: exemplars as hidden tokens."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from exmem.backbones import Hidden
+from exmem.errors import SchemaError
+from exmem.memory import ExemplarMemory
+from exmem.recipes import BoundRecipe
+from exmem.replay import SAMPLERS, Pipeline, Sampler, replay_loader
+from exmem.replay.augment import AUGMENTATIONS, Compose
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.config import TrainConfig
+from exmem.train.folder import RunFolder
+from exmem.train.hidden import Advance, embedded
+
+__all__ = ["Exemplars"]
+
+_ON_HIDDEN = frozenset({"text_exchange", "token_dropout"})  # augmentations that need no pixels
+
+
+class Exemplars:
+    """The exemplars of a run's memory, by slot.
+
+    Their hidden tokens are kept, one file a phase, unless the configuration or an augmentation asks for pixels at each
+    step. SchemaError if texts are to be exchanged in hidden tokens that mix image and text.
+    """
+
+    def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder) -> None:
+        names = {part.name for part in config.loop.augment}
+        self._kept = config.loop.keep_hidden and names <= _ON_HIDDEN
+        if "text_exchange" in names and self._kept and not bound.backbone.text_is_separate:
+            raise SchemaError("text_exchange needs loop.keep_hidden=False with frozen blocks that mix image and text")
+        self._config, self._bound, self._folder = config, bound, folder
+        self._augment = _augmentation(config, bound)
+        self._pipeline = Pipeline(bound.restore)
+        self._hidden: dict[int, Hidden] = {}  # phase -> hidden tokens of what it added
+        self._place_of: dict[int, tuple[int, int]] = {}  # slot -> phase, row
+        self._memory = ExemplarMemory.open(folder.memory)
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """Slots that are held."""
+        return self._memory.slots
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Their classes."""
+        return self._memory.labels
+
+    def update(self, phase: int, slots: NDArray[np.int64], advance: Advance | None = None) -> None:
+        """Take in the exemplars that a phase added, and forget those that were evicted."""
+        self._memory.refresh()
+        self._pipeline.follow(self._memory)
+        if not self._kept:
+            return
+        held = set(self.slots.tolist())
+        self._place_of = {slot: place for slot, place in self._place_of.items() if slot in held}
+        used = {earlier for earlier, _ in self._place_of.values()}
+        self._hidden = {earlier: hidden for earlier, hidden in self._hidden.items() if earlier in used}
+        self._take(phase, slots[np.isin(slots, self.slots)], advance)
+
+    def _take(self, phase: int, slots: NDArray[np.int64], advance: Advance | None) -> None:
+        """Embed exemplars of a phase, or take them from the file in which they were kept."""
+        file = self._folder.hidden(phase)
+        if not len(slots):
+            return
+        tensors = load_file(file) if file.exists() else {}
+        known = tensors.pop("slots", torch.zeros(0, dtype=torch.int64)).tolist()
+        if not set(slots.tolist()) <= set(known):
+            hidden, known = embedded(self._bound.backbone, self._tokens, slots, advance), slots.tolist()
+            self._folder.save_tensors(file, {"slots": torch.tensor(known), **hidden.tensors()})
+        else:
+            hidden = Hidden.of(tensors)
+        self._hidden[phase] = hidden
+        held = set(self.slots.tolist())
+        self._place_of.update({slot: (phase, row) for row, slot in enumerate(known) if slot in held})
+
+    def hidden(self, slots: NDArray[np.int64]) -> Hidden:
+        """Return hidden tokens by slot, float32, on the backbone's device."""
+        if not self._kept:
+            return self._bound.backbone.embed(self._tokens(slots))
+        places = [self._place_of[slot] for slot in slots.tolist()]
+        phases = sorted({phase for phase, _ in places})
+        rows = {phase: [row for of, row in places if of == phase] for phase in phases}
+        together = Hidden.cat([self._hidden[phase].select(torch.tensor(rows[phase])) for phase in phases])
+        by_phase = sorted(range(len(places)), key=lambda index: places[index][0])  # stable: the order of `together`
+        order = torch.empty(len(places), dtype=torch.int64)
+        order[torch.tensor(by_phase)] = torch.arange(len(places))
+        return together.select(order).to(self._bound.backbone.pixel_mean.device).to(torch.float32)
+
+    def draw(self, batches: int, *, number: int) -> Iterator[tuple[Hidden, Tensor]]:
+        """Draw batches of hidden tokens and classes; the number of the pass decides which."""
+        loop, seed, size = self._config.loop, self._config.seed, self._config.loop.replay_batch
+        if not self._kept:
+            loader = replay_loader(
+                self._folder.memory,
+                batch=size,
+                sampler=loop.sampler,
+                length=batches * size,
+                seed=seed,
+                augment=self._augment,
+                num_workers=loop.num_workers,
+            )
+            loader.set_epoch(number)
+            for batch in loader:
+                yield self._bound.backbone.embed(batch), batch.labels
+            return
+        generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, number, 1]).integers(2**62)))
+        augment = functools.partial(self._augment, generator=generator)
+        sampler: Sampler = SAMPLERS[loop.sampler]
+        slots = sampler(self.slots, self.labels, length=batches * size, seed=seed, number=number)
+        label_of = dict(zip(self.slots.tolist(), self.labels.tolist(), strict=True))
+        for start in range(0, len(slots), size):
+            chosen = slots[start : start + size]
+            labels = torch.tensor([label_of[slot] for slot in chosen.tolist()])
+            hidden = self.hidden(chosen)
+            yield (hidden.augmented(augment, labels.to(hidden.prefix.device)) if loop.augment else hidden), labels
+
+    def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
+        return self._pipeline(TensorBatch.from_numpy(self._memory.read(slots)))
+
+
+def _augmentation(config: TrainConfig, bound: BoundRecipe) -> Compose:
+    """Make the augmentations; a flip is told where the patches of each image modality stand."""
+    frame = bound.restore.frame
+    grids = {} if frame is None else {"image": frame.grid}
+    if "thumbnail" in bound.schema.modalities:
+        grids["thumbnail"] = (1, 1)
+    given: dict[str, Any] = {"grids": grids}
+    augmentations = []
+    for part in config.loop.augment:
+        needed = {name: value for name, value in given.items() if name in AUGMENTATIONS.options(part.name)}
+        augmentations.append(AUGMENTATIONS.make(part.name, **{**needed, **part.kwargs}))
+    return Compose(augmentations)

@@ -1,0 +1,131 @@
+"""Hidden tokens of examples: computed once and kept, or computed whenever they are asked for."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typing_extensions import override
+
+from exmem.backbones import Backbone, Hidden
+from exmem.backbones.packaged import cache_dir
+from exmem.errors import SchemaError
+from exmem.recipes import BoundRecipe
+from exmem.replay import Pipeline
+from exmem.store import parse_bytes
+from exmem.tokens import TokenBatch
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.data import ImageText
+
+__all__ = ["HiddenOf", "KeptHidden", "LiveHidden", "embedded", "kept_or_computed", "stored_form", "tokens_of"]
+
+_ROWS = 64
+Advance = Callable[[int], None]
+Tokens = Callable[[NDArray[np.int64]], TensorBatch]  # rows of the data -> their tokens
+
+
+class HiddenOf(Protocol):
+    """Hidden tokens by row of the data."""
+
+    def __call__(self, rows: NDArray[np.int64], /) -> Hidden:
+        """Return those of some rows, float32, on the backbone's device."""
+
+
+class KeptHidden(HiddenOf):
+    """Hidden tokens that were computed before, of all rows of the data or of those in `rows` (rising)."""
+
+    def __init__(self, hidden: Hidden, device: torch.device, rows: NDArray[np.int64] | None = None) -> None:
+        self._hidden, self._device, self._rows = hidden, device, rows
+
+    @override
+    def __call__(self, rows: NDArray[np.int64]) -> Hidden:
+        places = rows if self._rows is None else np.searchsorted(self._rows, rows)
+        return self._hidden.select(torch.from_numpy(places)).to(self._device).to(torch.float32)
+
+
+class LiveHidden(HiddenOf):
+    """Hidden tokens that are computed when they are asked for."""
+
+    def __init__(self, backbone: Backbone, tokens: Tokens) -> None:
+        self._backbone, self._tokens = backbone, tokens
+
+    @override
+    def __call__(self, rows: NDArray[np.int64]) -> Hidden:
+        return self._backbone.embed(self._tokens(rows))
+
+
+def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
+    """Return what reads the tokens of rows of the data, labels included."""
+
+    def read(rows: NDArray[np.int64]) -> TensorBatch:
+        texts = [data.texts[row] for row in rows.tolist()]
+        tokens = backbone.tokens(data.images(rows, backbone.picture_size), texts)
+        return TensorBatch.from_numpy(TokenBatch(tokens.tokens, data.labels[rows]))
+
+    return read
+
+
+def stored_form(bound: BoundRecipe, data: ImageText) -> Tokens:
+    """Return what makes the tokens of rows of the data as a memory would give them back, were its codec lossless."""
+    pipeline = Pipeline(bound.restore)
+
+    def read(rows: NDArray[np.int64]) -> TensorBatch:
+        texts = [data.texts[row] for row in rows.tolist()]
+        labels, extras = (
+            data.labels[rows],
+            {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in bound.schema.extras.items()},
+        )
+        images = data.images(rows, bound.backbone.picture_size)
+        batch = TensorBatch.from_numpy(TokenBatch.of(bound.make(images, texts, labels, extras=extras)))
+        pipeline.know(lambda: [batch])
+        return pipeline(batch)
+
+    return read
+
+
+def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance | None = None) -> Hidden:
+    """Run the trunk over rows of the data, some at a time; float16, in RAM."""
+    parts = []
+    for start in range(0, len(rows), _ROWS):
+        chosen = rows[start : start + _ROWS]
+        parts.append(backbone.embed(tokens(chosen)).to("cpu").to(torch.float16))
+        if advance is not None:
+            advance(len(chosen))
+    return Hidden.cat(parts)
+
+
+def kept_or_computed(name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of a name in the cache that all runs share, or compute and keep them.
+
+    The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first.
+    """
+    file = cache_dir() / "hidden" / f"{name}.safetensors"
+    if file.exists():
+        os.utime(file)
+        return load_file(file)
+    tensors = {key: tensor.detach().contiguous() for key, tensor in compute().items()}
+    _make_room(file.parent, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary)
+    temporary.replace(file)
+    return tensors
+
+
+def _make_room(folder: Path, coming: int) -> None:
+    setting = os.environ.get("EXMEM_HIDDEN_BYTES", "16GB")
+    try:
+        most = parse_bytes(setting)
+    except SchemaError as error:
+        raise SchemaError(f"EXMEM_HIDDEN_BYTES: {error}") from error
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime) if folder.exists() else []
+    held = sum(file.stat().st_size for file in files)
+    for file in files:
+        if held + coming > most:
+            held -= file.stat().st_size
+            file.unlink(missing_ok=True)

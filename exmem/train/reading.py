@@ -1,0 +1,49 @@
+"""Nested frozen dataclasses out of plain documents."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from exmem.errors import SchemaError
+from exmem.recipes import Recipe
+from exmem.registry import Part
+from exmem.tokens.checks import shown
+
+__all__ = ["read_fields"]
+
+_Config = TypeVar("_Config")
+
+
+def read_fields(config: type[_Config], document: Mapping[str, Any], where: str) -> _Config:
+    """Make a dataclass of a mapping; SchemaError names an unknown key, or a value of another kind."""
+    kinds = get_type_hints(config)
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    if unknown := sorted(set(map(str, document)) - set(known)):
+        raise SchemaError(f"{where or 'configuration'}: unknown keys {unknown}; known are {known}")
+    return config(**{key: _value(kinds[key], value, f"{where}.{key}".strip(".")) for key, value in document.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if kind is Recipe:
+        return Recipe.of(value)
+    if kind is Part:
+        return Part.of(value)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise SchemaError(f"{where}: expected a mapping of options, got {shown(value)}")
+        return read_fields(kind, value, where)
+    if get_origin(kind) is tuple:
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(_value(get_args(kind)[0], inner, where) for inner in values)
+    plain = [part for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,)) if isinstance(part, type)]
+    if plain and not any(_is(value, part) for part in plain):
+        names = " or ".join("nothing" if part is type(None) else part.__name__ for part in plain)
+        raise SchemaError(f"{where}: expected {names}, got {shown(value)}")
+    return float(value) if plain == [float] else value
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
