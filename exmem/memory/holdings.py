@@ -22,13 +22,7 @@ EVICTIONS = ("by_class", "by_priority")
 
 
 class Holdings:
-    """The questions that a memory answers.
-
-    Parameters
-    ----------
-    store : Store
-        What is held.
-    """
+    """The questions that a memory answers."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -21,15 +21,7 @@ __all__ = ["Policy"]
 
 
 class Policy:
-    """Decides who comes and who goes, and carries it out; the order of eviction is made when it is needed first.
-
-    Parameters
-    ----------
-    store : Store
-        What is held.
-    eviction : {"by_class", "by_priority"}
-        Who goes first.
-    """
+    """Decides who comes and who goes, and carries it out; the order of eviction is made when it is needed first."""
 
     def __init__(self, store: Store, eviction: Literal["by_class", "by_priority"]) -> None:
         self._store = store
