@@ -36,19 +36,7 @@ class _Measured(NamedTuple):
 
 
 class Books:
-    """The committed state and what is staged on top of it.
-
-    Parameters
-    ----------
-    objects : BudgetedObjects
-        The objects of the store; the lock is held.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of the root.
-    loaded : Loaded
-        Its committed state.
-    """
+    """The committed state of a store whose lock is held, and what is staged on top of it."""
 
     def __init__(self, objects: BudgetedObjects, layout: Layout, root: Root, loaded: Loaded) -> None:
         self._objects = objects

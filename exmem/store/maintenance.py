@@ -23,17 +23,10 @@ __all__ = ["Damage", "drop_damage", "find_damage"]
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
-    """Something in a store that is not as it was written.
+    """Something in a store that is not as it was written: the key of the object, and why.
 
-    Parameters
-    ----------
-    file : str
-        Key of the object.
-    slots : tuple of int
-        Exemplars that cannot be read because of it; empty where only metadata is concerned, and where the catalog that
-        would name them is itself damaged.
-    why : str
-        What is wrong.
+    `slots` are the exemplars that cannot be read because of it: none where only metadata is concerned, and where the
+    catalog that would name them is itself damaged.
     """
 
     file: str

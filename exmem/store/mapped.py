@@ -62,15 +62,7 @@ class Shard:
 
 
 class Mapped:
-    """The objects of segments (named era << 36 | segment) that were read before.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where the store lies.
-    layout : Layout
-        Its layout.
-    """
+    """The objects of segments (named era << 36 | segment) that were read before."""
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects

@@ -38,15 +38,7 @@ def create_store(
     durable: bool,
     threads: int | None,
 ) -> Store:
-    """Make an empty store and hold its lock.
-
-    Raises
-    ------
-    BudgetTooSmallError
-        If the budget cannot hold the metadata and the reserve.
-    StoreExistsError
-        If something is already there.
-    """
+    """Make an empty store and hold its lock; BudgetTooSmallError without room for metadata and reserve."""
     threads = _num_threads(threads)  # what can be refused is refused before anything is written
     objects, layout, root = objects_at(place, durable=durable), Layout(schema), Root(schema, settings)
     target = target_for(max_bytes)
@@ -92,17 +84,7 @@ def open_store(
     verify: Literal["once", "always"] = "once",
     repairing: bool = False,
 ) -> Store:
-    """Open a store in its last committed state; `repairing` in spite of damage.
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is none.
-    FormatError
-        If its format version is unknown or its metadata or catalog damaged.
-    LockedError
-        If another process has it open for writing.
-    """
+    """Open a store in its last committed state; `repairing` in spite of damage."""
     threads = _num_threads(threads)
     objects = objects_at(place, durable=durable)
     if objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:

@@ -25,16 +25,7 @@ _Wanted = tuple[int, int, int, int]  # row of the batch, where it lies, bytes of
 class Reader:
     """Reads what the rows of a catalog refer to.
 
-    Parameters
-    ----------
-    objects : Objects
-        Where the store lies.
-    layout : Layout
-        Its layout.
-    threads : Threads
-        Threads that decode.
-    verify : {"once", "always"}
-        When a payload's checksum is compared: at its first read, and after its file changed; or each time.
+    A payload's checksum is compared at its first read and after its file changed (`verify="once"`), or each time.
     """
 
     def __init__(

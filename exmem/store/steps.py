@@ -25,23 +25,10 @@ __all__ = ["Steps"]
 
 
 class Steps(Cleaning):
-    """Takes steps, and recovers.
+    """Takes steps, and recovers; the lock is held.
 
     What is committed is on the disk, what stands here is a copy of it: after any exception the writer is `dirty`, and
     `ready` reads it again and removes what is left over. `epoch` counts these recoveries.
-
-    Parameters
-    ----------
-    objects : BudgetedObjects
-        The objects of the store; the lock is held.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of the root.
-    loaded : Loaded
-        Its committed state.
-    reader : Reader
-        Reads what is copied.
     """
 
     def __init__(self, objects: BudgetedObjects, layout: Layout, root: Root, loaded: Loaded, reader: Reader) -> None:

@@ -30,23 +30,7 @@ _MOST_TRIES = 64  # of a read whose exemplars are moved while it looks for them
 
 
 class Store:
-    """An open store.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where it lies.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of its root.
-    loaded : Loaded
-        Its committed state.
-    reader : Reader
-        Reads it.
-    threads : Threads
-        Threads that encode and decode.
-    """
+    """An open store: what it holds, read, and written where it is open for that."""
 
     def __init__(
         self, objects: Objects, layout: Layout, *, root: Root, loaded: Loaded, reader: Reader, threads: Threads
@@ -126,17 +110,7 @@ class Store:
         return parts
 
     def read(self, slots: ArrayLike) -> TokenBatch:
-        """Read exemplars into one padded batch, in the order asked.
-
-        Raises
-        ------
-        UnknownSlotError
-            If a slot holds no exemplar.
-        CorruptExemplarError
-            If stored bytes are damaged; the message names store, exemplar and file.
-        StaleSnapshotError
-            If an exemplar was evicted or updated since this reader's snapshot.
-        """
+        """Read exemplars into one padded batch, in the order asked; errors as of `ExemplarMemory.read`."""
         catalog = self.catalog
         rows = catalog.find(slots)
         pending = Rows.none(self.layout) if self.writer is None else self.writer.staged.rows
@@ -216,20 +190,12 @@ class Store:
         return drop_damage(self._objects, self.layout, self.reader, self.writer)
 
     def close(self) -> None:
-        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last.
-
-        If the commit fails, the store stays open, and closing may be tried again.
-
-        Raises
-        ------
-        LockedError
-            If the lock was lost: the store is closed then, and what was staged is not committed.
-        """
+        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last."""
         writer = self.writer
         if writer is not None and writer.is_owner:
             try:
                 writer.ready()
-                writer.commit()
+                writer.commit()  # where this fails the store stays open, and closing may be tried again
             except LockedError:  # it was taken: this object can commit no more
                 self.abandon()
                 raise

@@ -46,25 +46,11 @@ class ShardedArray:
 
 
 class Layout:
-    """Where everything of a schema lies.
+    """Where everything of a schema lies; codecs are made from it, or are those that a store recorded for it.
 
     Three kinds of arrays, all with one row per place: `catalog` (int64, what is known of an exemplar without reading
     it), `records` (uint8, its fields of fixed size: which positions were kept, extras, and the values of small lossless
     modalities, at most 1 KiB an exemplar) and one sharded array of payloads for each other modality.
-
-    Parameters
-    ----------
-    schema : Schema
-        What every exemplar holds.
-    codecs : mapping of str to PayloadCodec, optional
-        Codecs as a store recorded them; made from the schema when left out.
-
-    Raises
-    ------
-    CodecError
-        If a codec is unknown or cannot take the tokens of its modality.
-    FormatError
-        If a recorded codec is not the one that the schema names, or not for its tokens.
     """
 
     def __init__(self, schema: Schema, codecs: Mapping[str, PayloadCodec] | None = None) -> None:

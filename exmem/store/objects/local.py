@@ -34,16 +34,9 @@ __all__ = ["LocalObjects"]
 class LocalObjects:
     """Files below a folder, whose lock the operating system gives back when the writer dies.
 
-    Neither the files nor the folders below the root may be symbolic links; a folder is looked at once.
-
-    Parameters
-    ----------
-    root : Path
-        The folder, absolute; it is made when something is put.
-    durable : bool
-        Whether files are synchronised with the disk as they are put, and folders at `flush`.
-    read_only : bool
-        Whether the lock is refused.
+    Neither the files nor the folders below the root may be symbolic links; a folder is looked at once. The root is
+    absolute, and made when something is put. `durable`: files are synchronised with the disk as they are put, folders
+    at `flush`. `read_only`: the lock is refused.
     """
 
     def __init__(self, root: Path, *, durable: bool = True, read_only: bool = False) -> None:
