@@ -165,7 +165,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         Parameters
         ----------
         payload : bytes
-            The payload.
+            What `encode` returned.
         out : ndarray, shape (K, *shape)
             Where it is to be decoded to.
 

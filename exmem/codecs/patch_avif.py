@@ -32,7 +32,7 @@ class PatchAvif(MosaicCodec):
     dtype : dtype-like
         Must be uint8.
     quality : int
-        Quality, 1..100.
+        1 (small) to 100 (good).
     speed : int
         Speed of the encoder, 0 (small) to 10 (fast).
     subsampling : {"420", "444"}

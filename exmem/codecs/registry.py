@@ -60,11 +60,6 @@ def get_codec(
     dtype : dtype-like, optional
         dtype of the values, when the configuration does not say.
 
-    Returns
-    -------
-    PayloadCodec
-        The codec.
-
     Raises
     ------
     CodecError

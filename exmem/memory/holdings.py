@@ -204,7 +204,7 @@ class Holdings:
         Parameters
         ----------
         label : int
-            The class.
+            Class, as in `Exemplar.label`.
 
         Returns
         -------
@@ -258,7 +258,7 @@ class Holdings:
         Returns
         -------
         TokenBatch
-            The exemplars.
+            The exemplars in the order drawn, padded to the longest of them.
 
         Raises
         ------

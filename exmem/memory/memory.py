@@ -193,7 +193,7 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         exemplars : sequence of Exemplar, or TokenBatch
-            What would be added.
+            As for `add`.
 
         Returns
         -------
@@ -220,7 +220,7 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         exemplars : sequence of Exemplar, or TokenBatch
-            What to add.
+            Of the modalities and extra fields of the schema.
 
         Returns
         -------
@@ -258,9 +258,9 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         tokens : mapping of str to array-like, shape (B, L, *shape)
-            Dense values of each modality.
+            Values of each modality at every position.
         labels : array-like, shape (B,), integer
-            Classes.
+            Class of each exemplar.
         keep : mapping of str to array-like, shape (B, L), bool, optional
             Which tokens are stored, by modality; all of those that are left out.
         priorities : array-like, shape (B,), optional
@@ -307,7 +307,7 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         label : int
-            The class.
+            Class, as in `Exemplar.label`.
 
         Returns
         -------
@@ -331,9 +331,9 @@ class ExemplarMemory(Settings):
         slots : array-like, shape (B,), integer
             Slots that hold an exemplar, each once.
         priority : array-like, shape (B,) or scalar, optional
-            New priorities.
+            Ranks within the class; unchanged when left out.
         extras : mapping of str to array-like, shape (B, ...), optional
-            New values of some extra fields.
+            New values of the fields that are named; the others stay.
 
         Returns
         -------

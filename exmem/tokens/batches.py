@@ -92,11 +92,6 @@ class PaddedTokens:
         ----------
         index : int
             Row of the batch.
-
-        Returns
-        -------
-        TokenSet
-            Its tokens.
         """
         count = int(self.valid[index].sum())
         return TokenSet(self.positions[index, :count], self.values[index, :count])
@@ -111,7 +106,7 @@ class TokenBatch:
     tokens : mapping of str to PaddedTokens
         One entry per modality.
     labels : ndarray, shape (B,), int64
-        Classes.
+        Class of each exemplar.
     priorities : ndarray, shape (B,), float64
         Ranks within the class; the lowest goes first at eviction.
     extras : mapping of str to ndarray, shape (B, ...)
@@ -205,11 +200,6 @@ class TokenBatch:
         ----------
         index : int
             Row of the batch.
-
-        Returns
-        -------
-        Exemplar
-            The exemplar.
         """
         priorities = self.priorities
         return Exemplar(

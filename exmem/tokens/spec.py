@@ -202,11 +202,6 @@ class Schema:
         document : mapping
             Plain JSON values; unknown keys are refused.
 
-        Returns
-        -------
-        Schema
-            The schema.
-
         Raises
         ------
         SchemaError
