@@ -40,31 +40,31 @@ class TokenTensors:
 
     def select(self, rows: Tensor) -> "TokenTensors":
         """Return some rows: their indices (R,), int64."""
-        return self._each(lambda part: part[rows])
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TokenTensors":
         """Return the same tokens on another device; `non_blocking` as in `Tensor.to`."""
-        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def trimmed(self) -> "TokenTensors":
         """Return the same tokens without the padding that no row needs."""
         used = self.valid.any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 0
-        return self._each(lambda part: part[:, :length])
+        return self._each(lambda tensor: tensor[:, :length])
 
     @classmethod
     def cat(cls, parts: Sequence["TokenTensors"]) -> "TokenTensors":
         """Put the rows of one or more batches together, padded to the longest; all or none of them have `unknown`."""
-        length = max(part.valid.shape[1] for part in parts)
+        length = max(batch.valid.shape[1] for batch in parts)
         longer = [
-            part._each(lambda values: pad(values, [0, 0] * (values.ndim - 2) + [0, length - values.shape[1]]))
-            for part in parts
+            batch._each(lambda values: pad(values, [0, 0] * (values.ndim - 2) + [0, length - values.shape[1]]))
+            for batch in parts
         ]
-        unknown = [part.unknown for part in longer if part.unknown is not None]
+        unknown = [batch.unknown for batch in longer if batch.unknown is not None]
         return cls(
-            torch.cat([part.values for part in longer]),
-            torch.cat([part.positions for part in longer]),
-            torch.cat([part.valid for part in longer]),
+            torch.cat([batch.values for batch in longer]),
+            torch.cat([batch.positions for batch in longer]),
+            torch.cat([batch.valid for batch in longer]),
             torch.cat(unknown) if unknown else None,
         )
 
@@ -113,7 +113,7 @@ class TensorBatch:
         """Return the same batch on another device; `non_blocking` as in `Tensor.to`."""
         return self._each(
             lambda tokens: tokens.to(device, non_blocking=non_blocking),
-            lambda part: part.to(device, non_blocking=non_blocking),
+            lambda tensor: tensor.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "TensorBatch":
