@@ -63,8 +63,8 @@ class PatchAvif(MosaicCodec):
 
     @override
     def get_config(self) -> dict[str, Any]:
-        own = {"quality": self.quality, "speed": self.speed, "subsampling": self.subsampling}
-        return super().get_config() | own
+        options = {"quality": self.quality, "speed": self.speed, "subsampling": self.subsampling}
+        return super().get_config() | options
 
     @override
     def pack(self, picture: NDArray[np.uint8]) -> bytes:
