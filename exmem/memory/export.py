@@ -50,12 +50,12 @@ def _path(folder: str | os.PathLike[str]) -> Path:
 @contextlib.contextmanager
 def _whole(root: Path) -> Iterator[Path]:
     """Give a folder within an empty one to write into; its files take their places at the end, or all are removed."""
-    made, unfinished = list[Path](), root / _UNFINISHED
+    new_folders, unfinished = list[Path](), root / _UNFINISHED
     try:
-        made = [path for path in (root, *root.parents) if not path.exists()]
+        new_folders = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        if there := sorted(path.name for path in root.iterdir()):
-            raise DataError(f"{root} is not empty ({shown(there[0])} is there); choose another folder")
+        if present := sorted(path.name for path in root.iterdir()):
+            raise DataError(f"{root} is not empty ({shown(present[0])} is there); choose another folder")
         try:
             (unfinished / FILES).mkdir(parents=True)
             yield unfinished
@@ -69,7 +69,7 @@ def _whole(root: Path) -> Iterator[Path]:
                 shutil.rmtree(root / name, ignore_errors=True)
             raise
     except BaseException as error:
-        for path in made:
+        for path in new_folders:
             with contextlib.suppress(OSError, ValueError):  # it was not made, or others have put something there
                 path.rmdir()
         if isinstance(error, OSError | ValueError) and not isinstance(error, ExmemError):

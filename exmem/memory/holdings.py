@@ -39,8 +39,8 @@ class Holdings:
         if self._eviction == "by_priority" and self.quota != Quota():
             raise FormatError(f"{location}: eviction 'by_priority' knows no classes, got {self.quota}")
         try:
-            for found in (self.attrs, self.class_names):
-                json.dumps(found)
+            for value in (self.attrs, self.class_names):
+                json.dumps(value)
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(f"{location}: the attributes or the names of classes are broken ({error})") from error
 
@@ -216,8 +216,8 @@ class Holdings:
         InvalidExemplarError
             If the label is no integer.
         """
-        found: NDArray[np.int64] = self.slots[self.labels == checked_label(label, "slots_of")]
-        return found
+        slots: NDArray[np.int64] = self.slots[self.labels == checked_label(label, "slots_of")]
+        return slots
 
     def read(self, slots: ArrayLike) -> TokenBatch:
         """Read exemplars into one padded batch, in the order asked; staged ones too.

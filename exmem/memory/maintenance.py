@@ -57,9 +57,9 @@ def compact(place: Place, *, threads: int | None = None) -> CompactReport:
 def describe(damage: Sequence[Damage]) -> list[str]:
     """Write damage for people, one line each."""
     lines = []
-    for found in damage:
-        number = len(found.slots)
-        slots = ", ".join(map(str, found.slots[:8])) + (", ..." if number > 8 else "")
+    for entry in damage:
+        number = len(entry.slots)
+        slots = ", ".join(map(str, entry.slots[:8])) + (", ..." if number > 8 else "")
         what = f"exemplar{'s' if number > 1 else ''} {slots}" if number else "metadata"
-        lines.append(f"{found.file}: {what}: {found.why}")
+        lines.append(f"{entry.file}: {what}: {entry.why}")
     return lines

@@ -297,9 +297,9 @@ class ExemplarMemory(Settings):
         """
         self._ready()
         catalog = self._store.catalog
-        found = np.unique(catalog.slots_at(catalog.find(slots)))
-        if len(found):
-            self._policy.evict(found)
+        distinct = np.unique(catalog.slots_at(catalog.find(slots)))
+        if len(distinct):
+            self._policy.evict(distinct)
 
     def evict_class(self, label: int) -> NDArray[np.int64]:
         """Evict all exemplars of a class; none is no error.
@@ -314,9 +314,9 @@ class ExemplarMemory(Settings):
         ndarray, shape (V,), int64
             The slots evicted.
         """
-        found = self.slots_of(label)
-        self.evict(found)
-        return found
+        slots = self.slots_of(label)
+        self.evict(slots)
+        return slots
 
     def update(
         self, slots: ArrayLike, *, priority: ArrayLike | None = None, extras: Mapping[str, ArrayLike] | None = None

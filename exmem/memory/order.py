@@ -228,7 +228,7 @@ class _Sorted:
     def __init__(self, keys: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         self._length = len(keys)
         parts = [slice(start, start + _BLOCK // 2) for start in range(0, len(keys), _BLOCK // 2)]
-        self._blocks = [(array("d", keys[part].tobytes()), array("q", numbers[part].tobytes())) for part in parts]
+        self._blocks = [(array("d", keys[block].tobytes()), array("q", numbers[block].tobytes())) for block in parts]
 
     def __len__(self) -> int:
         return self._length

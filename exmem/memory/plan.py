@@ -203,8 +203,8 @@ class Policy:
         """Put committed exemplars once more, changed, in parts of a segment; return the slots that went for it."""
         target, evicted = self._writer().state.target, [np.zeros(0, np.int64)]
         parts = np.cumsum(rows.sizes) // target
-        for part in np.unique(parts).tolist():
-            evicted += self._update(rows.take(np.flatnonzero(parts == part)))
+        for number in np.unique(parts).tolist():
+            evicted += self._update(rows.take(np.flatnonzero(parts == number)))
         return np.sort(np.concatenate(evicted))
 
     def _update(self, rows: Rows) -> list[NDArray[np.int64]]:
