@@ -56,10 +56,10 @@ def create_store(
     _what_is_left(objects)  # before the lock is taken: that would leave a file in a folder of others
     objects.acquire(take=False)
     try:
-        found = _what_is_left(objects)
+        left = _what_is_left(objects)
         budgeted = BudgetedObjects(objects, limit=max_bytes)
         objects.clear_temporary()
-        for key in found:
+        for key in left:
             if key != LOCK_KEY:  # what an interrupted create left: it has no root
                 objects.delete(key)
         budgeted.measure()
@@ -166,13 +166,13 @@ def _is_sharded(objects: Objects, state: State, name: str) -> bool:
 
 def _what_is_left(objects: Objects) -> list[str]:
     """Return the names that an interrupted create left; StoreExistsError if something else is there."""
-    found = [key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)]
-    strange = [key for key in found if key != LOCK_KEY and key != STATE_KEY and not _left_by_create(key)]
+    left = [key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)]
+    strange = [key for key in left if key != LOCK_KEY and key != STATE_KEY and not _left_by_create(key)]
     if strange:
         raise StoreExistsError(
             f"{objects.location} is not empty ({min(strange)} is there); open it, or choose another place"
         )
-    return found
+    return left
 
 
 def _left_by_create(key: str) -> bool:

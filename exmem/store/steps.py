@@ -179,12 +179,12 @@ class Steps(Cleaning):
         self._tail = packed.tail
 
     def _with_old_dead(self, packed: Packed) -> dict[int, SegmentInfo]:
-        found = {}
+        infos = {}
         for name, info in packed.segments.items():
             old = self.segments.get(name)
             dead = (0, 0) if old is None else (old.dead_rows, old.dead_size)
-            found[name] = dataclasses.replace(info, dead_rows=dead[0], dead_size=dead[1])
-        return found
+            infos[name] = dataclasses.replace(info, dead_rows=dead[0], dead_size=dead[1])
+        return infos
 
     def _bury(self, infos: Mapping[int, SegmentInfo], gone: Iterable[int]) -> None:
         self.record({**infos, **dict.fromkeys(gone)})

@@ -23,7 +23,7 @@ class Threads:
             return
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = ThreadPoolExecutor(self._count, "exmem"), os.getpid()
-        others = [self._pool.submit(work, range(part, count, parts)) for part in range(1, parts)]
+        others = [self._pool.submit(work, range(start, count, parts)) for start in range(1, parts)]
         try:
             work(range(0, count, parts))
         finally:

@@ -116,11 +116,11 @@ class Layout:
 
     def era_documents(self, era: int, rows: int, length: int) -> dict[str, bytes]:
         """Return the metadata of an era: `rows` places a segment, arrays of `length` places."""
-        own = {"columns": self.columns}
+        columns = {"columns": self.columns}
         documents: dict[str, dict[str, Any]] = {
             f"e{era}/zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": {"rows": rows}}},
             f"e{era}/catalog/zarr.json": _array(
-                (length, len(self.columns)), (rows, len(self.columns)), "int64", _ROW_CODECS, -1, own
+                (length, len(self.columns)), (rows, len(self.columns)), "int64", _ROW_CODECS, -1, columns
             ),
             f"e{era}/records/zarr.json": _array(
                 (length, self.record_bytes),
@@ -182,7 +182,7 @@ def _array(
     dtype: str,
     codecs: list[dict[str, Any]],
     fill: int,
-    own: Mapping[str, Any],
+    attributes: Mapping[str, Any],
 ) -> dict[str, Any]:
     kind = np.dtype(dtype).kind
     return {
@@ -194,7 +194,7 @@ def _array(
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": bool(fill) if kind == "b" else float(fill) if kind == "f" else fill,
         "codecs": codecs,
-        "attributes": {"exmem": dict(own)},
+        "attributes": {"exmem": dict(attributes)},
     }
 
 

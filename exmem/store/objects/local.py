@@ -243,8 +243,8 @@ class LocalObjects:
 
     def _check_folders(self, folder: str) -> None:
         path = self.location
-        for part in folder.split("/") if folder else ():
-            path = f"{path}/{part}"
+        for name in folder.split("/") if folder else ():
+            path = f"{path}/{name}"
             if stat.S_ISLNK(os.lstat(path).st_mode):
                 raise is_link(path)
         self._checked.add(folder)

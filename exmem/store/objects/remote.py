@@ -172,8 +172,8 @@ class RemoteObjects:
         # One byte more than the limit tells that an object is too large, and no more is fetched.
         await self._opened()
         wanted = None if limit is None or not self._ranges else RangeByteRequest(0, limit + 1)
-        found = await self._store.get(key, self._prototype, wanted)
-        data = None if found is None else found.to_bytes()
+        buffer = await self._store.get(key, self._prototype, wanted)
+        data = None if buffer is None else buffer.to_bytes()
         if data is not None and limit is not None and len(data) > limit:
             raise self._too_large(key, limit)
         return data
