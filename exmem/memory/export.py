@@ -35,7 +35,11 @@ _WRONG = (LookupError, TypeError, ValueError, OSError, RuntimeError, AttributeEr
 
 
 def export_folder(memory: ExemplarMemory, folder: str | os.PathLike[str]) -> int:
-    """Write all exemplars as files that any program reads, into a folder that is missing or empty; return how many."""
+    """Write all exemplars as files that any program reads, into a folder that is missing or empty; return how many.
+
+    DataError if the folder is not empty or cannot be written; CorruptExemplarError lists the exemplars that are
+    damaged.
+    """
     with _whole(_path(folder)) as root:
         return _write(memory, root)
 

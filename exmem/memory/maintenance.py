@@ -33,9 +33,10 @@ def check(place: Place, *, threads: int | None = None) -> list[Damage]:
 
 
 def repair(place: Place, *, threads: int | None = None) -> RepairReport:
-    """Drop exactly the exemplars that are damaged, and write damaged metadata of arrays again; the lock must be free.
+    """Drop exactly the exemplars that are damaged, and write damaged metadata of arrays again.
 
-    FormatError if the metadata of the root or the document of the state is damaged: this cannot be repaired.
+    LockedError if another process has the store open for writing; FormatError if the metadata of the root or the
+    document of the state is damaged: this cannot be repaired.
     """
     store = open_store(place, writable=True, threads=threads, repairing=True)
     try:
