@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
+from typing_extensions import override
+
 from exmem.errors import ExmemError, SchemaError
 
 __all__ = ["Part", "Registry"]
@@ -87,19 +89,11 @@ def _frozen(value: Any) -> Any:
 
 
 class Registry(Mapping[str, Any], Generic[_Made]):
-    """Parts by name. Another package adds its own with an entry point of the group `exmem.<kind>`, a script with `add`.
+    """Parts of one kind by name; another package adds its own by an entry point `exmem.<kind>`, a script with `add`.
 
     A part is a class (made with its options), a function or any callable (bound to them), or `"module:name"` of one,
-    which is imported when it is first asked for.
-
-    Parameters
-    ----------
-    kind : str
-        What the parts are, as errors say it: `"keep rule"`; the group of its entry points is `exmem.keep_rule`.
-    parts : mapping of str to part
-        Those of exmem, which no other may replace.
-    error : type of ExmemError
-        What is raised about a name or an option.
+    which is imported when it is first asked for. `kind` is what errors call a part: `"keep rule"`, whose group of entry
+    points is `exmem.keep_rule`. `error` is raised about a name or an option.
     """
 
     def __init__(self, kind: str, parts: Mapping[str, Any], *, error: type[ExmemError] = SchemaError) -> None:
@@ -110,6 +104,7 @@ class Registry(Mapping[str, Any], Generic[_Made]):
         group = f"exmem.{self.kind.replace(' ', '_')}"
         return {entry.name: entry for entry in entry_points(group=group)}
 
+    @override
     def __getitem__(self, name: str) -> Any:
         """Return the part of a name; SchemaError lists the names when there is none."""
         if name not in self:
@@ -124,17 +119,20 @@ class Registry(Mapping[str, Any], Generic[_Made]):
             part = self._parts[name] = getattr(importlib.import_module(module), attribute)
         return part
 
+    @override
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self._parts or name in self._others)
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._parts, *self._others}))
 
+    @override
     def __len__(self) -> int:
         return len({*self._parts, *self._others})
 
+    @override
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the part of a name, or the default."""
         return self[name] if name in self else default  # noqa: SIM401 - it is that method
 
     def add(self, name: str, part: Any) -> None:

@@ -1,11 +1,9 @@
-"""What is public is listed, documented and light; files stay short."""
+"""What is public is listed and light; files stay short."""
 
 import ast
 import importlib
-import inspect
 import pickle
 import pkgutil
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,22 +15,6 @@ from exmem import errors
 
 ROOT = Path(exmem.__file__).parent
 MODULES = sorted(name for _, name, _ in pkgutil.walk_packages([str(ROOT)], "exmem.") if not name.endswith("__main__"))
-
-
-def public_callables():
-    for name in MODULES:
-        module = importlib.import_module(name)
-        for attribute in getattr(module, "__all__", []):
-            found = getattr(module, attribute)
-            if getattr(found, "__module__", None) != name:
-                continue
-            if inspect.isclass(found):
-                yield f"{name}.{attribute}", found
-                for method_name, method in vars(found).items():
-                    if inspect.isfunction(method) and not method_name.startswith("_"):
-                        yield f"{name}.{attribute}.{method_name}", method
-            elif inspect.isfunction(found):
-                yield f"{name}.{attribute}", found
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -52,33 +34,6 @@ def test_the_top_level_lists_exactly_what_it_imports():
         for alias in node.names
     }
     assert imported == set(exmem.__all__)
-
-
-def documented_parameters(text: str) -> list[str]:
-    section = re.search(r"\n\s*Parameters\n\s*-+\n(.*?)(?=\n\s*(?:\w[\w ]*)\n\s*-{3,}\n|\Z)", text, re.DOTALL)
-    if section is None:
-        return []
-    indent = min(len(line) - len(line.lstrip()) for line in section[1].splitlines() if line.strip())
-    heads = [
-        line.strip() for line in section[1].splitlines() if line.strip() and len(line) - len(line.lstrip()) == indent
-    ]
-    return [name.strip().lstrip("*") for head in heads for name in head.split(" : ")[0].split(",")]
-
-
-def test_every_public_docstring_documents_exactly_the_parameters_of_its_signature():
-    wrong, checked = [], 0
-    for name, found in public_callables():
-        text = inspect.getdoc(found) or ""
-        documented = documented_parameters("\n" + text)
-        if not documented:
-            continue
-        parameters = inspect.signature(found).parameters
-        actual = [p for p in parameters if p not in {"self", "cls"}]
-        checked += 1
-        if documented != actual:
-            wrong.append(f"{name}: documented {documented}, signature {actual}")
-    assert checked > 60
-    assert not wrong, "\n".join(wrong)
 
 
 def test_every_error_is_under_one_root_and_survives_pickling():

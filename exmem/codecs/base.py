@@ -165,7 +165,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
         Parameters
         ----------
         payload : bytes
-            The payload.
+            What `encode` returned.
         out : ndarray, shape (K, *shape)
             Where it is to be decoded to.
 
@@ -180,18 +180,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
 
 
 def write_count(count: int) -> bytes:
-    """Write a number of tokens as LEB128: seven bits a byte, low first, high bit set on all but the last.
-
-    Parameters
-    ----------
-    count : int
-        0 or more.
-
-    Returns
-    -------
-    bytes
-        One byte below 128, two below 16,384.
-    """
+    """Write a number of tokens as LEB128: seven bits a byte, low first, high bit set on all but the last."""
     out = bytearray()
     while count > 0x7F:
         out.append(count & 0x7F | 0x80)
@@ -201,25 +190,7 @@ def write_count(count: int) -> bytes:
 
 
 def read_count(payload: Payload) -> tuple[int, int]:
-    """Read what `write_count` wrote.
-
-    Parameters
-    ----------
-    payload : bytes
-        Bytes that begin with a count.
-
-    Returns
-    -------
-    count : int
-        The number of tokens.
-    used : int
-        Bytes the count takes.
-
-    Raises
-    ------
-    CodecError
-        If the count is cut off or longer than four bytes.
-    """
+    """Return a payload's count and the bytes that it takes; CodecError if cut off or longer than four bytes."""
     count = 0
     for used, byte in enumerate(bytes(payload[:_MAX_COUNT_BYTES])):
         count |= (byte & 0x7F) << (7 * used)

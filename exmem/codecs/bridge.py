@@ -20,13 +20,9 @@ __all__ = ["PayloadBridge"]
 class PayloadBridge(ArrayBytesCodec):
     """The codec `exmem.payload`: one chunk holds one exemplar, shape (1, L, *shape), fill value 0.
 
-    Trailing tokens that equal the fill value are not encoded, so padding costs nothing; they read back as the fill
-    value. Which tokens were kept is not told by the values but by a field of the records beside them.
-
-    Parameters
-    ----------
-    codec : mapping
-        JSON configuration of a payload codec.
+    `codec` is the JSON configuration of a payload codec. Trailing tokens that equal the fill value are not encoded, so
+    padding costs nothing; they read back as the fill value. Which tokens were kept is not told by the values but by a
+    field of the records beside them.
     """
 
     codec: dict[str, Any]
@@ -50,6 +46,7 @@ class PayloadBridge(ArrayBytesCodec):
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
         raise NotImplementedError("the size of a payload is known only after encoding")
 
+    @override
     async def _decode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
         payload, codec = chunk_data.to_bytes(), self.payload_codec
         count = codec.token_count(payload)
@@ -59,6 +56,7 @@ class PayloadBridge(ArrayBytesCodec):
         codec.decode_into(payload, values[0, :count])
         return chunk_spec.prototype.nd_buffer.from_numpy_array(values)
 
+    @override
     async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
         if chunk_spec.shape[0] != 1:
             raise CodecError(f"expected one exemplar a chunk, got a chunk of shape {chunk_spec.shape}")

@@ -15,20 +15,7 @@ __all__ = ["FeatureCodec"]
 
 
 class FeatureCodec(PayloadCodec, abc.ABC):
-    """Finite floating values, packed into the same number of bytes for every token.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of one token's value.
-    dtype : dtype-like
-        A floating dtype of 16 to 64 bits.
-
-    Raises
-    ------
-    CodecError
-        If the values are not floating or a token has none.
-    """
+    """Finite floating values of 16 to 64 bits, packed into the same number of bytes, 1 or more, for every token."""
 
     worth_threads: ClassVar[bool] = False
 

@@ -15,27 +15,12 @@ __all__ = ["MosaicCodec"]
 
 
 class MosaicCodec(PayloadCodec, abc.ABC):
-    """The kept patches as a single column, each padded with its own edge to whole blocks of the image codec.
+    """The kept patches, uint8 of 1 or 3 channels, as one column, each padded with its own edge to whole blocks.
 
-    (Choice, measured by `bench/codecs.py` on photographs at 40 % kept, against a square mosaic without padding,
-    headers aside: JPEG is 13 % smaller for 32-pixel patches, 2 % smaller and 1.1 dB better for 14-pixel ones,
-    lossless WebP 1-3 % smaller, because no block mixes two patches and no filler tiles are needed.)
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of a patch: `(h, w, 3)` for colour, `(h, w, 1)` or `(h, w)` for grey.
-    dtype : dtype-like
-        Must be uint8.
-    block : int
-        Sides are padded to multiples of it.
-    most : int
-        Largest side of a picture that the image codec takes.
-
-    Raises
-    ------
-    CodecError
-        If shape or dtype cannot be used.
+    `block` is what sides are padded to multiples of, `most` the largest side that the image codec takes. (Choice,
+    measured by `bench/codecs.py` on photographs at 40 % kept, against a square mosaic without padding, headers aside:
+    JPEG is 13 % smaller for 32-pixel patches, 2 % smaller and 1.1 dB better for 14-pixel ones, lossless WebP 1-3 %
+    smaller, because no block mixes two patches and no filler tiles are needed.)
     """
 
     knows_grey: ClassVar[bool] = True  # False where grey is stored as colour
@@ -54,6 +39,7 @@ class MosaicCodec(PayloadCodec, abc.ABC):
             raise CodecError(f"{self.codec_id}: sides of a patch must be in 1..{most}, got {self.shape[:2]}")
 
     @property
+    @override
     def max_tokens(self) -> int:
         """Most tokens that fit into one picture."""
         return self._most // self._tile[0]

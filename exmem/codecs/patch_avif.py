@@ -32,7 +32,7 @@ class PatchAvif(MosaicCodec):
     dtype : dtype-like
         Must be uint8.
     quality : int
-        Quality, 1..100.
+        1 (small) to 100 (good).
     speed : int
         Speed of the encoder, 0 (small) to 10 (fast).
     subsampling : {"420", "444"}
@@ -63,8 +63,8 @@ class PatchAvif(MosaicCodec):
 
     @override
     def get_config(self) -> dict[str, Any]:
-        own = {"quality": self.quality, "speed": self.speed, "subsampling": self.subsampling}
-        return super().get_config() | own
+        options = {"quality": self.quality, "speed": self.speed, "subsampling": self.subsampling}
+        return super().get_config() | options
 
     @override
     def pack(self, picture: NDArray[np.uint8]) -> bytes:

@@ -35,7 +35,7 @@ class PatchJpeg(MosaicCodec):
     dtype : dtype-like
         Must be uint8.
     quality : int
-        JPEG quality, 1..100.
+        1 (small) to 100 (good), as libjpeg counts.
     subsampling : {"420", "444"}
         Chroma resolution; ignored for grey.
     header : str, optional

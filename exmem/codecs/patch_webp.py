@@ -64,9 +64,9 @@ class PatchWebp(MosaicCodec):
     def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
         # The VP8L header (RFC 9649, section 3.4): a signature byte, then 14 bits width - 1 and 14 bits height - 1.
         bits = int.from_bytes(content[1:5], "little")
-        found = ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
-        if len(content) < 5 or content[0] != 0x2F or found != picture.shape[:2]:
-            raise CodecError(f"{self.codec_id}: the payload holds a picture of {found}, not {picture.shape[:2]}")
+        shape = ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+        if len(content) < 5 or content[0] != 0x2F or shape != picture.shape[:2]:
+            raise CodecError(f"{self.codec_id}: the payload holds a picture of {shape}, not {picture.shape[:2]}")
         odd = b"\0" * (len(content) % 2)
         riff = (12 + len(content) + len(odd)).to_bytes(4, "little")
         stream = b"".join((b"RIFF", riff, b"WEBPVP8L", len(content).to_bytes(4, "little"), content, odd))

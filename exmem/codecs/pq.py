@@ -117,7 +117,7 @@ class ProductQuantisation(FeatureCodec):
     @override
     def unpack(self, data: NDArray[np.uint8], count: int) -> NDArray[Any]:
         codes = data.reshape(count, self.parts)
-        return np.concatenate([book[codes[:, part]] for part, book in enumerate(self._books)], axis=1)
+        return np.concatenate([book[codes[:, column]] for column, book in enumerate(self._books)], axis=1)
 
 
 def _nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -150,6 +150,6 @@ def _read(codebooks: str, shape: tuple[int, int, int]) -> NDArray[np.float32]:
         raise CodecError(f"exmem.pq: the codebooks cannot be read as float16 of shape {shape} ({error})") from error
     if not np.isfinite(out).all():
         raise CodecError("exmem.pq: the codebooks hold NaN or infinity")
-    found = out.astype(np.float32)
-    found.flags.writeable = False
-    return found
+    books = out.astype(np.float32)
+    books.flags.writeable = False
+    return books

@@ -60,11 +60,6 @@ def get_codec(
     dtype : dtype-like, optional
         dtype of the values, when the configuration does not say.
 
-    Returns
-    -------
-    PayloadCodec
-        The codec.
-
     Raises
     ------
     CodecError
@@ -72,18 +67,18 @@ def get_codec(
     """
     options = dict(config)
     name = str(options.pop("id", ""))
-    found = CODECS[f"exmem.{name}" if f"exmem.{name}" in CODECS else name]
+    codec_type = CODECS[f"exmem.{name}" if f"exmem.{name}" in CODECS else name]
     if shape is not None:
         options.setdefault("shape", tuple(shape))
     if dtype is not None:
         options.setdefault("dtype", dtype)
     try:
-        made: PayloadCodec = found(**options)
+        codec: PayloadCodec = codec_type(**options)
     except CodecError:
         raise
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
-        known = sorted(set(inspect.signature(found).parameters) - {"shape", "dtype"})
+        known = sorted(set(inspect.signature(codec_type).parameters) - {"shape", "dtype"})
         strange = sorted(set(map(str, options)) - {*known, "shape", "dtype"})
         what = f"unknown options {strange}; it knows {known}" if strange else f"an option cannot be used ({error})"
-        raise CodecError(f"{found.codec_id}: {what}") from error
-    return made
+        raise CodecError(f"{codec_type.codec_id}: {what}") from error
+    return codec

@@ -49,10 +49,10 @@ def mean_threshold(
     array([[False,  True, False],
            [ True, False, False]])
     """
-    there = _checked(scores, valid)
-    count = there.sum(axis=1, keepdims=True)
-    mean = np.where(there, scores, 0).sum(axis=1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
-    keep: NDArray[np.bool_] = there & (scores > factor * mean)
+    valid = _checked(scores, valid)
+    count = valid.sum(axis=1, keepdims=True)
+    mean = np.where(valid, scores, 0).sum(axis=1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
+    keep: NDArray[np.bool_] = valid & (scores > factor * mean)
     keep |= top_k(scores, k=1, valid=valid) & ~keep.any(axis=1, keepdims=True)
     return keep
 
@@ -88,10 +88,10 @@ def top_k(scores: NDArray[np.float32], *, k: int, valid: NDArray[np.bool_] | Non
     >>> top_k(np.array([[0.1, 0.9, 0.9]], np.float32), k=1)
     array([[False,  True, False]])
     """
-    there = _checked(scores, valid)
+    valid = _checked(scores, valid)
     if not 1 <= k <= scores.shape[1]:
         raise InvalidExemplarError(f"k must be in 1..{scores.shape[1]}, got {k}")
-    return _best(scores, there, np.full(len(scores), k))
+    return _best(scores, valid, np.full(len(scores), k))
 
 
 def keep_ratio(
@@ -124,10 +124,10 @@ def keep_ratio(
     >>> keep_ratio(np.array([[0.1, 0.6, 0.3, 0.2, 0.5]], np.float32), ratio=0.5)
     array([[False,  True,  True, False,  True]])
     """
-    there = _checked(scores, valid)
+    valid = _checked(scores, valid)
     if not 0 < ratio <= 1:
         raise InvalidExemplarError(f"ratio must be above 0 and at most 1, got {ratio}")
-    return _best(scores, there, np.floor(ratio * there.sum(axis=1) + 0.5).astype(np.int64))
+    return _best(scores, valid, np.floor(ratio * valid.sum(axis=1) + 0.5).astype(np.int64))
 
 
 def cumulative(
@@ -160,13 +160,13 @@ def cumulative(
     >>> cumulative(np.array([[0.1, 0.6, 0.3]], np.float32), mass=0.8)
     array([[False,  True,  True]])
     """
-    there = _checked(scores, valid)
+    valid = _checked(scores, valid)
     if not 0 < mass <= 1:
         raise InvalidExemplarError(f"mass must be above 0 and at most 1, got {mass}")
-    lowest = np.where(there, scores, 0).min(axis=1, keepdims=True, initial=0)
-    gains = np.where(there, scores.astype(np.float64) - lowest, 0)
+    lowest = np.where(valid, scores, 0).min(axis=1, keepdims=True, initial=0)
+    gains = np.where(valid, scores.astype(np.float64) - lowest, 0)
     sums = np.cumsum(-np.sort(-gains, axis=1), axis=1)
-    return _best(scores, there, 1 + (sums < mass * sums[:, -1:]).sum(axis=1))
+    return _best(scores, valid, 1 + (sums < mass * sums[:, -1:]).sum(axis=1))
 
 
 def fit_bytes(
@@ -213,11 +213,11 @@ def fit_bytes(
     >>> fit_bytes(scores, max_bytes=25, encoded_bytes=lambda row, keep: 10 * keep.sum())
     array([[ True, False,  True]])
     """
-    there = _checked(scores, valid)
-    ranks = _ranks(scores, there)
+    valid = _checked(scores, valid)
+    ranks = _ranks(scores, valid)
     keep = np.zeros(scores.shape, np.bool_)
     for row in range(len(scores)):
-        keep[row] = _most_that_fit(ranks[row], there[row], partial(encoded_bytes, row), max_bytes)
+        keep[row] = _most_that_fit(ranks[row], valid[row], partial(encoded_bytes, row), max_bytes)
     return keep
 
 
@@ -255,8 +255,8 @@ def _checked(scores: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> ND
             f"expected scores (B, L) and valid of the same shape, got {scores.shape} and "
             f"{None if valid is None else valid.shape}"
         )
-    there = np.ones(scores.shape, np.bool_) if valid is None else valid
-    if np.isnan(scores[there]).any():
-        row = int(np.nonzero(np.isnan(np.where(there, scores, 0)))[0][0])
+    valid = np.ones(scores.shape, np.bool_) if valid is None else valid
+    if np.isnan(scores[valid]).any():
+        row = int(np.nonzero(np.isnan(np.where(valid, scores, 0)))[0][0])
         raise InvalidExemplarError(f"scores of row {row} contain NaN; check the model that made them")
-    return there
+    return valid

@@ -110,8 +110,8 @@ def keep_text_ratio(
     ndarray, shape (B, T), bool
         True where the text token is kept.
     """
-    there = maps.valid["text"]
-    return (keep_ratio(maps.scores["text"], ratio=ratio, valid=there & ~special)) | (there & special)
+    valid = maps.valid["text"]
+    return (keep_ratio(maps.scores["text"], ratio=ratio, valid=valid & ~special)) | (valid & special)
 
 
 def keep_no_text(maps: ScoreMaps, image_keep: NDArray[np.bool_], special: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,4 +1,11 @@
-"""A memory as a plain folder of images and metadata, and back."""
+"""A memory as a plain folder of images and metadata, and back.
+
+`memory.json` holds schema, budget, charges, eviction, quota, attributes, class names and the state of a stream,
+`metadata.jsonl` a line per exemplar: slot, label, priority, extra fields, and per modality the positions and either the
+values or the name of a file. Image patches become a PNG with the patches in their places (dropped ones are black), all
+else a `.npy` file. `memory.json` comes last: a folder without it is no export, and one that fails leaves nothing
+behind.
+"""
 
 import contextlib
 import itertools
@@ -28,32 +35,10 @@ _WRONG = (LookupError, TypeError, ValueError, OSError, RuntimeError, AttributeEr
 
 
 def export_folder(memory: ExemplarMemory, folder: str | os.PathLike[str]) -> int:
-    """Write all exemplars as files that any program reads.
+    """Write all exemplars as files that any program reads, into a folder that is missing or empty; return how many.
 
-    `memory.json` holds schema, budget, charges, eviction, quota, attributes, class names and the state of a stream,
-    `metadata.jsonl` a line per exemplar: slot, label, priority, extra fields, and per modality the positions and either
-    the values or the name of a file. Image patches become a PNG with the patches in their places (dropped ones are
-    black), all else a `.npy` file. `memory.json` comes last: a folder without it is no export, and one that fails
-    leaves nothing behind.
-
-    Parameters
-    ----------
-    memory : ExemplarMemory
-        The memory.
-    folder : path
-        A folder that is missing or empty.
-
-    Returns
-    -------
-    int
-        Exemplars written.
-
-    Raises
-    ------
-    DataError
-        If the folder is not empty or cannot be written.
-    CorruptExemplarError
-        If exemplars are damaged; the message lists them.
+    DataError if the folder is not empty or cannot be written; CorruptExemplarError lists the exemplars that are
+    damaged.
     """
     with _whole(_path(folder)) as root:
         return _write(memory, root)
@@ -69,12 +54,12 @@ def _path(folder: str | os.PathLike[str]) -> Path:
 @contextlib.contextmanager
 def _whole(root: Path) -> Iterator[Path]:
     """Give a folder within an empty one to write into; its files take their places at the end, or all are removed."""
-    made, unfinished = list[Path](), root / _UNFINISHED
+    new_folders, unfinished = list[Path](), root / _UNFINISHED
     try:
-        made = [path for path in (root, *root.parents) if not path.exists()]
+        new_folders = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        if there := sorted(path.name for path in root.iterdir()):
-            raise DataError(f"{root} is not empty ({shown(there[0])} is there); choose another folder")
+        if present := sorted(path.name for path in root.iterdir()):
+            raise DataError(f"{root} is not empty ({shown(present[0])} is there); choose another folder")
         try:
             (unfinished / FILES).mkdir(parents=True)
             yield unfinished
@@ -88,7 +73,7 @@ def _whole(root: Path) -> Iterator[Path]:
                 shutil.rmtree(root / name, ignore_errors=True)
             raise
     except BaseException as error:
-        for path in made:
+        for path in new_folders:
             with contextlib.suppress(OSError, ValueError):  # it was not made, or others have put something there
                 path.rmdir()
         if isinstance(error, OSError | ValueError) and not isinstance(error, ExmemError):
@@ -142,28 +127,11 @@ def _damaged(memory: ExemplarMemory, slots: list[int]) -> list[int]:
 def import_folder(
     folder: str | os.PathLike[str], path: str | os.PathLike[str], *, max_bytes: int | str | None = None
 ) -> ExemplarMemory:
-    """Make a memory out of what `export_folder` wrote; lossy codecs encode once more.
+    """Make a memory out of what `export_folder` wrote: open for writing and committed, with slots given anew.
 
-    Parameters
-    ----------
-    folder : path
-        The folder.
-    path : path
-        Where the memory is to lie: a folder that is missing or empty.
-    max_bytes : int or str, optional
-        Budget; that of the exported memory when left out. What does not fit is evicted by policy, and raises the
-        threshold of a stream.
-
-    Returns
-    -------
-    ExemplarMemory
-        The memory, open for writing and committed. Slots are given anew.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or not in the expected form. Where the memory had been begun by then, the error says that
-        it is incomplete.
+    Lossy codecs encode once more. The budget is that of the exported memory where `max_bytes` is left out; what does
+    not fit is evicted by policy, and raises the threshold of a stream. DataError if a file is missing or not in the
+    expected form; where the memory had been begun by then, it says that it is incomplete.
     """
     root = _path(folder)
     head = _head(root / _HEAD)

@@ -22,13 +22,7 @@ EVICTIONS = ("by_class", "by_priority")
 
 
 class Holdings:
-    """The questions that a memory answers.
-
-    Parameters
-    ----------
-    store : Store
-        What is held.
-    """
+    """The questions that a memory answers."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -45,8 +39,8 @@ class Holdings:
         if self._eviction == "by_priority" and self.quota != Quota():
             raise FormatError(f"{location}: eviction 'by_priority' knows no classes, got {self.quota}")
         try:
-            for found in (self.attrs, self.class_names):
-                json.dumps(found)
+            for value in (self.attrs, self.class_names):
+                json.dumps(value)
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(f"{location}: the attributes or the names of classes are broken ({error})") from error
 
@@ -215,7 +209,7 @@ class Holdings:
         Parameters
         ----------
         label : int
-            The class.
+            Class, as in `Exemplar.label`.
 
         Returns
         -------
@@ -227,8 +221,8 @@ class Holdings:
         InvalidExemplarError
             If the label is no integer.
         """
-        found: NDArray[np.int64] = self.slots[self.labels == checked_label(label, "slots_of")]
-        return found
+        slots: NDArray[np.int64] = self.slots[self.labels == checked_label(label, "slots_of")]
+        return slots
 
     def read(self, slots: ArrayLike) -> TokenBatch:
         """Read exemplars into one padded batch, in the order asked; staged ones too.
@@ -269,7 +263,7 @@ class Holdings:
         Returns
         -------
         TokenBatch
-            The exemplars.
+            The exemplars in the order drawn, padded to the longest of them.
 
         Raises
         ------

@@ -23,18 +23,7 @@ _INFINITIES = {str(value): value for value in (math.inf, -math.inf)}  # JSON has
 
 
 def is_image(spec: TokenSpec) -> bool:
-    """Say whether the tokens of a modality can be drawn: uint8 of shape (h, w), (h, w, 1) or (h, w, 3).
-
-    Parameters
-    ----------
-    spec : TokenSpec
-        The modality.
-
-    Returns
-    -------
-    bool
-        True for a patch or an image.
-    """
+    """Say whether the tokens of a modality can be drawn: uint8 of shape (h, w), (h, w, 1) or (h, w, 3)."""
     shape = tuple(spec.shape)
     return spec.dtype == "uint8" and (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3}))
 

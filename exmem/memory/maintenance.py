@@ -12,17 +12,7 @@ __all__ = ["CompactReport", "Damage", "RepairReport", "check", "compact", "descr
 
 @dataclasses.dataclass(frozen=True)
 class RepairReport:
-    """What a repair did.
-
-    Parameters
-    ----------
-    damage : tuple of Damage
-        What was found.
-    dropped : tuple of int
-        Slots that were dropped, because they could not be read; those of a damaged catalog cannot be named.
-    left : tuple of Damage
-        What is still damaged; empty when the store is whole again.
-    """
+    """What a repair did: the damage, the slots dropped (not those of a damaged catalog), and what is still damaged."""
 
     damage: tuple[Damage, ...]
     dropped: tuple[int, ...]
@@ -30,26 +20,10 @@ class RepairReport:
 
 
 def check(place: Place, *, threads: int | None = None) -> list[Damage]:
-    """Read and decode every byte of a store; what a writer evicts meanwhile is reported as missing.
+    """Read and decode every byte of a store and return what is not as it was written.
 
-    Parameters
-    ----------
-    place : path or zarr store
-        Where it lies.
-    threads : int, optional
-        Threads that decode.
-
-    Returns
-    -------
-    list of Damage
-        What is not as it was written: file, exemplars concerned, reason. Empty when all is well.
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is no store.
-    FormatError
-        If the metadata of the root or the document of the state is damaged: then nothing can be told of the rest.
+    What a writer evicts meanwhile is reported as missing. FormatError if the metadata of the root or the document of
+    the state is damaged: then nothing can be told of the rest.
     """
     store = open_store(place, writable=False, threads=threads, repairing=True)
     try:
@@ -61,26 +35,8 @@ def check(place: Place, *, threads: int | None = None) -> list[Damage]:
 def repair(place: Place, *, threads: int | None = None) -> RepairReport:
     """Drop exactly the exemplars that are damaged, and write damaged metadata of arrays again.
 
-    Parameters
-    ----------
-    place : path or zarr store
-        Where the store lies; no other process may have it open for writing.
-    threads : int, optional
-        Threads that decode.
-
-    Returns
-    -------
-    RepairReport
-        What was found, dropped and left.
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is no store.
-    FormatError
-        If the metadata of the root or the document of the state is damaged: this cannot be repaired.
-    LockedError
-        If another process has it open for writing.
+    LockedError if another process has the store open for writing; FormatError if the metadata of the root or the
+    document of the state is damaged: this cannot be repaired.
     """
     store = open_store(place, writable=True, threads=threads, repairing=True)
     try:
@@ -91,48 +47,20 @@ def repair(place: Place, *, threads: int | None = None) -> RepairReport:
 
 
 def compact(place: Place, *, threads: int | None = None) -> CompactReport:
-    """Pack the exemplars of a store into as few segments as they need; slots stay, payloads are copied bit for bit.
+    """Pack the exemplars of a store that no other process has open for writing into as few segments as they need.
 
-    Parameters
-    ----------
-    place : path or zarr store
-        Where the store lies; no other process may have it open for writing.
-    threads : int, optional
-        Threads that decode.
-
-    Returns
-    -------
-    CompactReport
-        Bytes before and after.
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is no store.
-    LockedError
-        If another process has it open for writing.
+    Slots stay; payloads are copied bit for bit.
     """
     with ExemplarMemory.open(place, "r+", threads=threads) as memory:
         return memory.compact()
 
 
 def describe(damage: Sequence[Damage]) -> list[str]:
-    """Write damage for people.
-
-    Parameters
-    ----------
-    damage : sequence of Damage
-        What was found.
-
-    Returns
-    -------
-    list of str
-        One line each.
-    """
+    """Write damage for people, one line each."""
     lines = []
-    for found in damage:
-        number = len(found.slots)
-        slots = ", ".join(map(str, found.slots[:8])) + (", ..." if number > 8 else "")
+    for entry in damage:
+        number = len(entry.slots)
+        slots = ", ".join(map(str, entry.slots[:8])) + (", ..." if number > 8 else "")
         what = f"exemplar{'s' if number > 1 else ''} {slots}" if number else "metadata"
-        lines.append(f"{found.file}: {what}: {found.why}")
+        lines.append(f"{entry.file}: {what}: {entry.why}")
     return lines

@@ -279,9 +279,9 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         tokens : mapping of str to array-like, shape (B, L, *shape)
-            Dense values of each modality.
+            Values of each modality at every position.
         labels : array-like, shape (B,), integer
-            Classes.
+            Class of each exemplar.
         keep : mapping of str to array-like, shape (B, L), bool, optional
             Which tokens are stored, by modality; all of those that are left out.
         priorities : array-like, shape (B,), optional
@@ -318,9 +318,9 @@ class ExemplarMemory(Settings):
         """
         self._ready()
         catalog = self._store.catalog
-        found = np.unique(catalog.slots_at(catalog.find(slots)))
-        if len(found):
-            self._policy.evict(found)
+        distinct = np.unique(catalog.slots_at(catalog.find(slots)))
+        if len(distinct):
+            self._policy.evict(distinct)
 
     def evict_class(self, label: int) -> NDArray[np.int64]:
         """Evict all exemplars of a class; none is no error.
@@ -328,16 +328,16 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         label : int
-            The class.
+            Class, as in `Exemplar.label`.
 
         Returns
         -------
         ndarray, shape (V,), int64
             The slots evicted.
         """
-        found = self.slots_of(label)
-        self.evict(found)
-        return found
+        slots = self.slots_of(label)
+        self.evict(slots)
+        return slots
 
     def update(
         self, slots: ArrayLike, *, priority: ArrayLike | None = None, extras: Mapping[str, ArrayLike] | None = None
@@ -352,9 +352,9 @@ class ExemplarMemory(Settings):
         slots : array-like, shape (B,), integer
             Slots that hold an exemplar, each once.
         priority : array-like, shape (B,) or scalar, optional
-            New priorities.
+            Ranks within the class; unchanged when left out.
         extras : mapping of str to array-like, shape (B, ...), optional
-            New values of some extra fields.
+            New values of the fields that are named; the others stay.
 
         Returns
         -------

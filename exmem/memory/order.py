@@ -1,4 +1,18 @@
-"""Who goes next: exemplars in the order of eviction, kept up to date as they come and go."""
+"""Who goes next: exemplars in the order of eviction, kept up to date as they come and go.
+
+Each time, the class with the highest load (bytes or exemplars over its weight: see `Quota`) loses its exemplar of
+lowest priority; of equal priorities the newest goes, of equal loads the class with the higher label. So the classes
+above a common level shrink to it and classes below it lend what they do not use.
+
+The order does not depend on how much is needed: what remains after a small reduction contains what remains after a
+large one. Nor does it matter when it is needed, after each batch that comes or once at the end, while the weights of
+classes that are held do not change:
+
+- With exemplars of equal size, none of which ranks before an older one of its class, exactly the same remains.
+- With any sizes, where each class comes in one batch and has an equal share of the bytes, too.
+- With other quotas, what remains of one reduction at the end is part of it; beside it there may be what came after
+  a large exemplar had gone and fits into the gap that it left, which is smaller than one exemplar.
+"""
 
 import heapq
 import itertools
@@ -18,17 +32,7 @@ _BLOCK = 1024  # most entries of a block: inserting moves 16 kB at most, and 10^
 
 
 class Offered(NamedTuple):
-    """Exemplars that would come.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (N,), int64
-        Their classes.
-    priorities : ndarray, shape (N,), float64
-        Their ranks within the class.
-    sizes : ndarray, shape (N,), int64
-        Their bytes.
-    """
+    """Exemplars that would come: labels, priorities (ranks within the class) and bytes, shape (N,) each."""
 
     labels: NDArray[np.int64]
     priorities: NDArray[np.float64]
@@ -36,49 +40,11 @@ class Offered(NamedTuple):
 
 
 class EvictionOrder:
-    """Each class to its quota, lowest priority first.
+    """Each class to its quota, lowest priority first; without `by_class`, the lowest priority of all goes.
 
-    Each time, the class with the highest load (bytes or exemplars over its weight: see `Quota`) loses its exemplar of
-    lowest priority; of equal priorities the newest goes, of equal loads the class with the higher label. So the classes
-    above a common level shrink to it and classes below it lend what they do not use.
-
-    The order does not depend on how much is needed: what remains after a small reduction contains what remains after a
-    large one. Nor does it matter when it is needed, after each batch that comes or once at the end, while the weights
-    of classes that are held do not change:
-
-    - With exemplars of equal size, none of which ranks before an older one of its class, exactly the same remains.
-    - With any sizes, where each class comes in one batch and has an equal share of the bytes, too.
-    - With other quotas, what remains of one reduction at the end is part of it; beside it there may be what came after
-      a large exemplar had gone and fits into the gap that it left, which is smaller than one exemplar.
-
-    Parameters
-    ----------
-    slots : ndarray, shape (N,), int64
-        Slots of the exemplars held.
-    labels : ndarray, shape (N,), int64
-        Their classes.
-    priorities : ndarray, shape (N,), float64
-        Their ranks within the class; no NaN.
-    sizes : ndarray, shape (N,), int64
-        Their bytes.
-    quota : Quota
-        How classes share.
-    by_class : bool
-        False where classes do not count: the lowest priority of all goes.
-
-    Notes
-    -----
-    About 17.5 bytes an exemplar and 500 a class. Making it takes O(N log N). Naming a victim, entering an exemplar and
-    striking one out take O(log N) and a move of at most 16 kB. A change that is broken off half way leaves the order
-    wrong: make it anew.
-
-    Examples
-    --------
-    >>> sizes = np.array([10, 10, 10, 15])
-    >>> columns = np.arange(4), np.array([0, 0, 0, 1]), np.array([3.0, 2.0, 1.0, 0.0]), sizes
-    >>> order = EvictionOrder(*columns, quota=Quota(), by_class=True)
-    >>> [victim for victim, _ in order.victims(sizes.__getitem__)]
-    [2, 1, 3, 0]
+    About 17.5 bytes an exemplar and 500 a class. Making it takes O(N log N); naming a victim, entering an exemplar and
+    striking one out O(log N) and a move of at most 16 kB. A change that is broken off half way leaves the order wrong:
+    make it anew.
     """
 
     def __init__(
@@ -107,19 +73,7 @@ class EvictionOrder:
         priorities: NDArray[np.float64],
         sizes: NDArray[np.int64],
     ) -> None:
-        """Enter exemplars.
-
-        Parameters
-        ----------
-        slots : ndarray, shape (N,), int64
-            Slots that are not there.
-        labels : ndarray, shape (N,), int64
-            Their classes.
-        priorities : ndarray, shape (N,), float64
-            Their ranks within the class; no NaN.
-        sizes : ndarray, shape (N,), int64
-            Their bytes.
-        """
+        """Enter exemplars of slots that are not there; no priority is NaN."""
         touched = self._leave_queue(labels)
         for slot, label, rank, size in self._entries(slots, labels, priorities, sizes):
             if label not in self._classes:
@@ -135,24 +89,7 @@ class EvictionOrder:
         priorities: NDArray[np.float64],
         sizes: NDArray[np.int64],
     ) -> None:
-        """Strike out exemplars.
-
-        Parameters
-        ----------
-        slots : ndarray, shape (N,), int64
-            Slots that were entered.
-        labels : ndarray, shape (N,), int64
-            Their classes, as they were entered.
-        priorities : ndarray, shape (N,), float64
-            Their ranks, as they were entered.
-        sizes : ndarray, shape (N,), int64
-            Their bytes, as they were entered.
-
-        Raises
-        ------
-        LookupError
-            If one is not there; make the order anew.
-        """
+        """Strike out exemplars, given as they were entered; LookupError if one is not there: make the order anew."""
         touched = self._leave_queue(labels)
         for slot, label, rank, size in self._entries(slots, labels, priorities, sizes):
             self._classes[label].members.remove(rank, slot)
@@ -160,13 +97,7 @@ class EvictionOrder:
         self._enter_queue(touched)
 
     def set_quota(self, quota: Quota) -> None:
-        """Share in another way from now on.
-
-        Parameters
-        ----------
-        quota : Quota
-            How classes share.
-        """
+        """Share in another way from now on."""
         self._changes += 1
         self._quota = quota
         labels = np.fromiter(self._classes, np.int64, len(self._classes))
@@ -175,27 +106,7 @@ class EvictionOrder:
         self._queue = _Sorted(loads[lowest_first], labels[lowest_first])  # the class that loses next is the last
 
     def victims(self, size_of: Callable[[int], int], offered: Offered | None = None) -> Iterator[tuple[int, int]]:
-        """Name who goes, first the first; nothing is changed, and one may stop at any time.
-
-        Parameters
-        ----------
-        size_of : callable
-            Slot -> bytes.
-        offered : Offered, optional
-            Exemplars that would come; they may be turned down themselves.
-
-        Yields
-        ------
-        victim : int
-            A slot; -1 - i for the exemplar i of `offered`.
-        size : int
-            Its bytes.
-
-        Raises
-        ------
-        RuntimeError
-            If the order is changed before the last victim that is asked for.
-        """
+        """Name who goes and its bytes, -1 - i for i of `offered`; RuntimeError if the order changes before the last."""
         changes = self._changes
         fronts = self._fronts(offered)
         # The waiting classes are those that lost or are offered something, and the next of all others.
@@ -317,7 +228,7 @@ class _Sorted:
     def __init__(self, keys: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         self._length = len(keys)
         parts = [slice(start, start + _BLOCK // 2) for start in range(0, len(keys), _BLOCK // 2)]
-        self._blocks = [(array("d", keys[part].tobytes()), array("q", numbers[part].tobytes())) for part in parts]
+        self._blocks = [(array("d", keys[block].tobytes()), array("q", numbers[block].tobytes())) for block in parts]
 
     def __len__(self) -> int:
         return self._length

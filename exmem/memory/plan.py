@@ -21,15 +21,7 @@ __all__ = ["Policy"]
 
 
 class Policy:
-    """Decides who comes and who goes, and carries it out; the order of eviction is made when it is needed first.
-
-    Parameters
-    ----------
-    store : Store
-        What is held.
-    eviction : {"by_class", "by_priority"}
-        Who goes first.
-    """
+    """Decides who comes and who goes, and carries it out; the order of eviction is made when it is needed first."""
 
     def __init__(self, store: Store, eviction: Literal["by_class", "by_priority"]) -> None:
         self._store = store
@@ -211,8 +203,8 @@ class Policy:
         """Put committed exemplars once more, changed, in parts of a segment; return the slots that went for it."""
         target, evicted = self._writer().state.target, [np.zeros(0, np.int64)]
         parts = np.cumsum(rows.sizes) // target
-        for part in np.unique(parts).tolist():
-            evicted += self._update(rows.take(np.flatnonzero(parts == part)))
+        for number in np.unique(parts).tolist():
+            evicted += self._update(rows.take(np.flatnonzero(parts == number)))
         return np.sort(np.concatenate(evicted))
 
     def _update(self, rows: Rows) -> list[NDArray[np.int64]]:

@@ -18,25 +18,9 @@ _LEAST_WEIGHT, _MOST_WEIGHT = 1e-12, 1e12  # a choice: no load overflows or vani
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quota:
-    """How classes share a budget: the class with the highest load is the first to lose.
+    """How classes share a budget of bytes or counts: the class with the highest load is the first to lose.
 
-    Parameters
-    ----------
-    unit : {"bytes", "counts"}
-        What is shared out: bytes or exemplars.
-    weights : mapping of int to float
-        Share of a class relative to the others, 1e-12..1e12, by label; 1 where a label is left out.
-
-    Raises
-    ------
-    SchemaError
-        If the unit is unknown, a label no 64-bit integer, or a weight no number in that range.
-
-    Examples
-    --------
-    >>> quota = Quota(unit="counts", weights={7: 2.0})
-    >>> quota.load(7, used_bytes=900, count=6), quota.load(8, used_bytes=900, count=6)
-    (3.0, 6.0)
+    `weights` are shares relative to the others, 1e-12..1e12, by label; 1 where a label is left out.
     """
 
     unit: Literal["bytes", "counts"] = "bytes"
@@ -49,22 +33,7 @@ class Quota:
         object.__setattr__(self, "weights", ReadOnlyDict(sorted(pair for pair in checked if pair[1] != 1.0)))
 
     def load(self, label: int, *, used_bytes: int, count: int) -> float:
-        """Return what a class holds per unit of its weight.
-
-        Parameters
-        ----------
-        label : int
-            The class.
-        used_bytes : int
-            Bytes of its exemplars.
-        count : int
-            Its exemplars.
-
-        Returns
-        -------
-        float
-            Bytes or exemplars, over the weight.
-        """
+        """Return what a class holds, bytes or exemplars, per unit of its weight."""
         return (used_bytes if self.unit == "bytes" else count) / self.weights.get(label, 1.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,23 +42,7 @@ class Quota:
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> "Quota":
-        """Read what `to_json` returned.
-
-        Parameters
-        ----------
-        described : mapping
-            Plain JSON values, of whatever origin.
-
-        Returns
-        -------
-        Quota
-            The quota.
-
-        Raises
-        ------
-        SchemaError
-            If it is no quota.
-        """
+        """Read what `to_json` returned, of whatever origin; SchemaError if it is no quota."""
         try:
             given = mapping_of(described, "quota")
             unit, weights = given["unit"], {int(label): weight for label, weight in given["weights"].items()}
@@ -109,31 +62,8 @@ def _checked_weight(label: object, weight: object) -> tuple[int, float]:
 def class_quotas(used: Mapping[int, int], total: int, weights: Mapping[int, float] | None = None) -> dict[int, int]:
     """Share `total` bytes among classes by weight; what a class does not use is lent to the others.
 
-    Parameters
-    ----------
-    used : mapping of int to int
-        Bytes that each class would like to use, 0 or more.
-    total : int
-        Bytes to share out.
-    weights : mapping of int to float, optional
-        Share of a class relative to the others, above 0; 1 where a label is left out.
-
-    Returns
-    -------
-    dict of int to int
-        Bytes each class may use; at most what it would like to use. The sum is `total`, or the sum of `used` where
-        that is smaller. Bytes that do not divide go to the lowest labels.
-
-    Notes
-    -----
-    Weighted max-min fairness by progressive filling, O(C log C).
-
-    Examples
-    --------
-    >>> class_quotas({0: 10, 1: 100, 2: 100}, 101)
-    {0: 10, 1: 46, 2: 45}
-    >>> class_quotas({0: 10, 1: 100, 2: 100}, 100, {1: 2.0})
-    {0: 10, 1: 60, 2: 30}
+    Weighted max-min fairness by progressive filling, O(C log C). The sum is `total`, or that of `used` where that is
+    smaller; bytes that do not divide go to the lowest labels.
     """
     weight = {label: Fraction((weights or {}).get(label, 1.0)) for label in used}  # exact: no byte is lost to rounding
     quotas: dict[int, int] = {}

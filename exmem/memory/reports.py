@@ -96,8 +96,8 @@ class CompactReport:
 def summarise(store: Store, quota: Quota) -> dict[int, ClassSummary]:
     """Say what is held of each class, by label."""
     labels, sizes = store.catalog.labels, store.sizes()
-    found, counts = np.unique(labels, return_counts=True)
-    held = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    present, counts = np.unique(labels, return_counts=True)
+    held = dict(zip(present.tolist(), counts.tolist(), strict=True))
     used = {label: int(sizes[labels == label].sum()) for label in held}
     overhead = store.used_bytes - sum(used.values())
     weights = {label: quota.weights.get(label, 1.0) for label in held}

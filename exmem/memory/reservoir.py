@@ -88,7 +88,7 @@ class StreamReservoir:
         Parameters
         ----------
         exemplars : sequence of Exemplar, or TokenBatch
-            What came.
+            In the order in which they came.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Which exemplars a memory draws, by seed."""
+"""Which exemplars a memory draws: same labels and seed, same draw; O(n) time, O(n + N log N) where it is balanced."""
 
 from typing import Literal
 
@@ -17,41 +17,7 @@ _MOST_DRAWN = 2**24  # a choice: one batch in RAM, and far below what would exha
 def draw(
     labels: NDArray[np.int64], n: int, *, sampler: Literal["uniform", "balanced"] = "uniform", seed: int = 0
 ) -> NDArray[np.int64]:
-    """Draw `n` exemplars; none comes again before all others of its kind came as often.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (N,), int64
-        Class of each exemplar.
-    n : int
-        How many to draw, 0..2^24; beyond N, one random order follows the other.
-    sampler : {"uniform", "balanced"}
-        Each exemplar equally often, or each class equally often and within a class each exemplar equally often.
-    seed : int
-        Seed, 0..2^63 - 1; the same labels and seed give the same draw.
-
-    Returns
-    -------
-    ndarray, shape (n,), int64
-        Indices into `labels`, in random order.
-
-    Raises
-    ------
-    SchemaError
-        If the sampler is unknown, `n` or the seed out of range, or there is nothing to draw from.
-
-    Notes
-    -----
-    O(n) for `uniform`, O(n + N log N) for `balanced`.
-
-    Examples
-    --------
-    >>> labels = np.array([0, 0, 0, 0, 0, 7])
-    >>> sorted(draw(labels, 6).tolist())
-    [0, 1, 2, 3, 4, 5]
-    >>> labels[draw(labels, 6, sampler="balanced")].tolist().count(7)
-    3
-    """
+    """Return indices of `n` exemplars in random order; none comes again before all others of its kind came as often."""
     choice(sampler, "sampler", _SAMPLERS)
     n, seed = whole_number(n, "the number to draw", most=_MOST_DRAWN), whole_number(seed, "the seed")
     if n == 0:

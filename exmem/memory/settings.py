@@ -20,13 +20,7 @@ _UNCHANGED: Any = object()
 
 
 class Settings(Holdings):
-    """A memory whose settings can be changed, each change committed at once.
-
-    Parameters
-    ----------
-    store : Store
-        What is held.
-    """
+    """A memory whose settings can be changed, each change committed at once."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -58,7 +52,7 @@ class Settings(Holdings):
         Notes
         -----
         What is held afterwards is what a memory of the new budget would hold of the same adds, within 3 % or two
-        exemplars (see `exmem.memory.order.EvictionOrder` for what that asks of the adds). An interrupted resize or
+        exemplars (see `exmem.memory.order` for what that asks of the adds). An interrupted resize or
         charge is carried through by the next call that changes the memory, or by opening it for writing; what goes then
         is told by `CarriedThroughWarning`.
         """

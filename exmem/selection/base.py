@@ -78,48 +78,14 @@ class Selection:
 
 
 def checked_count(count: int | None, number: int) -> int:
-    """Return the length of an order of `number` examples.
-
-    Parameters
-    ----------
-    count : int, optional
-        What was asked for; all when left out.
-    number : int
-        Examples N.
-
-    Returns
-    -------
-    int
-        At most N.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If `count` is negative.
-    """
+    """Return the length of an order of `number` examples, at most that; InvalidExemplarError if negative."""
     if count is not None and count < 0:
         raise InvalidExemplarError(f"count must be 0 or more, got {count}")
     return number if count is None else min(count, number)
 
 
 def unit_rows(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return features with rows of length 1.
-
-    Parameters
-    ----------
-    features : ndarray, shape (N, D), floating
-        Features.
-
-    Returns
-    -------
-    ndarray, shape (N, D), float64
-        The same directions; zero vectors stay zero.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If they are not two-dimensional, or one is NaN or infinite.
-    """
+    """Return features (N, D) as float64 rows of length 1; zero vectors stay zero, and what is not finite is refused."""
     if features.ndim != 2 or not np.isfinite(features).all():
         raise InvalidExemplarError(f"expected finite features (N, D) without NaN, got shape {features.shape}")
     rows = features.astype(np.float64)

@@ -55,7 +55,7 @@ class Reservoir:
     capacity : int
         Places, 1 or more.
     seed : int
-        Seed of the choices.
+        The same seed makes the same choices for the same arrivals.
 
     Raises
     ------

@@ -32,23 +32,11 @@ class _Measured(NamedTuple):
     staged: Staged
     extra: Rows | None
     made_for: tuple[int, int]
-    found: tuple[int, int, Callable[[], int]]
+    result: tuple[int, int, Callable[[], int]]
 
 
 class Books:
-    """The committed state and what is staged on top of it.
-
-    Parameters
-    ----------
-    objects : BudgetedObjects
-        The objects of the store; the lock is held.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of the root.
-    loaded : Loaded
-        Its committed state.
-    """
+    """The committed state of a store whose lock is held, and what is staged on top of it."""
 
     def __init__(self, objects: BudgetedObjects, layout: Layout, root: Root, loaded: Loaded) -> None:
         self._objects = objects
@@ -160,7 +148,7 @@ class Books:
         """Return how many segments what waits and `extra` would fill, their most bytes, and what measures them."""
         last = self._last_measured
         if last and last.staged is self.staged and last.extra is extra and last.made_for == (rows, self.packing_target):
-            return last.found
+            return last.result
         waiting = self._waiting(extra)
         sizes = waiting.sizes.tolist()
         _, groups, alone = arrange(sizes, rows=rows, target=self.packing_target, held_rows=rows, held_bytes=0)
@@ -169,9 +157,9 @@ class Books:
         bound += 2 * len(waiting) * self._layout.plain_bytes
         # The joined rows are not kept: they are a second copy of what is added.
         exact = functools.cache(lambda: _stored_bytes(self._waiting(extra), parts, rows))
-        found = len(parts), bound, exact
-        self._last_measured = _Measured(self.staged, extra, (rows, self.packing_target), found)
-        return found
+        measured = len(parts), bound, exact
+        self._last_measured = _Measured(self.staged, extra, (rows, self.packing_target), measured)
+        return measured
 
     def _waiting(self, extra: Rows | None) -> Rows:
         return self.staged.waiting if extra is None else self.staged.waiting.joined(self.named(extra))
@@ -277,7 +265,7 @@ class Books:
         self.record(loaded.segments)
         self.damaged_chunks = loaded.damaged
         parts = list(self.staged.tables())
-        table = np.concatenate([part for part, _ in parts])
+        table = np.concatenate([rows for rows, _ in parts])
         where = np.concatenate([places for _, places in parts])
         order = np.argsort(table[:, 0], kind="stable")
         self._append(table[order], where[order])
@@ -307,10 +295,12 @@ class Books:
         return self.used_bytes - eras - state - self.root.num_bytes - LOCK_BYTES - self.foreign_bytes
 
     def _count_foreign(self) -> None:
-        own = expected_keys(self._layout, self.state) | {ROOT_KEY, STATE_KEY, LOCK_KEY}
-        own.update(key for name in self.staged.segments for key in self._layout.segment_keys(*divmod(name, 1 << 36)))
-        self.foreign_bytes = sum(size for key, size in self._objects.sizes.items() if key not in own)
+        expected = expected_keys(self._layout, self.state) | {ROOT_KEY, STATE_KEY, LOCK_KEY}
+        expected.update(
+            key for name in self.staged.segments for key in self._layout.segment_keys(*divmod(name, 1 << 36))
+        )
+        self.foreign_bytes = sum(size for key, size in self._objects.sizes.items() if key not in expected)
 
 
 def _stored_bytes(rows: Rows, parts: Sequence[Sequence[int]], places: int) -> int:
-    return sum(stored_bytes(rows.take(part), places) for part in parts)
+    return sum(stored_bytes(rows.take(indices), places) for indices in parts)

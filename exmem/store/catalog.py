@@ -36,11 +36,6 @@ class Catalog:
 
     Rows are sorted by slot; what is removed is marked and swept out later, so that adding, finding and removing take
     the same time however much is held.
-
-    Parameters
-    ----------
-    layout : Layout
-        Names the modalities.
     """
 
     def __init__(self, layout: Layout) -> None:

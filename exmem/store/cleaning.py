@@ -15,26 +15,26 @@ class Cleaning(Books):
 
         Without the one that the next commit cleans.
         """
-        found, moving = {}, self.staged.moving
+        gains, moving = {}, self.staged.moving
         for name, size in self._cleanable.items():
             given = size - self._split_bytes(name)
             if given > 0 and name not in self._damaged and (moving is None or name != moving.name):
-                found[name] = given
+                gains[name] = given
         for name, put in self.staged.segments.items():
             info = self.info(name) if put.dead else None
             if info and self.is_cleanable(info) and name not in self._damaged:
-                found[name] = info.dead_size
-        return found
+                gains[name] = info.dead_size
+        return gains
 
     def misfits(self, target: int) -> list[int]:
         """Return the segments, staged ones too, of an old era, or larger than the target and of more than one row."""
-        found = []
+        names = []
         for name in sorted([*self.segments, *self.staged.segments]):
             info = self.info(name)
             misfit = name >> 36 != self.state.era or (info is not None and info.size > target and info.rows > 1)
             if misfit and name not in self._damaged and (name in self.staged.segments or self.is_movable(name)):
-                found.append(name)
-        return found
+                names.append(name)
+        return names
 
     def in_old_eras(self) -> list[int]:
         """Return the segments of old eras that are worth moving for the metadata that goes when all are moved.
@@ -42,7 +42,7 @@ class Cleaning(Books):
         What would be copied is at most 31 times the metadata, which is more than what the segments cost more then; and
         that is there meanwhile.
         """
-        found: list[int] = []
+        worth_moving: list[int] = []
         for number, era in self.state.eras.items():
             if number == self.state.era:
                 continue
@@ -57,17 +57,17 @@ class Cleaning(Books):
             missing = self.used_bytes + growth + self.reserve() - self.state.budget_bytes
             pays = growth < metadata and missing <= noise_bytes(self.state.target)
             if movable and pays and held < CLEANED_FROM * metadata:
-                found += names
-        return found
+                worth_moving += names
+        return worth_moving
 
     def _split_bytes(self, name: int) -> int:
         """Return what the frames of the segments take that the survivors of one of an old era are parted into."""
-        rows, own = self.state.eras[self.state.era].rows, self.state.eras[name >> 36].rows
-        if own == rows:
+        rows, era_rows = self.state.eras[self.state.era].rows, self.state.eras[name >> 36].rows
+        if era_rows == rows:
             return 0
         info = self.segments[name]
         segments = -(-(info.rows - info.dead_rows) // rows)
-        return max(0, segments * self._frame_bytes(rows) - self._frame_bytes(own))
+        return max(0, segments * self._frame_bytes(rows) - self._frame_bytes(era_rows))
 
     def _frame_bytes(self, rows: int) -> int:
         """Return about what a segment takes beside rows and payloads; the entries of its rows are accounted to them."""
@@ -82,7 +82,7 @@ class Cleaning(Books):
     def worth_packing(self) -> list[int]:
         """Return the segments with dead rows, those of old eras, and those that are less than half full."""
         number = self.state.era
-        found = []
+        names = []
         for name, info in self.segments.items():
             scanty = 2 * info.rows < self.state.eras[number].rows and 2 * info.size < self.state.target
             if (
@@ -90,5 +90,5 @@ class Cleaning(Books):
                 and self.is_movable(name)
                 and (info.dead_rows or name >> 36 != number or (scanty and name != self.open_segment))
             ):
-                found.append(name)
-        return found
+                names.append(name)
+        return names

@@ -43,8 +43,8 @@ def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: 
     catalog[:, 3] = priorities.view(np.int64)
     pieces: dict[str, list[bytes]] = {name: [b""] * len(exemplars) for name in layout.sharded}
 
-    def work(part: Sequence[int]) -> None:
-        for index in part:
+    def work(indices: Sequence[int]) -> None:
+        for index in indices:
             for name, array in layout.sharded.items():
                 tokens = exemplars[index].tokens[name]
                 if len(tokens):

@@ -82,9 +82,9 @@ def _fetch(
         ]
         limit = most_row_bytes(8 * len(layout.columns) * era.rows)
         for start in range(0, len(wanted), _AT_ONCE):
-            part = wanted[start : start + _AT_ONCE]
-            found = _get_many(objects, [layout.catalog_key(*name) for name in part], limit)
-            for name, data in zip(part, found, strict=True):
+            names = wanted[start : start + _AT_ONCE]
+            contents = _get_many(objects, [layout.catalog_key(*name) for name in names], limit)
+            for name, data in zip(names, contents, strict=True):
                 if data is None:
                     missing.append(name)
                     continue
@@ -103,7 +103,7 @@ def _get_many(objects: Objects, keys: list[str], limit: int) -> list[bytes | For
     try:
         return [*objects.get_many(keys, limit=limit)]
     except FormatError as error:
-        return [error] if len(keys) == 1 else [found for key in keys for found in _get_many(objects, [key], limit)]
+        return [error] if len(keys) == 1 else [entry for key in keys for entry in _get_many(objects, [key], limit)]
 
 
 def _put_together(

@@ -23,17 +23,10 @@ __all__ = ["Damage", "drop_damage", "find_damage"]
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
-    """Something in a store that is not as it was written.
+    """Something in a store that is not as it was written: the key of the object, and why.
 
-    Parameters
-    ----------
-    file : str
-        Key of the object.
-    slots : tuple of int
-        Exemplars that cannot be read because of it; empty where only metadata is concerned, and where the catalog that
-        would name them is itself damaged.
-    why : str
-        What is wrong.
+    `slots` are the exemplars that cannot be read because of it: none where only metadata is concerned, and where the
+    catalog that would name them is itself damaged.
     """
 
     file: str
@@ -58,17 +51,17 @@ def find_damage(
     order = np.argsort(where, kind="stable")
     order = order[where[order] != PENDING]
     segments, starts = np.unique(segment_of(where[order]), return_index=True)
-    for name, own in zip(segments.tolist(), np.split(order, starts[1:]) if len(segments) else [], strict=True):
+    for name, members in zip(segments.tolist(), np.split(order, starts[1:]) if len(segments) else [], strict=True):
         if name in staged:
             continue
         number, segment = divmod(name, 1 << 36)
-        places, rows = place_of(where[own]), state.eras[number].rows
+        places, rows = place_of(where[members]), state.eras[number].rows
         records_key = layout.records_key(number, segment)
-        yield from _check_records(objects, layout, records_key, rows, places, slots[own], counts[own])
+        yield from _check_records(objects, layout, records_key, rows, places, slots[members], counts[members])
         for column, modality in enumerate(layout.sharded):
             key = layout.shard_key(number, segment, modality)
             number_of = list(layout.schema.modalities).index(modality)
-            held = _Held(slots[own], places, counts[own, number_of], lengths[own, column])
+            held = _Held(slots[members], places, counts[members, number_of], lengths[members, column])
             yield from _check_shard(objects, layout.sharded[modality], key, rows, held.there())
     expected_names = expected_keys(layout, state)
     expected_names.update(key for name in staged for key in layout.segment_keys(*divmod(name, 1 << 36)))
@@ -166,20 +159,20 @@ def drop_damage(objects: Objects, layout: Layout, reader: Reader, writer: Writer
     Returns what was damaged, and the slots that were dropped.
     """
     loaded = Loaded(writer.state, writer.catalog, writer.segments, writer.damaged_chunks, np.zeros(0, np.int64))
-    found = list(find_damage(objects, layout, loaded, reader))
+    damages = list(find_damage(objects, layout, loaded, reader))
     writer.drop_segments(_segments_of(writer.damaged_chunks))
-    held = writer.catalog.holds(np.array(sorted({slot for damage in found for slot in damage.slots}), np.int64))
-    dropped = sorted({slot for damage in found for slot in damage.slots})
-    dropped = [slot for slot, there in zip(dropped, held.tolist(), strict=True) if there]
+    held = writer.catalog.holds(np.array(sorted({slot for damage in damages for slot in damage.slots}), np.int64))
+    dropped = sorted({slot for damage in damages for slot in damage.slots})
+    dropped = [slot for slot, is_held in zip(dropped, held.tolist(), strict=True) if is_held]
     if dropped:
         writer.evict(np.array(dropped, np.int64))
-    for name in _segments_of(damage.file for damage in found):
+    for name in _segments_of(damage.file for damage in damages):
         if name in writer.segments:
             writer.clean(name, rebuild=True)
     writer.recover(unclean=True)
-    return found, dropped
+    return damages, dropped
 
 
 def _segments_of(keys: Iterable[str] | Mapping[str, str]) -> list[int]:
     parsed = [parse_key(key) for key in keys]
-    return sorted({found[0] << 36 | found[2] for found in parsed if found is not None and found[2] is not None})
+    return sorted({place[0] << 36 | place[2] for place in parsed if place is not None and place[2] is not None})

@@ -39,19 +39,19 @@ class Shard:
 
     def payload(self, place: int, length: int, *, again: bool = False) -> NDArray[np.uint8]:
         """Return the payload of a row, its checksum compared once, or `again`; MovedError if it is not that long."""
-        found = self.payloads[place]
-        if found is None or again:
+        payload = self.payloads[place]
+        if payload is None or again:
             start, stored = self.index[place].tolist()
             if stored != length + CRC_BYTES:
                 raise MovedError(f"{self.key}: row {place} has no payload of {length} bytes")
-            found = np.frombuffer(self.data, np.uint8, length, start)
+            payload = np.frombuffer(self.data, np.uint8, length, start)
             checksum = self.data[start + length : start + stored]
-            if google_crc32c.value(found).to_bytes(CRC_BYTES, "little") != checksum:
+            if google_crc32c.value(payload).to_bytes(CRC_BYTES, "little") != checksum:
                 raise MovedError(f"{self.key} is damaged in row {place} (the checksum does not match)")
-            self.payloads[place] = found
-        elif len(found) != length:
+            self.payloads[place] = payload
+        elif len(payload) != length:
             raise MovedError(f"{self.key}: row {place} has no payload of {length} bytes")
-        return found
+        return payload
 
     def piece(self, place: int, length: int) -> bytes:
         """Return the payload of a row with its checksum, as it is; MovedError if it is not that long."""
@@ -62,15 +62,7 @@ class Shard:
 
 
 class Mapped:
-    """The objects of segments (named era << 36 | segment) that were read before.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where the store lies.
-    layout : Layout
-        Its layout.
-    """
+    """The objects of segments (named era << 36 | segment) that were read before."""
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
@@ -98,7 +90,7 @@ class Mapped:
 
     def shards(self, modality: str, last: Mapping[int, int], state: State) -> dict[int, Shard]:
         """Return the shards of some segments, `most_at_once` at most, given the last row that is needed of each."""
-        found, absent = {}, []
+        shards, absent = {}, []
         for name, place in last.items():
             shard = self._shards.get((modality, name))
             # A file that was changed or replaced is mapped and verified again; names are write-once, so that is rare.
@@ -106,32 +98,32 @@ class Mapped:
                 absent.append(name)
                 continue
             self._shards.move_to_end((modality, name))
-            found[name] = shard
+            shards[name] = shard
         keys = [self._layout.shard_key(*divmod(name, 1 << 36), modality) for name in absent]
         try:
             views = self._objects.views(keys) if keys else []
         except FormatError as error:
             raise MovedError(str(error)) from error
         for name, key, view in zip(absent, keys, views, strict=True):
-            found[name] = self._hold((modality, name), key, view, state)
-        return found
+            shards[name] = self._hold((modality, name), key, view, state)
+        return shards
 
     def records(self, last: Mapping[int, int], state: State) -> dict[int, bytes]:
         """Return the decoded records of some segments, rows one behind the other, given the last that is needed."""
-        found, absent = {}, []
+        records, absent = {}, []
         for name, place in last.items():
             kept = self._records.get(name)
             if kept is None or place >= kept[1]:
                 absent.append(name)
                 continue
             self._records.move_to_end(name)
-            found[name] = kept[0]
+            records[name] = kept[0]
         if absent:
             limit = max(most_row_bytes(self._layout.record_bytes * era.rows) for era in state.eras.values())
             keys = [self._layout.records_key(*divmod(name, 1 << 36)) for name in absent]
             for name, key, data in zip(absent, keys, self._get_many(keys, limit), strict=True):
-                found[name] = self._hold_records(name, key, data, state)
-        return found
+                records[name] = self._hold_records(name, key, data, state)
+        return records
 
     def _get_many(self, keys: Sequence[str], limit: int) -> list[bytes | None]:
         try:

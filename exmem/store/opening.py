@@ -38,15 +38,7 @@ def create_store(
     durable: bool,
     threads: int | None,
 ) -> Store:
-    """Make an empty store and hold its lock.
-
-    Raises
-    ------
-    BudgetTooSmallError
-        If the budget cannot hold the metadata and the reserve.
-    StoreExistsError
-        If something is already there.
-    """
+    """Make an empty store and hold its lock; BudgetTooSmallError without room for metadata and reserve."""
     threads = _num_threads(threads)  # what can be refused is refused before anything is written
     objects, layout, root = objects_at(place, durable=durable), Layout(schema), Root(schema, settings)
     target = target_for(max_bytes)
@@ -64,10 +56,10 @@ def create_store(
     _what_is_left(objects)  # before the lock is taken: that would leave a file in a folder of others
     objects.acquire(take=False)
     try:
-        found = _what_is_left(objects)
+        left = _what_is_left(objects)
         budgeted = BudgetedObjects(objects, limit=max_bytes)
         objects.clear_temporary()
-        for key in found:
+        for key in left:
             if key != LOCK_KEY:  # what an interrupted create left: it has no root
                 objects.delete(key)
         budgeted.measure()
@@ -92,17 +84,7 @@ def open_store(
     verify: Literal["once", "always"] = "once",
     repairing: bool = False,
 ) -> Store:
-    """Open a store in its last committed state; `repairing` in spite of damage.
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is none.
-    FormatError
-        If its format version is unknown or its metadata or catalog damaged.
-    LockedError
-        If another process has it open for writing.
-    """
+    """Open a store in its last committed state; `repairing` in spite of damage."""
     threads = _num_threads(threads)
     objects = objects_at(place, durable=durable)
     if objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:
@@ -184,13 +166,13 @@ def _is_sharded(objects: Objects, state: State, name: str) -> bool:
 
 def _what_is_left(objects: Objects) -> list[str]:
     """Return the names that an interrupted create left; StoreExistsError if something else is there."""
-    found = [key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)]
-    strange = [key for key in found if key != LOCK_KEY and key != STATE_KEY and not _left_by_create(key)]
+    left = [key for key in objects.sizes() if not key.rpartition("/")[2].startswith(TEMPORARY)]
+    strange = [key for key in left if key != LOCK_KEY and key != STATE_KEY and not _left_by_create(key)]
     if strange:
         raise StoreExistsError(
             f"{objects.location} is not empty ({min(strange)} is there); open it, or choose another place"
         )
-    return found
+    return left
 
 
 def _left_by_create(key: str) -> bool:

@@ -72,14 +72,14 @@ def pack(
         where[joined] = name << 8 | np.arange(len(tail.rows), len(content))
         infos[name] = SegmentInfo(len(content), size)
         tail = Tail(tail.segment, content, size)
-    parts = [(part, False) for part in alone] + [(part, True) for part in groups]
+    parts = [(indices, False) for indices in alone] + [(indices, True) for indices in groups]
     come = []
-    for segment, (part, shared) in enumerate(parts[:most_segments], first):
-        content, size = rows.take(part), int(sizes[part].sum())
+    for segment, (indices, shared) in enumerate(parts[:most_segments], first):
+        content, size = rows.take(indices), int(sizes[indices].sum())
         puts.update(segment_objects(content, number, segment, era.rows))
         name = number << 36 | segment
-        where[part] = name << 8 | np.arange(len(part))
-        infos[name] = SegmentInfo(len(part), size)
+        where[indices] = name << 8 | np.arange(len(indices))
+        infos[name] = SegmentInfo(len(indices), size)
         come.append(segment)
         if shared and not beside:
             tail = Tail(segment, content, size)
@@ -109,10 +109,10 @@ def bury(
         infos[name] = dataclasses.replace(info, dead_rows=info.dead_rows + count, dead_size=info.dead_size + total)
         dead_bits[name] = state.eras[number].dead.get(segment, 0) | bits
     for number in sorted({name >> 36 for name in dead_bits}):
-        own = {name & (1 << 36) - 1: dead for name, dead in dead_bits.items() if name >> 36 == number}
-        whole = [segment for segment in own if (found := infos[number << 36 | segment]).dead_rows == found.rows]
+        bits_of = {name & (1 << 36) - 1: dead for name, dead in dead_bits.items() if name >> 36 == number}
+        whole = [segment for segment in bits_of if (changed := infos[number << 36 | segment]).dead_rows == changed.rows]
         era = state.eras[number].with_dead(
-            {segment: dead for segment, dead in own.items() if segment not in set(whole)}
+            {segment: dead for segment, dead in bits_of.items() if segment not in set(whole)}
         )
         era = era.with_segments(_NONE, np.array(whole, np.int64))
         if era.open in whole:

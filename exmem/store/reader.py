@@ -25,16 +25,7 @@ _Wanted = tuple[int, int, int, int]  # row of the batch, where it lies, bytes of
 class Reader:
     """Reads what the rows of a catalog refer to.
 
-    Parameters
-    ----------
-    objects : Objects
-        Where the store lies.
-    layout : Layout
-        Its layout.
-    threads : Threads
-        Threads that decode.
-    verify : {"once", "always"}
-        When a payload's checksum is compared: at its first read, and after its file changed; or each time.
+    A payload's checksum is compared at its first read and after its file changed (`verify="once"`), or each time.
     """
 
     def __init__(
@@ -105,14 +96,16 @@ class Reader:
 
     def table(self, era: int, segment: int, state: State) -> NDArray[np.int64]:
         """Return the committed rows of a segment in the catalog, (n, columns); CodecError if they are damaged."""
-        layout, own = self._layout, state.eras[era]
-        limit = most_row_bytes(8 * len(layout.columns) * own.rows)
-        table = parse_catalog(self._objects.get(layout.catalog_key(era, segment), limit=limit) or b"", layout, own.rows)
-        if segment != own.open:
+        layout, written = self._layout, state.eras[era]
+        limit = most_row_bytes(8 * len(layout.columns) * written.rows)
+        table = parse_catalog(
+            self._objects.get(layout.catalog_key(era, segment), limit=limit) or b"", layout, written.rows
+        )
+        if segment != written.open:
             return table
-        if len(table) < own.open_rows:
-            raise CodecError(f"it has {len(table)} rows, {own.open_rows} were committed")
-        return table[: own.open_rows]  # behind them lies what a commit that did not happen left
+        if len(table) < written.open_rows:
+            raise CodecError(f"it has {len(table)} rows, {written.open_rows} were committed")
+        return table[: written.open_rows]  # behind them lies what a commit that did not happen left
 
     def _pieces(
         self,
@@ -152,9 +145,9 @@ class Reader:
             flags = np.unpackbits(bits, axis=1, count=spec.positions, bitorder="little").view(np.bool_)
             if (flags.sum(axis=1) != counts[partly]).any():
                 raise MovedError(f"{name}: other positions are kept than the catalog says")
-            there = np.zeros((len(partly), longest), np.int64)
-            there[valid[partly]] = np.flatnonzero(flags) % spec.positions
-            positions[partly] = there
+            kept_positions = np.zeros((len(partly), longest), np.int64)
+            kept_positions[valid[partly]] = np.flatnonzero(flags) % spec.positions
+            positions[partly] = kept_positions
         if name in self._layout.packed:
             values = np.ascontiguousarray(_values(records, self._layout.packed[name])[:, :longest])
             values[~valid] = 0
@@ -186,19 +179,19 @@ class Reader:
         for start in range(0, len(names), self.mapped.most_at_once):  # as many as there are descriptors for
             some = {segment: last[segment] for segment in names[start : start + self.mapped.most_at_once]}
             shards = self.mapped.shards(name, some, state)
-            part = wanted if len(some) == len(names) else [one for one in wanted if one[1] >> 8 in some]
+            batch = wanted if len(some) == len(names) else [one for one in wanted if one[1] >> 8 in some]
 
             if codec.copies:
-                self._copy(part, shards, values, codec.token_bytes)
+                self._copy(batch, shards, values, codec.token_bytes)
                 continue
 
             def decode(
                 chosen: Sequence[int],
-                part: Sequence[_Wanted] = part,
+                batch: Sequence[_Wanted] = batch,
                 shards: dict[int, Shard] = shards,
             ) -> None:
                 for at in chosen:
-                    row, place, length, count = part[at]
+                    row, place, length, count = batch[at]
                     shard = shards[place >> 8]
                     payload = shard.payload(place & 0xFF, length, again=self._again)
                     try:
@@ -207,14 +200,14 @@ class Reader:
                         raise MovedError(f"{shard.key} is damaged in row {place & 0xFF} ({error})") from error
 
             if codec.worth_threads:
-                self._threads.run(decode, len(part))
+                self._threads.run(decode, len(batch))
             else:
-                decode(range(len(part)))
+                decode(range(len(batch)))
 
-    def _copy(self, part: Sequence[_Wanted], shards: dict[int, Shard], values: NDArray[Any], token_bytes: int) -> None:
+    def _copy(self, batch: Sequence[_Wanted], shards: dict[int, Shard], values: NDArray[Any], token_bytes: int) -> None:
         """Copy payloads that are the values' own bytes; all are looked up first, large copies empty the caches."""
         copies = []
-        for row, place, length, count in part:
+        for row, place, length, count in batch:
             if length != count * token_bytes:
                 raise MovedError(
                     f"{shards[place >> 8].key} has {length} bytes in row {place & 0xFF} for {count} tokens"
@@ -228,8 +221,10 @@ class Reader:
         self, records: NDArray[np.uint8], where: NDArray[np.int64], rows: NDArray[np.int64], state: State
     ) -> None:
         places, size = where[rows], self._layout.record_bytes
-        found = self.mapped.records(_last_places(places), state)
-        parts = [found[place >> 8][(place & 0xFF) * size : (place & 0xFF) * size + size] for place in places.tolist()]
+        by_segment = self.mapped.records(_last_places(places), state)
+        parts = [
+            by_segment[place >> 8][(place & 0xFF) * size : (place & 0xFF) * size + size] for place in places.tolist()
+        ]
         records[rows] = np.frombuffer(b"".join(parts), np.uint8).reshape(len(rows), size)
 
 

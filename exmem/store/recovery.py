@@ -58,17 +58,17 @@ def restore_open(objects: BudgetedObjects, reader: Reader, layout: Layout, state
         return
     keys = layout.segment_keys(number, era.open)
     try:
-        found = segment_objects(reader.segment(number, era.open, state), number, era.open, era.rows)
+        expected = segment_objects(reader.segment(number, era.open, state), number, era.open, era.rows)
     except CorruptExemplarError:
         keys = [layout.catalog_key(number, era.open)]
         try:
             rows = Rows.listed(layout, reader.table(number, era.open, state))
         except (CodecError, FormatError):
             return
-        found = segment_objects(rows, number, era.open, era.rows)
+        expected = segment_objects(rows, number, era.open, era.rows)
     for key in keys:
-        if key not in found:
+        if key not in expected:
             objects.delete(key)
-        elif objects.objects.get(key, limit=2 * len(found[key]) + 2**24) != found[key]:
-            objects.put(key, found[key])
+        elif objects.objects.get(key, limit=2 * len(expected[key]) + 2**24) != expected[key]:
+            objects.put(key, expected[key])
         reader.mapped.forget(key)

@@ -88,14 +88,14 @@ class Rows:
 
     def joined(self, *others: "Rows") -> "Rows":
         """Return these and others behind them."""
-        parts = [part for part in (self, *others) if len(part)]
+        parts = [rows for rows in (self, *others) if len(rows)]
         if len(parts) < 2:
             return parts[0] if parts else self
         return Rows(
             self.layout,
-            np.concatenate([part.catalog for part in parts]),
-            np.concatenate([part.records for part in parts]),
-            {name: [piece for part in parts for piece in part.pieces[name]] for name in self.pieces},
+            np.concatenate([rows.catalog for rows in parts]),
+            np.concatenate([rows.records for rows in parts]),
+            {name: [piece for rows in parts for piece in rows.pieces[name]] for name in self.pieces},
         )
 
     def named(self, slots: NDArray[np.int64], generation: int) -> "Rows":

@@ -25,23 +25,10 @@ __all__ = ["Steps"]
 
 
 class Steps(Cleaning):
-    """Takes steps, and recovers.
+    """Takes steps, and recovers; the lock is held.
 
     What is committed is on the disk, what stands here is a copy of it: after any exception the writer is `dirty`, and
     `ready` reads it again and removes what is left over. `epoch` counts these recoveries.
-
-    Parameters
-    ----------
-    objects : BudgetedObjects
-        The objects of the store; the lock is held.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of the root.
-    loaded : Loaded
-        Its committed state.
-    reader : Reader
-        Reads what is copied.
     """
 
     def __init__(self, objects: BudgetedObjects, layout: Layout, root: Root, loaded: Loaded, reader: Reader) -> None:
@@ -192,12 +179,12 @@ class Steps(Cleaning):
         self._tail = packed.tail
 
     def _with_old_dead(self, packed: Packed) -> dict[int, SegmentInfo]:
-        found = {}
+        infos = {}
         for name, info in packed.segments.items():
             old = self.segments.get(name)
             dead = (0, 0) if old is None else (old.dead_rows, old.dead_size)
-            found[name] = dataclasses.replace(info, dead_rows=dead[0], dead_size=dead[1])
-        return found
+            infos[name] = dataclasses.replace(info, dead_rows=dead[0], dead_size=dead[1])
+        return infos
 
     def _bury(self, infos: Mapping[int, SegmentInfo], gone: Iterable[int]) -> None:
         self.record({**infos, **dict.fromkeys(gone)})

@@ -30,23 +30,7 @@ _MOST_TRIES = 64  # of a read whose exemplars are moved while it looks for them
 
 
 class Store:
-    """An open store.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where it lies.
-    layout : Layout
-        Its layout.
-    root : Root
-        The metadata of its root.
-    loaded : Loaded
-        Its committed state.
-    reader : Reader
-        Reads it.
-    threads : Threads
-        Threads that encode and decode.
-    """
+    """An open store: what it holds, read, and written where it is open for that."""
 
     def __init__(
         self, objects: Objects, layout: Layout, *, root: Root, loaded: Loaded, reader: Reader, threads: Threads
@@ -103,8 +87,8 @@ class Store:
         layout, lengths = self.layout, self.catalog.lengths_at(self.catalog.find(slots))
         parts = {}
         for name in layout.schema.modalities:
-            own = layout.keep[name].num_bytes + (layout.packed[name].num_bytes if name in layout.packed else 0)
-            parts[name] = np.full(len(lengths), own, np.int64)
+            fixed_bytes = layout.keep[name].num_bytes + (layout.packed[name].num_bytes if name in layout.packed else 0)
+            parts[name] = np.full(len(lengths), fixed_bytes, np.int64)
             if name in layout.sharded:
                 payload = lengths[:, list(layout.sharded).index(name)]
                 parts[name] += payload + np.where(payload > 0, 4, 0) + 16
@@ -126,17 +110,7 @@ class Store:
         return parts
 
     def read(self, slots: ArrayLike) -> TokenBatch:
-        """Read exemplars into one padded batch, in the order asked.
-
-        Raises
-        ------
-        UnknownSlotError
-            If a slot holds no exemplar.
-        CorruptExemplarError
-            If stored bytes are damaged; the message names store, exemplar and file.
-        StaleSnapshotError
-            If an exemplar was evicted or updated since this reader's snapshot.
-        """
+        """Read exemplars into one padded batch, in the order asked; errors as of `ExemplarMemory.read`."""
         catalog = self.catalog
         rows = catalog.find(slots)
         pending = Rows.none(self.layout) if self.writer is None else self.writer.staged.rows
@@ -182,15 +156,15 @@ class Store:
         where = self.catalog.where_at(self.catalog.find(slots))
         order = np.argsort(where, kind="stable")  # a segment after the other, each read once; what waits comes first
         names, starts = np.unique(segment_of(where[order]), return_index=True)
-        found = []
+        groups = []
         for name, chosen in zip(names.tolist(), np.split(order, starts[1:]) if len(names) else [], strict=True):
             if where[chosen[0]] == PENDING:
                 waiting = {slot: index for index, slot in enumerate(writer.staged.rows.slots.tolist())}
-                found.append(writer.staged.rows.take([waiting[slot] for slot in slots[chosen].tolist()]))
+                groups.append(writer.staged.rows.take([waiting[slot] for slot in slots[chosen].tolist()]))
             else:
                 era, segment = divmod(name, 1 << 36)
-                found.append(self.reader.segment(era, segment, self.state, place_of(where[chosen])))
-        return Rows.none(self.layout).joined(*found).take(np.argsort(order))
+                groups.append(self.reader.segment(era, segment, self.state, place_of(where[chosen])))
+        return Rows.none(self.layout).joined(*groups).take(np.argsort(order))
 
     def refresh(self) -> None:
         """Show the newest committed state and root; of a writer's store nothing changes."""
@@ -216,20 +190,12 @@ class Store:
         return drop_damage(self._objects, self.layout, self.reader, self.writer)
 
     def close(self) -> None:
-        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last.
-
-        If the commit fails, the store stays open, and closing may be tried again.
-
-        Raises
-        ------
-        LockedError
-            If the lock was lost: the store is closed then, and what was staged is not committed.
-        """
+        """Commit what is staged, give the lock back, stop the threads; in a forked child only the last."""
         writer = self.writer
         if writer is not None and writer.is_owner:
             try:
                 writer.ready()
-                writer.commit()
+                writer.commit()  # where this fails the store stays open, and closing may be tried again
             except LockedError:  # it was taken: this object can commit no more
                 self.abandon()
                 raise
@@ -249,11 +215,11 @@ class Store:
     def _confirm(self) -> None:
         """Be sure that what was fetched is of this store: names are write-once, but a store can be made anew."""
         try:
-            found = read_state(self._objects)[0]
+            newest = read_state(self._objects)[0]
         except BaseException:
             self.reader.mapped.clear()  # nothing is known of what was fetched
             raise
-        if found.store_id != self.state.store_id or found.revision < self.state.revision:
+        if newest.store_id != self.state.store_id or newest.revision < self.state.revision:
             self.reader.mapped.clear()
             raise StaleSnapshotError(f"{self.location}: another store was made at this place; open it again")
 
@@ -288,7 +254,7 @@ class Store:
         for row in rows.tolist():
             try:
                 self.reader.read(catalog, np.array([row]), state, pending)
-            except MovedError as own:
+            except MovedError as damage:
                 slot = int(catalog.slots_at(np.array([row]))[0])
-                return CorruptExemplarError(f"{self.location}: exemplar {slot} is damaged: {own}")
+                return CorruptExemplarError(f"{self.location}: exemplar {slot} is damaged: {damage}")
         return CorruptExemplarError(f"{self.location}: {error}")

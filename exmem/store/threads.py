@@ -8,13 +8,7 @@ __all__ = ["Threads"]
 
 
 class Threads:
-    """Runs work on parts of a range.
-
-    Parameters
-    ----------
-    count : int
-        Threads, 1 or more; one means the caller's own.
-    """
+    """Runs work on parts of a range, in `count` threads; one means the caller's own."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -22,22 +16,14 @@ class Threads:
         self._pid = -1
 
     def run(self, work: Callable[[Sequence[int]], None], count: int) -> None:
-        """Call `work` with parts of `range(count)`, every number once, and wait for all of them.
-
-        Parameters
-        ----------
-        work : callable
-            Takes numbers; the first error that it raises is raised here, when all parts have ended.
-        count : int
-            Numbers in all.
-        """
+        """Call `work` with parts of `range(count)`, each number once; its first error is raised when all have ended."""
         parts = min(self._count, count)
         if parts <= 1:
             work(range(count))
             return
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = ThreadPoolExecutor(self._count, "exmem"), os.getpid()
-        others = [self._pool.submit(work, range(part, count, parts)) for part in range(1, parts)]
+        others = [self._pool.submit(work, range(start, count, parts)) for start in range(1, parts)]
         try:
             work(range(0, count, parts))
         finally:

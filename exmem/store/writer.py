@@ -67,12 +67,12 @@ class Writer(Steps):
         where = np.full(len(waiting), PENDING, np.int64)
         segments = dict(self.staged.segments)
         self.dirty = True
-        for segment, part in enumerate(full, first):
-            content = waiting.take(part)
+        for segment, indices in enumerate(full, first):
+            content = waiting.take(indices)
             self._put(segment_objects(content, number, segment, places))
             name = number << 36 | segment
             segments[name] = PutSegment(content.catalog, int(content.sizes.sum()))
-            where[part] = name << 8 | np.arange(len(part))
+            where[indices] = name << 8 | np.arange(len(indices))
         left = waiting.take(groups[-1]) if groups else Rows.none(self._layout)
         known, after = len(waiting) - len(rows), self.staged.next_slot + len(rows)
         self.staged = Staged(left, after, segments, reservoir, self.staged.moving)
@@ -94,9 +94,9 @@ class Writer(Steps):
         packed = self._pack_within(rows, closed=opened, beside=beside)
         state, infos = self.state.with_era(number, packed.era), {}
         for name, put in staged.segments.items():
-            own, segment = divmod(name, 1 << 36)
-            era = state.eras[own].with_segments(np.array([segment]), _NONE).with_dead({segment: put.dead})
-            state = state.with_era(own, dataclasses.replace(era, given=max(era.given, segment + 1)))
+            era_number, segment = divmod(name, 1 << 36)
+            era = state.eras[era_number].with_segments(np.array([segment]), _NONE).with_dead({segment: put.dead})
+            state = state.with_era(era_number, dataclasses.replace(era, given=max(era.given, segment + 1)))
             sizes = exemplar_bytes(self._layout, put.table[:, self._layout.first_length :])
             lost = ~put.alive
             infos[name] = SegmentInfo(len(sizes), int(sizes.sum()), int(lost.sum()), int(sizes[lost].sum()))

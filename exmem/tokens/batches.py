@@ -72,17 +72,17 @@ class PaddedTokens:
         InvalidExemplarError
             If there is none, or their values do not look the same.
         """
-        if not isinstance(sets, Sequence) or not all(isinstance(own, TokenSet) for own in sets):
+        if not isinstance(sets, Sequence) or not all(isinstance(token_set, TokenSet) for token_set in sets):
             raise InvalidExemplarError(f"expected a sequence of TokenSets, got {shown(sets)}")
-        looks = sorted({f"{own.values.dtype} of shape {own.values.shape[1:]}" for own in sets})
+        looks = sorted({f"{token_set.values.dtype} of shape {token_set.values.shape[1:]}" for token_set in sets})
         if len(looks) != 1:
             raise InvalidExemplarError(f"expected token sets with values of one shape and dtype, got {looks}")
-        counts = np.array([len(own.positions) for own in sets])
+        counts = np.array([len(token_set.positions) for token_set in sets])
         valid = np.arange(counts.max())[None] < counts[:, None]
         values = np.zeros((*valid.shape, *sets[0].values.shape[1:]), sets[0].values.dtype)
         positions = np.zeros(valid.shape, np.int64)
-        values[valid] = np.concatenate([own.values for own in sets])
-        positions[valid] = np.concatenate([own.positions for own in sets])
+        values[valid] = np.concatenate([token_set.values for token_set in sets])
+        positions[valid] = np.concatenate([token_set.positions for token_set in sets])
         return cls(values, positions, valid)
 
     def row(self, index: int) -> TokenSet:
@@ -92,11 +92,6 @@ class PaddedTokens:
         ----------
         index : int
             Row of the batch.
-
-        Returns
-        -------
-        TokenSet
-            Its tokens.
         """
         count = int(self.valid[index].sum())
         return TokenSet(self.positions[index, :count], self.values[index, :count])
@@ -111,7 +106,7 @@ class TokenBatch:
     tokens : mapping of str to PaddedTokens
         One entry per modality.
     labels : ndarray, shape (B,), int64
-        Classes.
+        Class of each exemplar.
     priorities : ndarray, shape (B,), float64
         Ranks within the class; the lowest goes first at eviction.
     extras : mapping of str to ndarray, shape (B, ...)
@@ -205,11 +200,6 @@ class TokenBatch:
         ----------
         index : int
             Row of the batch.
-
-        Returns
-        -------
-        Exemplar
-            The exemplar.
         """
         priorities = self.priorities
         return Exemplar(

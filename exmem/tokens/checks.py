@@ -115,10 +115,10 @@ def floats_of(value: object, what: str, *, error: type[ExmemError]) -> NDArray[n
     given = array_of(value, what, error=error)
     if given.dtype.kind not in "iuf":
         raise error(f"{what}: expected numbers, got {given.dtype} of shape {given.shape}")
-    found: NDArray[np.float64] = given.astype(np.float64)
-    if np.isnan(found).any():
+    numbers: NDArray[np.float64] = given.astype(np.float64)
+    if np.isnan(numbers).any():
         raise error(f"{what}: expected numbers that are not NaN, got NaN")
-    return found
+    return numbers
 
 
 def fitting(
@@ -138,10 +138,10 @@ def fitting(
                 f"{where}: expected {span.min}..{span.max} ({wanted.name}), got {int(given.min())}..{int(given.max())}"
             )
     with np.errstate(over="ignore"):
-        found = given.astype(wanted)
-    if wanted.kind == "f" and (np.isinf(found) & np.isfinite(given.astype(np.float64))).any():
+        converted = given.astype(wanted)
+    if wanted.kind == "f" and (np.isinf(converted) & np.isfinite(given.astype(np.float64))).any():
         raise error(f"{where}: expected at most {np.finfo(wanted).max} ({wanted.name}), got {np.abs(given).max()}")
-    return found
+    return converted
 
 
 def mapping_of(value: _Mapping | None, what: str, *, error: type[ExmemError] = SchemaError) -> _Mapping:

@@ -15,25 +15,7 @@ _Array = TypeVar("_Array", "NDArray[np.generic]", "NDArray[np.uint8]", "Tensor")
 
 
 def cut_patches(images: _Array, patch: int | tuple[int, int]) -> _Array:
-    """Cut images into patches, row by row.
-
-    Parameters
-    ----------
-    images : ndarray or Tensor, shape (B, H, W, C)
-        Images whose sides are multiples of `patch`.
-    patch : int or tuple of int
-        Side of a patch in pixels, or its height h and width w.
-
-    Returns
-    -------
-    ndarray or Tensor, shape (B, L, h, w, C)
-        L = (H / h) * (W / w) patches, a copy.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If a side is no multiple of `patch`.
-    """
+    """Cut images (B, H, W, C) into patches (B, L, h, w, C), row by row, a copy; `patch` is a side or both."""
     count, height, width, channels = images.shape
     down, across = (patch, patch) if isinstance(patch, int) else patch
     if height % down or width % across:
@@ -44,20 +26,7 @@ def cut_patches(images: _Array, patch: int | tuple[int, int]) -> _Array:
 
 
 def join_patches(patches: _Array, grid: tuple[int, int]) -> _Array:
-    """Put all patches of images together.
-
-    Parameters
-    ----------
-    patches : ndarray or Tensor, shape (B, L, h, w, C)
-        Every patch, row by row.
-    grid : tuple of int
-        Rows and columns of patches; their product is L.
-
-    Returns
-    -------
-    ndarray or Tensor, shape (B, rows * h, columns * w, C)
-        The images.
-    """
+    """Put all patches (B, L, h, w, C), row by row, together: images (B, rows * h, columns * w, C)."""
     count, _, height, width, channels = patches.shape
     rows, columns = grid
     tiles = patches.reshape(count, rows, columns, height, width, channels).swapaxes(2, 3)

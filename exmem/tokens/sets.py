@@ -112,20 +112,7 @@ class TokenSet:
 
 
 def check_increasing(positions: NDArray[np.int64], what: str) -> None:
-    """Refuse positions that are negative or not strictly increasing.
-
-    Parameters
-    ----------
-    positions : ndarray, shape (K,), int64
-        The positions.
-    what : str
-        How the error names them.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If a position is negative, repeated or out of order.
-    """
+    """Raise InvalidExemplarError, which says `what`, if a position is negative, repeated or out of order."""
     if len(positions) == 0:
         return
     if positions[0] < 0:

@@ -31,12 +31,12 @@ def _plain_dtype(dtype: DTypeLike, what: str) -> str:
     try:
         if dtype is None:  # which NumPy takes for float64
             raise TypeError
-        found = np.dtype(dtype)
+        numpy_dtype = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError, RuntimeError) as error:
         raise SchemaError(f"{what}: dtype {shown(dtype)} is not a NumPy dtype; use a name such as 'uint8'") from error
-    if found.name not in _DTYPES:
-        raise SchemaError(f"{what}: dtype {found} is not stored; choose one of {sorted(_DTYPES)}")
-    return found.name
+    if numpy_dtype.name not in _DTYPES:
+        raise SchemaError(f"{what}: dtype {numpy_dtype} is not stored; choose one of {sorted(_DTYPES)}")
+    return numpy_dtype.name
 
 
 def _plain_shape(shape: Sequence[int], what: str) -> tuple[int, ...]:
@@ -211,11 +211,11 @@ class Schema:
                     f"name {shown(name)} is not allowed; use lower-case letters, digits and '_' (at most 32), "
                     f"and none of {sorted(_RESERVED)}"
                 )
-        for kind, found, wanted in (
+        for kind, specs, wanted in (
             ("modality", self.modalities, TokenSpec),
             ("extra field", self.extras, ExtraSpec),
         ):
-            for name, spec in found.items():
+            for name, spec in specs.items():
                 if not isinstance(spec, wanted):
                     raise SchemaError(f"{kind} {name!r}: expected {wanted.__name__}, got {type(spec).__name__}")
 
@@ -284,11 +284,6 @@ class Schema:
         ----------
         document : mapping
             Plain JSON values; unknown keys are refused.
-
-        Returns
-        -------
-        Schema
-            The schema.
 
         Raises
         ------

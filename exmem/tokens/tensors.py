@@ -17,16 +17,9 @@ __all__ = ["TensorBatch", "TokenTensors", "packed", "random_subset", "uniform", 
 class TokenTensors:
     """One modality of a batch on a device.
 
-    Parameters
-    ----------
-    values : Tensor, shape (B, K, *shape)
-        Values; zero where `valid` is False.
-    positions : Tensor, shape (B, K), int64
-        Positions in the dense sequence; 0 where `valid` is False.
-    valid : Tensor, shape (B, K), bool
-        True for a token, False for padding.
-    unknown : Tensor, shape (B, K), bool, optional
-        True for a token whose place is known and whose value is not: a backbone puts its mask token there.
+    `values` are (B, K, *shape) and 0 where `valid` is False; `positions` (B, K) int64, in the dense sequence, 0 there
+    too; `valid` (B, K) bool, False for padding. `unknown` (B, K) bool is True for a token whose place is known and
+    whose value is not: a backbone puts its mask token there.
     """
 
     values: Tensor
@@ -36,89 +29,43 @@ class TokenTensors:
 
     @classmethod
     def from_numpy(cls, tokens: PaddedTokens) -> "TokenTensors":
-        """Wrap the arrays of a padded token set without copying.
-
-        Parameters
-        ----------
-        tokens : PaddedTokens
-            One modality of a batch.
-
-        Returns
-        -------
-        TokenTensors
-            Tensors that share the memory of the arrays.
-        """
+        """Wrap the arrays of a padded token set without copying."""
         return cls(torch.from_numpy(tokens.values), torch.from_numpy(tokens.positions), torch.from_numpy(tokens.valid))
 
     @classmethod
     def dense(cls, values: Tensor) -> "TokenTensors":
-        """Keep every token of a dense batch.
-
-        Parameters
-        ----------
-        values : Tensor, shape (B, L, *shape)
-            All tokens in order.
-
-        Returns
-        -------
-        TokenTensors
-            Positions 0..L-1 in each row.
-        """
+        """Keep every token of a dense batch (B, L, *shape): positions 0..L-1 in each row."""
         rows, length = values.shape[:2]
         positions = torch.arange(length, device=values.device).expand(rows, length)
         return cls(values, positions, torch.ones(rows, length, dtype=torch.bool, device=values.device))
 
     def select(self, rows: Tensor) -> "TokenTensors":
-        """Return some rows.
-
-        Parameters
-        ----------
-        rows : Tensor, shape (R,), int64
-            Rows of the batch.
-
-        Returns
-        -------
-        TokenTensors
-            Those rows.
-        """
-        return self._each(lambda part: part[rows])
+        """Return some rows: their indices (R,), int64."""
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TokenTensors":
-        """Return the same tokens on another device.
-
-        Parameters
-        ----------
-        device : torch.device or str
-            Where to.
-        non_blocking : bool
-            As in `Tensor.to`.
-
-        Returns
-        -------
-        TokenTensors
-            The tokens there.
-        """
-        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
+        """Return the same tokens on another device; `non_blocking` as in `Tensor.to`."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def trimmed(self) -> "TokenTensors":
         """Return the same tokens without the padding that no row needs."""
         used = self.valid.any(0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 0
-        return self._each(lambda part: part[:, :length])
+        return self._each(lambda tensor: tensor[:, :length])
 
     @classmethod
     def cat(cls, parts: Sequence["TokenTensors"]) -> "TokenTensors":
         """Put the rows of one or more batches together, padded to the longest; all or none of them have `unknown`."""
-        length = max(part.valid.shape[1] for part in parts)
+        length = max(batch.valid.shape[1] for batch in parts)
         longer = [
-            part._each(lambda values: pad(values, [0, 0] * (values.ndim - 2) + [0, length - values.shape[1]]))
-            for part in parts
+            batch._each(lambda values: pad(values, [0, 0] * (values.ndim - 2) + [0, length - values.shape[1]]))
+            for batch in parts
         ]
-        unknown = [part.unknown for part in longer if part.unknown is not None]
+        unknown = [batch.unknown for batch in longer if batch.unknown is not None]
         return cls(
-            torch.cat([part.values for part in longer]),
-            torch.cat([part.positions for part in longer]),
-            torch.cat([part.valid for part in longer]),
+            torch.cat([batch.values for batch in longer]),
+            torch.cat([batch.positions for batch in longer]),
+            torch.cat([batch.valid for batch in longer]),
             torch.cat(unknown) if unknown else None,
         )
 
@@ -135,18 +82,8 @@ class TokenTensors:
 class TensorBatch:
     """B exemplars as tensors.
 
-    Parameters
-    ----------
-    tokens : mapping of str to TokenTensors
-        One entry per modality.
-    labels : Tensor, shape (B,), int64
-        Classes.
-    extras : mapping of str to Tensor, shape (B, ...)
-        Extra fields.
-    priorities : Tensor, shape (B,), float64, optional
-        Ranks within the class, where the exemplars are of a memory.
-    slots : Tensor, shape (B,), int64, optional
-        Their slots, where they are of a memory: for `memory.update`.
+    `labels` are (B,) int64, `extras` (B, ...) by name; `priorities` (B,) float64, the ranks within the class, and
+    `slots` (B,) int64, for `memory.update`, where the exemplars are of a memory.
     """
 
     tokens: Mapping[str, TokenTensors]
@@ -160,18 +97,7 @@ class TensorBatch:
 
     @classmethod
     def from_numpy(cls, batch: TokenBatch) -> "TensorBatch":
-        """Wrap the arrays of a token batch without copying.
-
-        Parameters
-        ----------
-        batch : TokenBatch
-            What a memory returned.
-
-        Returns
-        -------
-        TensorBatch
-            Tensors that share the memory of the arrays.
-        """
+        """Wrap the arrays of a token batch, as a memory returned it, without copying."""
         return cls(
             {name: TokenTensors.from_numpy(tokens) for name, tokens in batch.tokens.items()},
             torch.from_numpy(batch.labels),
@@ -181,38 +107,14 @@ class TensorBatch:
         )
 
     def with_tokens(self, changed: Mapping[str, TokenTensors]) -> Self:
-        """Return the batch with some modalities replaced or added.
-
-        Parameters
-        ----------
-        changed : mapping of str to TokenTensors
-            New tokens by modality.
-
-        Returns
-        -------
-        TensorBatch
-            The new tokens; labels, extras and all other modalities are the same.
-        """
+        """Return the batch with some modalities replaced or added; all else is the same."""
         return dataclasses.replace(self, tokens={**self.tokens, **changed})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Return the same batch on another device.
-
-        Parameters
-        ----------
-        device : torch.device or str
-            Where to.
-        non_blocking : bool
-            As in `Tensor.to`.
-
-        Returns
-        -------
-        TensorBatch
-            The batch there.
-        """
+        """Return the same batch on another device; `non_blocking` as in `Tensor.to`."""
         return self._each(
             lambda tokens: tokens.to(device, non_blocking=non_blocking),
-            lambda part: part.to(device, non_blocking=non_blocking),
+            lambda tensor: tensor.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Self:
@@ -233,15 +135,8 @@ class TensorBatch:
 def packed(tokens: TokenTensors) -> TokenTensors:
     """Sort the kept tokens of each row by position, with padding behind, as wide as the longest row.
 
-    Parameters
-    ----------
-    tokens : TokenTensors
-        Tokens in any order; values and positions where `valid` is False may be anything.
-
-    Returns
-    -------
-    TokenTensors
-        The kept tokens, in the form in which a memory returns and takes them.
+    That is the form in which a memory returns and takes them. Tokens may come in any order, and values and positions
+    where `valid` is False may be anything.
     """
     width = max(tokens.valid.sum(1).tolist(), default=0)
     last = torch.iinfo(tokens.positions.dtype).max
@@ -257,21 +152,9 @@ def packed(tokens: TokenTensors) -> TokenTensors:
 
 
 def random_subset(candidates: Tensor, counts: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Choose some candidates of each row at random.
+    """Choose `counts` (B,) of the `candidates` (B, K) of each row at random: (B, K), bool.
 
-    Parameters
-    ----------
-    candidates : Tensor, shape (B, K), bool
-        True where a token may be chosen.
-    counts : Tensor, shape (B,), int64
-        How many; all candidates of a row that has fewer.
-    generator : torch.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Tensor, shape (B, K), bool
-        True where a token was chosen.
+    All of a row that has fewer are chosen.
     """
     draws = uniform(*candidates.shape, generator=generator, device=candidates.device)
     ranks = draws.masked_fill(~candidates, 2.0).argsort(1).argsort(1)  # candidates come first
@@ -279,39 +162,14 @@ def random_subset(candidates: Tensor, counts: Tensor, *, generator: torch.Genera
 
 
 def uniform(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw numbers where the generator is, and return them where they are needed.
-
-    Parameters
-    ----------
-    *shape : int
-        Shape.
-    generator : torch.Generator
-        Source of randomness.
-    device : torch.device
-        Where the numbers are needed.
-
-    Returns
-    -------
-    Tensor, float32
-        Numbers in [0, 1).
-    """
+    """Draw float32 numbers in [0, 1) where the generator is, and return them on the device where they are needed."""
     return torch.rand(*shape, generator=generator, device=generator.device).to(device)
 
 
 def upsampled(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale token pictures up, bicubic; values are rounded and clamped.
+    """Scale token images (B, K, h, w, 3), uint8, up to height and width `size`, bicubic, rounded and clamped.
 
-    Parameters
-    ----------
-    values : Tensor, shape (B, K, h, w, 3), uint8
-        Pictures.
-    size : tuple of int
-        Height H and width W that they get. A smaller size than they have would alias.
-
-    Returns
-    -------
-    Tensor, shape (B, K, H, W, 3), uint8
-        Larger pictures; the same ones where the size is theirs.
+    A smaller size than theirs would alias; where it is theirs, the same ones come back.
     """
     count, number, height, width, channels = values.shape
     if (height, width) == size:

@@ -89,9 +89,9 @@ def build_shard(pieces: Sequence[bytes], rows: int) -> bytes:
     """
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
     index = np.full((rows, 2), ABSENT, "<u8")
-    there = np.flatnonzero(lengths)
-    index[there, 0] = (np.cumsum(lengths) - lengths)[there]
-    index[there, 1] = lengths[there]
+    present = np.flatnonzero(lengths)
+    index[present, 0] = (np.cumsum(lengths) - lengths)[present]
+    index[present, 1] = lengths[present]
     return b"".join([*pieces, append_crc(index.tobytes())])
 
 
@@ -99,11 +99,11 @@ def parse_index(data: bytes, rows: int, size: int) -> NDArray[np.int64]:
     """Return start and length of each payload, (rows, 2), -1 where there is none; CodecError if that cannot be."""
     index = np.frombuffer(bytes(strip_crc(data)), "<u8").reshape(rows, 2)
     absent = index[:, 0] == ABSENT
-    found = np.where(absent[:, None], 0, index).astype(np.int64)
+    ranges = np.where(absent[:, None], 0, index).astype(np.int64)
     end = size - index_bytes(rows)
-    if (found < 0).any() or (found[:, 0] > end).any() or (found[:, 1] > end - found[:, 0]).any():
+    if (ranges < 0).any() or (ranges[:, 0] > end).any() or (ranges[:, 1] > end - ranges[:, 0]).any():
         raise CodecError("an entry of the index leads outside the shard")
-    if (found[~absent, 1] < CRC_BYTES).any():
+    if (ranges[~absent, 1] < CRC_BYTES).any():
         raise CodecError("an entry of the index is shorter than a checksum")
-    found[absent] = -1
-    return found
+    ranges[absent] = -1
+    return ranges

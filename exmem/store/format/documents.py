@@ -30,8 +30,8 @@ def seal(document: Mapping[str, Any]) -> bytes:
     keys sorted.
     """
     attributes = dict(document.get("attributes", {}))
-    own = {key: value for key, value in attributes.get("exmem", {}).items() if key != "checksum"}
-    sealed = {"attributes": attributes | {"exmem": own | {"checksum": _checksum(document, own)}}}
+    of_exmem = {key: value for key, value in attributes.get("exmem", {}).items() if key != "checksum"}
+    sealed = {"attributes": attributes | {"exmem": of_exmem | {"checksum": _checksum(document, of_exmem)}}}
     return _dumped(dict(document) | sealed)
 
 
@@ -42,14 +42,14 @@ def unseal(data: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     try:
-        own = dict(document["attributes"]["exmem"])
-        intact = own.pop("checksum") == _checksum(document, own)
+        of_exmem = dict(document["attributes"]["exmem"])
+        intact = of_exmem.pop("checksum") == _checksum(document, of_exmem)
     except (KeyError, TypeError, ValueError, AttributeError):
         intact = False
     if not intact:
         raise ValueError("the checksum does not match: it is damaged or was edited")
-    found: dict[str, Any] = document
-    return found
+    intact_document: dict[str, Any] = document
+    return intact_document
 
 
 def says_the_same(data: bytes | None, expected: bytes) -> bool:
@@ -66,10 +66,10 @@ def own_attributes(data: bytes) -> dict[str, Any]:
     return attributes
 
 
-def _checksum(document: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def _checksum(document: Mapping[str, Any], of_exmem: Mapping[str, Any]) -> str:
     covered = {key: document[key] for key in _COVERED if key in document}
     # Always as long: how many bytes a document takes must not hang on its checksum.
-    return f"{google_crc32c.value(_dumped(covered | {'exmem': own}, sort_keys=True)):08x}"
+    return f"{google_crc32c.value(_dumped(covered | {'exmem': of_exmem}, sort_keys=True)):08x}"
 
 
 def _dumped(document: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:

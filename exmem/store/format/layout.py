@@ -46,25 +46,11 @@ class ShardedArray:
 
 
 class Layout:
-    """Where everything of a schema lies.
+    """Where everything of a schema lies; codecs are made from it, or are those that a store recorded for it.
 
     Three kinds of arrays, all with one row per place: `catalog` (int64, what is known of an exemplar without reading
     it), `records` (uint8, its fields of fixed size: which positions were kept, extras, and the values of small lossless
     modalities, at most 1 KiB an exemplar) and one sharded array of payloads for each other modality.
-
-    Parameters
-    ----------
-    schema : Schema
-        What every exemplar holds.
-    codecs : mapping of str to PayloadCodec, optional
-        Codecs as a store recorded them; made from the schema when left out.
-
-    Raises
-    ------
-    CodecError
-        If a codec is unknown or cannot take the tokens of its modality.
-    FormatError
-        If a recorded codec is not the one that the schema names, or not for its tokens.
     """
 
     def __init__(self, schema: Schema, codecs: Mapping[str, PayloadCodec] | None = None) -> None:
@@ -130,11 +116,11 @@ class Layout:
 
     def era_documents(self, era: int, rows: int, length: int) -> dict[str, bytes]:
         """Return the metadata of an era: `rows` places a segment, arrays of `length` places."""
-        own = {"columns": self.columns}
+        columns = {"columns": self.columns}
         documents: dict[str, dict[str, Any]] = {
             f"e{era}/zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": {"rows": rows}}},
             f"e{era}/catalog/zarr.json": _array(
-                (length, len(self.columns)), (rows, len(self.columns)), "int64", _ROW_CODECS, -1, own
+                (length, len(self.columns)), (rows, len(self.columns)), "int64", _ROW_CODECS, -1, columns
             ),
             f"e{era}/records/zarr.json": _array(
                 (length, self.record_bytes),
@@ -196,7 +182,7 @@ def _array(
     dtype: str,
     codecs: list[dict[str, Any]],
     fill: int,
-    own: Mapping[str, Any],
+    attributes: Mapping[str, Any],
 ) -> dict[str, Any]:
     kind = np.dtype(dtype).kind
     return {
@@ -208,7 +194,7 @@ def _array(
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": bool(fill) if kind == "b" else float(fill) if kind == "f" else fill,
         "codecs": codecs,
-        "attributes": {"exmem": dict(own)},
+        "attributes": {"exmem": dict(attributes)},
     }
 
 

@@ -24,12 +24,12 @@ _MOST_BYTES = 9  # of a count: seven bits each, 63 bits in all
 
 def leb128(number: int) -> bytes:
     """Return a number of 0 or more as LEB128: seven bits a byte, low first, the high bit set on all but the last."""
-    found = bytearray()
+    encoded = bytearray()
     while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def pack_increasing(numbers: NDArray[np.int64]) -> bytes:
@@ -83,7 +83,7 @@ def pack_dead(tokens: Mapping[int, bytes]) -> bytes:
 
 def unpack_dead(packed: bytes, rows: int) -> dict[int, int]:
     """Return the dead rows of each segment as bits; ValueError when the bytes are no such tokens."""
-    found: dict[int, int] = {}
+    dead_of: dict[int, int] = {}
     at, width = 0, -(-rows // 8)
     while at < len(packed):
         segment, shift = 0, 0
@@ -98,10 +98,10 @@ def unpack_dead(packed: bytes, rows: int) -> dict[int, int]:
         end = at + 2 + (count or width)
         body = packed[at + 2 : end]
         dead = sum(1 << place for place in set(body)) if count else int.from_bytes(body, "little")
-        if len(body) != (count or width) or dead >> rows or segment in found:
+        if len(body) != (count or width) or dead >> rows or segment in dead_of:
             raise ValueError(f"the dead rows of segment {segment} are damaged")
-        found[segment], at = dead, end
-    return found
+        dead_of[segment], at = dead, end
+    return dead_of
 
 
 def to_text(packed: bytes) -> str:

@@ -42,8 +42,8 @@ def root_document(root: Root) -> bytes:
     described = root.schema.to_json()
     for modality in described["modalities"].values():
         name = str(modality["codec"].get("id"))
-        found = CODECS.get(name, CODECS.get(f"exmem.{name}"))
-        for option in found.stored_apart if found else ():
+        codec_type = CODECS.get(name, CODECS.get(f"exmem.{name}"))
+        for option in codec_type.stored_apart if codec_type else ():
             modality["codec"].pop(option, None)
     attributes = {**root.others.get("attributes", {})}
     attributes["exmem"] = {"format": FORMAT, "settings": dict(root.settings), "schema": described}
@@ -64,11 +64,11 @@ def parse_root(data: bytes, location: str) -> Root:
     try:
         document = unseal(data)
         attributes = dict(document.pop("attributes"))
-        own = attributes.pop("exmem")
+        of_exmem = attributes.pop("exmem")
         consolidated = document.pop(CONSOLIDATED, None) is not None
         others = {key: value for key, value in document.items() if key not in {"zarr_format", "node_type"}}
         if attributes:
             others["attributes"] = attributes
-        return Root(Schema.from_json(own["schema"]), dict(own["settings"]), others, consolidated)
+        return Root(Schema.from_json(of_exmem["schema"]), dict(of_exmem["settings"]), others, consolidated)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(f"{location}: {ROOT_KEY} is broken ({type(error).__name__}: {error})") from error

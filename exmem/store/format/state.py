@@ -136,10 +136,10 @@ class State:
         most += sum(12 - len(str(number)) for number in (last.length, last.given, last.open, last.open_rows))
         most += (_WANTED_BYTES if self.wanted is None else 0) + (_STREAM_BYTES if self.reservoir is not None else 0)
         for number, era in self.eras.items():
-            own = (staged or {}).get(number, ())
-            more = [len(leb128(segment)) for segment in own]
+            staged_here = (staged or {}).get(number, ())
+            more = [len(leb128(segment)) for segment in staged_here]
             if era is last:
-                more += [len(leb128(last.given + len(own) + new_segments))] * new_segments
+                more += [len(leb128(last.given + len(staged_here) + new_segments))] * new_segments
             most -= text_bytes(len(era.packed_live)) + text_bytes(len(era.packed_dead))
             most += text_bytes(len(era.packed_live) + sum(more) + len(more))
             if era.rows > 1:
@@ -151,18 +151,18 @@ class State:
 def parse_state(data: bytes, location: str) -> State:
     """Read the document; FormatError if it is damaged."""
     try:
-        own = own_attributes(data)
-        eras = {_era_number(text): _parse_era(entry) for text, entry in own["eras"].items()}
-        reservoir, wanted, most = own.get("reservoir"), own.get("wanted"), own.get("max_exemplars")
+        described = own_attributes(data)
+        eras = {_era_number(text): _parse_era(entry) for text, entry in described["eras"].items()}
+        reservoir, wanted, most = described.get("reservoir"), described.get("wanted"), described.get("max_exemplars")
         state = State(
-            store_id=str(own["id"]),
-            max_bytes=_number(own["max_bytes"]),
-            target=_number(own["target"]),
+            store_id=str(described["id"]),
+            max_bytes=_number(described["max_bytes"]),
+            target=_number(described["target"]),
             eras=eras,
-            generation=_number(own["generation"]),
-            revision=_number(own["revision"]),
-            next_slot=_number(own["next_slot"]),
-            charges=_sizes(own["charges"]),
+            generation=_number(described["generation"]),
+            revision=_number(described["revision"]),
+            next_slot=_number(described["next_slot"]),
+            charges=_sizes(described["charges"]),
             max_exemplars=None if most is None else _number(most),
             wanted=None if wanted is None else _parse_wanted(wanted),
             reservoir=None if reservoir is None else dict(reservoir),
@@ -193,17 +193,17 @@ def _sizes(described: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _parse_wanted(described: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"target": _number(described["target"])}
+    wanted: dict[str, Any] = {"target": _number(described["target"])}
     for name, value in described.items():
         if name in {"target", "max_bytes"}:
-            found[name] = _number(value)
+            wanted[name] = _number(value)
         elif name == "charges":
-            found[name] = _sizes(value)
+            wanted[name] = _sizes(value)
         elif name == "max_exemplars":
-            found[name] = None if value is None else _number(value)
+            wanted[name] = None if value is None else _number(value)
         else:
             raise ValueError(f"unknown key {name!r} of what is wanted")
-    return found
+    return wanted
 
 
 def _sealed(state: State) -> bytes:
@@ -213,7 +213,7 @@ def _sealed(state: State) -> bytes:
         entry |= {"open": era.open, "open_rows": era.open_rows}
         entry |= {"live": to_text(era.packed_live), "dead": to_text(era.packed_dead)}
         eras[str(number)] = entry
-    own: dict[str, Any] = {
+    described: dict[str, Any] = {
         "id": state.store_id,
         "generation": state.generation,
         "revision": state.revision,
@@ -226,8 +226,8 @@ def _sealed(state: State) -> bytes:
     for name in ("max_exemplars", "wanted", "reservoir"):
         value = getattr(state, name)
         if value is not None:
-            own[name] = dict(value) if isinstance(value, Mapping) else value
-    return seal({"zarr_format": 3, "node_type": "group", "attributes": {"exmem": own}})
+            described[name] = dict(value) if isinstance(value, Mapping) else value
+    return seal({"zarr_format": 3, "node_type": "group", "attributes": {"exmem": described}})
 
 
 def _parse_era(entry: Mapping[str, Any]) -> Era:

@@ -15,15 +15,9 @@ __all__ = ["BudgetedObjects"]
 class BudgetedObjects:
     """Objects under a strict budget: the one place where bytes are put, so that none is put beyond the budget.
 
-    What the sizes say holds from `measure` on, while the lock is held. After an exception of a put or a delete it is
-    unknown whether that took place: measure again before trusting them.
-
-    Parameters
-    ----------
-    objects : Objects
-        Where the objects lie.
-    limit : int
-        Bytes that all objects together may take at any instant, the one being replaced included.
+    `limit` is what all objects together may take at any instant, the one being replaced included. What the sizes say
+    holds from `measure` on, while the lock is held. After an exception of a put or a delete it is unknown whether that
+    took place: measure again before trusting them.
     """
 
     def __init__(self, objects: Objects, *, limit: int) -> None:

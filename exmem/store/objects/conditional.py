@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+from typing_extensions import override
 from zarr.storage import ObjectStore
 
 from exmem.errors import LockedError
@@ -20,15 +21,10 @@ __all__ = ["ConditionalObjects"]
 
 
 class ConditionalObjects(RemoteObjects):
-    """The objects of an obstore store.
+    """The objects of an obstore store (`zarr.storage.ObjectStore`).
 
     A commit replaces only the version of the commit point that this writer saw last, so that one whose lock is taken
     cannot commit even if it looked at the lock an instant too early.
-
-    Parameters
-    ----------
-    store : zarr.storage.ObjectStore
-        The store.
     """
 
     def __init__(self, store: "ObjectStore[ObstoreStore]") -> None:
@@ -36,6 +32,7 @@ class ConditionalObjects(RemoteObjects):
         self._objects = store.store
         self._versions: dict[str, Condition] = {}  # of the metadata that was fetched or put last
 
+    @override
     def commit(self, key: str, data: bytes) -> None:
         """Put the commit point if the lock is still held and nobody else put it."""
         self._refuse_if_read_only()
@@ -62,6 +59,7 @@ class ConditionalObjects(RemoteObjects):
         self._see(key, result)
         return True
 
+    @override
     async def _fetch(self, key: str, limit: int | None) -> bytes | None:
         try:
             response = await obstore.get_async(self._objects, key)
@@ -74,9 +72,11 @@ class ConditionalObjects(RemoteObjects):
         self._see(key, response.meta)
         return data
 
+    @override
     async def _send(self, key: str, data: bytes) -> None:
         self._see(key, await obstore.put_async(self._objects, key, data))
 
+    @override
     async def _create(self, key: str, data: bytes) -> None:
         try:
             await obstore.put_async(self._objects, key, data, mode="create", use_multipart=False)
@@ -86,16 +86,20 @@ class ConditionalObjects(RemoteObjects):
             if await self._fetch(key, None) is None:
                 await self._send(key, data)
 
+    @override
     async def _replace_lock(self, data: bytes) -> None:
         await self._put_if_unchanged(LOCK_KEY, data)
 
+    @override
     async def _remove(self, key: str) -> None:
         await super()._remove(key)
         self._see(key, None)
 
+    @override
     async def _keys(self) -> list[str]:
         return [*await self._sizes()]
 
+    @override
     async def _sizes(self) -> dict[str, int]:
         sizes = {}
         async for metas in obstore.list(self._objects):

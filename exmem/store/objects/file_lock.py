@@ -32,16 +32,8 @@ _numbers = itertools.count()  # of locks: a descriptor is given out again after 
 class FileLock:
     """A lock file of LOCK_BYTES bytes, never deleted, that says who holds it.
 
-    Methods raise OSError; the caller says what failed.
-
-    Parameters
-    ----------
-    path : str
-        The file; its folder is there when the lock is acquired.
-    location : str
-        The store, for messages.
-    durable : bool
-        Whether it is synchronised with the disk.
+    Its folder is there when the lock is acquired; `location` names the store in messages. Methods raise OSError; the
+    caller says what failed.
     """
 
     def __init__(self, path: str, location: str, *, durable: bool) -> None:

@@ -31,13 +31,7 @@ _numbers = itertools.count()
 
 
 class OpenFolder:
-    """A folder that is held open, so that looking at one of its files takes no walk along its path.
-
-    Parameters
-    ----------
-    path : str
-        Where it is.
-    """
+    """A folder that is held open, so that looking at one of its files takes no walk along its path."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = -1

@@ -34,16 +34,9 @@ __all__ = ["LocalObjects"]
 class LocalObjects:
     """Files below a folder, whose lock the operating system gives back when the writer dies.
 
-    Neither the files nor the folders below the root may be symbolic links; a folder is looked at once.
-
-    Parameters
-    ----------
-    root : Path
-        The folder, absolute; it is made when something is put.
-    durable : bool
-        Whether files are synchronised with the disk as they are put, and folders at `flush`.
-    read_only : bool
-        Whether the lock is refused.
+    Neither the files nor the folders below the root may be symbolic links; a folder is looked at once. The root is
+    absolute, and made when something is put. `durable`: files are synchronised with the disk as they are put, folders
+    at `flush`. `read_only`: the lock is refused.
     """
 
     def __init__(self, root: Path, *, durable: bool = True, read_only: bool = False) -> None:
@@ -250,8 +243,8 @@ class LocalObjects:
 
     def _check_folders(self, folder: str) -> None:
         path = self.location
-        for part in folder.split("/") if folder else ():
-            path = f"{path}/{part}"
+        for name in folder.split("/") if folder else ():
+            path = f"{path}/{name}"
             if stat.S_ISLNK(os.lstat(path).st_mode):
                 raise is_link(path)
         self._checked.add(folder)

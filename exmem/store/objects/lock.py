@@ -49,8 +49,8 @@ def this_process(token: str) -> Holder:
 
 def lock_document(holder: Holder | None) -> bytes:
     """Return the lock object that names a holder, or nobody: always LOCK_BYTES long."""
-    own = {} if holder is None else holder._asdict()
-    document = {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": own}}
+    described = {} if holder is None else holder._asdict()
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"exmem": described}}
     return json.dumps(document, separators=(",", ":")).encode().ljust(LOCK_BYTES)
 
 
@@ -65,9 +65,9 @@ def is_free(data: bytes) -> bool:
 def parse_holder(data: bytes | None) -> Holder | None:
     """Return the holder that a lock object names, None when it names none or cannot be read."""
     try:
-        own = json.loads(data or b"")["attributes"]["exmem"]
-        texts = [str(own[name]) for name in ("host", "process_start", "since", "token")]
-        return Holder(int(own["pid"]), *texts)
+        described = json.loads(data or b"")["attributes"]["exmem"]
+        texts = [str(described[name]) for name in ("host", "process_start", "since", "token")]
+        return Holder(int(described["pid"]), *texts)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

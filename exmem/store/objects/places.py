@@ -21,25 +21,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes s3:/ of s3:
 
 
 def objects_at(place: Place, *, durable: bool) -> Objects:
-    """Return the objects at a place; nothing is made there.
-
-    Parameters
-    ----------
-    place : str, path-like or Zarr store
-        A folder, which need not exist yet, or a store such as `zarr.storage.ObjectStore`.
-    durable : bool
-        Whether files of a folder are synchronised with the disk.
-
-    Returns
-    -------
-    Objects
-        Its objects.
-
-    Raises
-    ------
-    SchemaError
-        If it is no such place.
-    """
+    """Return the objects at a place, making nothing there; SchemaError if it is neither a path nor a Zarr store."""
     if isinstance(place, str | os.PathLike):
         return LocalObjects(_folder(os.fspath(place)), durable=durable)
     from exmem.store.objects.remote import objects_of  # a folder needs no Zarr

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from typing_extensions import override
 from zarr.abc.store import RangeByteRequest
 from zarr.abc.store import Store as ZarrStore
 from zarr.core.buffer import default_buffer_prototype
@@ -32,18 +33,12 @@ _COPY = "copy"
 
 
 class RemoteObjects:
-    """The objects of a Zarr store.
+    """The objects of a Zarr store; a put is as atomic and as durable as the store makes it.
 
-    A put is as atomic and as durable as the store makes it. The lock is an object that is created if it is not there:
-    atomically where the store can (memory, obstore, fsspec file systems with exclusive creation); elsewhere two writers
-    that start in the same instant are told apart only at their next commit. The budget holds for the objects that the
-    store lists: versions or snapshots that it keeps besides (S3 versioning, icechunk before garbage collection) are not
-    counted.
-
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        The store.
+    The lock is an object that is created if it is not there: atomically where the store can (memory, obstore, fsspec
+    file systems with exclusive creation); elsewhere two writers that start in the same instant are told apart only at
+    their next commit. The budget holds for what the store lists: versions or snapshots that it keeps besides (S3
+    versioning, icechunk before garbage collection) are not counted.
     """
 
     _ranges = True  # whether more bytes may be asked for than there are
@@ -177,8 +172,8 @@ class RemoteObjects:
         # One byte more than the limit tells that an object is too large, and no more is fetched.
         await self._opened()
         wanted = None if limit is None or not self._ranges else RangeByteRequest(0, limit + 1)
-        found = await self._store.get(key, self._prototype, wanted)
-        data = None if found is None else found.to_bytes()
+        buffer = await self._store.get(key, self._prototype, wanted)
+        data = None if buffer is None else buffer.to_bytes()
         if data is not None and limit is not None and len(data) > limit:
             raise self._too_large(key, limit)
         return data
@@ -258,6 +253,7 @@ class _FsspecObjects(RemoteObjects):
         super().__init__(store)
         self._fs, self._root = store.fs, store.path.rstrip("/")
 
+    @override
     async def _create(self, key: str, data: bytes) -> None:
         # Others would take the mode as some option and replace the object.
         if "mode" not in inspect.signature(self._fs._pipe_file).parameters:
@@ -279,21 +275,26 @@ class _SlashedObjects(RemoteObjects):
 
     _ranges = False  # icechunk 1 panics
 
+    @override
     async def _keys(self) -> list[str]:
         return [_dotted(key) for key in await super()._keys()]
 
+    @override
     async def _size(self, key: str) -> int | None:
         return await super()._size(_slashed(key))
 
+    @override
     async def _fetch(self, key: str, limit: int | None) -> bytes | None:
         if not await self._store.exists(_slashed(key)):  # icechunk fails for a chunk of an array that is not there
             return None
         data = await super()._fetch(_slashed(key), limit)
         return data.replace(_SLASH, _DOT) if data is not None and key.endswith("zarr.json") else data
 
+    @override
     async def _send(self, key: str, data: bytes) -> None:
         await super()._send(_slashed(key), data.replace(_DOT, _SLASH) if key.endswith("zarr.json") else data)
 
+    @override
     async def _remove(self, key: str) -> None:
         if await self._store.exists(_slashed(key)):
             await super()._remove(_slashed(key))
