@@ -79,7 +79,7 @@ def test_missing_metadata_columns_and_pictures_are_named(folder):
         load_imagefolder(folder, text_column="caption")
     train, _ = load_imagefolder(folder)
     (folder / "train" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"0\.png: expected a picture"):
+    with pytest.raises(DataError, match=r"0\.png: expected an image"):
         train.image(0, 40)
     (folder / "train" / "metadata.jsonl").unlink()
     with pytest.raises(DataError, match=r"expected a metadata\.jsonl"):

@@ -44,7 +44,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, kind):
 
 def test_integers_of_32_bits_are_refused_as_their_range_is_not_known(tmp_path):
     Image.fromarray(np.full((16, 16), 200, np.int32)).save(tmp_path / "a.tiff")
-    with pytest.raises(DataError, match=r"a\.tiff: expected a picture, got integers of 32 bits.* 8 or 16 bits"):
+    with pytest.raises(DataError, match=r"a\.tiff: expected an image, got integers of 32 bits.* 8 or 16 bits"):
         decode_picture(tmp_path / "a.tiff", 16)
 
 
@@ -60,7 +60,7 @@ def test_floats_between_nought_and_one_are_scaled_and_others_refused(tmp_path):
     for name, value in (("large", 300.0), ("negative", -0.5), ("nan", np.nan)):
         Image.fromarray(np.full((16, 16), value, np.float32)).save(tmp_path / f"{name}.tiff")
         with pytest.raises(
-            DataError, match=rf"{name}.tiff: expected a picture, got float32 values .* save it in 8 bits"
+            DataError, match=rf"{name}.tiff: expected an image, got float32 values .* save it in 8 bits"
         ):
             decode_picture(tmp_path / f"{name}.tiff", 16)
 
@@ -95,7 +95,7 @@ def test_every_common_mode_is_taken(tmp_path, mode):
 
 def test_what_is_no_picture_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.png: expected a picture"):
+    with pytest.raises(DataError, match=r"a\.png: expected an image"):
         decode_picture(tmp_path / "a.png", 16)
-    with pytest.raises(DataError, match=r"b\.png: expected a picture, got .* replace it or drop its row"):
+    with pytest.raises(DataError, match=r"b\.png: expected an image, got .* replace it or drop its row"):
         decode_picture(tmp_path / "b.png", 16)
