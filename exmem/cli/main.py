@@ -7,6 +7,7 @@ from typing import Any
 import tyro
 
 from exmem import __version__
+from exmem.cli.data import data
 from exmem.cli.demo.command import demo
 from exmem.cli.info import info
 from exmem.cli.score import score
@@ -26,6 +27,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "compact": compact,
     "export": export,
     "import": import_,
+    "data": data,
     "train": train,
     "demo": demo,
 }

@@ -238,7 +238,9 @@ class ImageText:
         """
         with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
             digests = [  # bytes that lie in the data set at once: they need not all be in memory
-                pool.submit(_digest_of_file, image["path"]).result if image["bytes"] is None else _digest(image["bytes"])
+                pool.submit(_digest_of_file, image["path"]).result
+                if image["bytes"] is None
+                else _digest(image["bytes"])
                 for image in self.dataset["image"]
             ]
             contents = [digest if isinstance(digest, str) else digest() for digest in digests]
