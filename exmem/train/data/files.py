@@ -55,7 +55,7 @@ class ImageFiles:
         try:
             str(path).encode()
             if path.is_dir():
-                return "expected an image, got a folder; name an image in it or leave it out"
+                return "expected an image, got a folder; name an image in it or drop its row"
             size = path.stat().st_size
         except UnicodeEncodeError:
             return "expected a name in UTF-8; rename the file"
@@ -64,8 +64,8 @@ class ImageFiles:
             hint = f" (there is {twin!a}, written otherwise)" if twin else ""
             return f"no such image{hint}; add it or drop its row"
         except OSError as error:
-            return f"cannot be read ({error.strerror}); correct that or leave it out"
-        return None if size else "expected an image, got an empty file; replace it or leave it out"
+            return f"cannot be read ({error.strerror}); correct that or drop its row"
+        return None if size else "expected an image, got an empty file; replace it or drop its row"
 
     @functools.cached_property
     def _lookup(self) -> dict[str, str]:

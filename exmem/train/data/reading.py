@@ -76,7 +76,7 @@ def read_folder(folder: str | os.PathLike[str], columns: Columns) -> Reading:
     names = {example.label for example in train.examples}
     unknown = sorted({example.label for example in test.examples} - names, key=natural)
     problems = [*train.problems, *test.problems]
-    if unknown and names:
+    if unknown and not train.problems:  # a broken row may be the one that has the class
         problems.append(f"{test.folder} has the classes {unknown[:5]}, which {train.folder} lacks; add or drop them")
     warnings += [f"{root}: {line}" for line in alike([*names, *unknown])]
     notes = [f"{split.folder}: {line}" for split in (train, test) for line in split.notes]
