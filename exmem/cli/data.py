@@ -55,7 +55,7 @@ def data(
     columns = Columns(text=text_column, label=label_column, needs_text=None)
     with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
         task = bar.add_task("Decoding images", total=None)
-        found = check_folder(
+        report = check_folder(
             folder,
             columns,
             max_words=max_words,
@@ -65,28 +65,28 @@ def data(
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
     if json:
-        console.file.write(dumps(found, indent=2) + "\n")
+        console.file.write(dumps(report, indent=2) + "\n")
     else:
-        for line in _lines(found, text_column):
+        for line in _lines(report, text_column):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        console.print(_classes(found, plain=not console.is_terminal))
-        for line in _doubts(found):
+        console.print(_classes(report, plain=not console.is_terminal))
+        for line in _doubts(report):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if found["problems"]:
+    if report["problems"]:
         raise SystemExit(1)
 
 
-def _lines(found: dict[str, Any], text_column: str) -> list[str]:
+def _lines(report: dict[str, Any], text_column: str) -> list[str]:
     from exmem.train.data.checking import TREATMENTS
 
-    lines = [f"{found['folder']}: {format_bytes(found['bytes'])} of images"]
-    for role, split in found["splits"].items():
+    lines = [f"{report['folder']}: {format_bytes(report['bytes'])} of images"]
+    for role, split in report["splits"].items():
         name = Path(split["folder"]).name
         lines.append(
             f"  {role}{f' (in {name}/)' if name != role else ''}: {split['examples']:,} examples of "
             f"{split['images']:,} images, {format_bytes(split['bytes'])}"
         )
-    texts, images = found["texts"], found["images"]
+    texts, images = report["texts"], report["images"]
     if texts["column"]:
         longest = f", the longest of {texts['longest_words']:,} words ({texts['longest_image']})"
         longer = f", {texts['longer']:,} of more than {texts['max_words']:,} words" if texts["max_words"] else ""
@@ -101,8 +101,8 @@ def _lines(found: dict[str, Any], text_column: str) -> list[str]:
     return lines + [f"  {images[name]:,} {what}" for name, what in TREATMENTS.items() if images[name]]
 
 
-def _classes(found: dict[str, Any], *, plain: bool) -> Table:
-    ranked = sorted(found["classes"].items(), key=lambda item: -item[1]["train"])
+def _classes(report: dict[str, Any], *, plain: bool) -> Table:
+    ranked = sorted(report["classes"].items(), key=lambda item: -item[1]["train"])
     table = Table("class", *(Column(role, justify="right") for role in ("train", "test")))
     if plain:
         table.box = None
@@ -115,17 +115,17 @@ def _classes(found: dict[str, Any], *, plain: bool) -> Table:
     return table
 
 
-def _doubts(found: dict[str, Any]) -> list[str]:
-    classes, single, untested = found["classes"], found["single_example_classes"], found["untested_classes"]
+def _doubts(report: dict[str, Any]) -> list[str]:
+    classes, single, untested = report["classes"], report["single_example_classes"], report["untested_classes"]
     sizes = [count["train"] for count in classes.values()]
     lines = [f"{len(classes):,} classes of {min(sizes):,} to {max(sizes):,} examples in train"] if sizes else []
     if single:
         lines.append(f"told: {len(single):,} classes have one example in train ({_some(single)})")
     if untested:
         lines.append(f"told: {len(untested):,} classes have no example in test ({_some(untested)})")
-    lines += [f"told: {line}" for line in found["notes"]]
-    lines += [f"warning: {line}" for line in found["warnings"]]
-    problems = found["problems"]
+    lines += [f"told: {line}" for line in report["notes"]]
+    lines += [f"warning: {line}" for line in report["warnings"]]
+    problems = report["problems"]
     lines += [f"broken: {line}" for line in problems[:_NAMED]]
     if len(problems) > _NAMED:
         lines.append(f"... and {len(problems) - _NAMED:,} more; --json lists them all")

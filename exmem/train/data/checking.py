@@ -12,7 +12,7 @@ from exmem.errors import DataError
 from exmem.train.data.images import ImageFacts, inspect_image
 from exmem.train.data.reading import Columns, Example, Reading, read_folder
 
-__all__ = ["check_folder"]
+__all__ = ["TREATMENTS", "check_folder"]
 
 Advance = Callable[[int, int], None]
 

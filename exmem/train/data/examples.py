@@ -177,9 +177,9 @@ class ImageText:
             If the file is missing, no image, of values whose range is not known, or of more than 400,000,000 pixels
             (those of JPEG files are counted at the size at which they are decoded).
         """
-        found = self.dataset[int(index)]
-        image: dict[str, Any] = found["image"]
-        return decode_picture(image["path"] if image["bytes"] is None else found["id"], size, data=image["bytes"])
+        row = self.dataset[int(index)]
+        image: dict[str, Any] = row["image"]
+        return decode_picture(image["path"] if image["bytes"] is None else row["id"], size, data=image["bytes"])
 
     def images(self, indices: ArrayLike, size: int | tuple[int, int]) -> NDArray[np.uint8]:
         """Decode several images; see `image`.

@@ -135,7 +135,7 @@ def _read_rows(files: ImageFiles, table: Table, columns: Columns) -> Split:
     if missing and table.rows:
         split.problems.append(
             f"{table.path}: lacks the columns {missing}, it has {sorted(table.columns)}; "
-            "name yours with text_column and label_column (in commands --text-column and --label-column)"
+            "name yours with text_column and label_column (of `exmem train` --data.text-column and --data.label-column)"
         )
         return split
     if not has_texts:
