@@ -10,6 +10,7 @@ __all__ = [
     "CodecError",
     "CorruptExemplarError",
     "DataError",
+    "DataWarning",
     "ExemplarTooLargeError",
     "ExmemError",
     "FormatError",
@@ -43,7 +44,7 @@ class CodecError(ExmemError, ValueError):
 
 
 class DataError(ExmemError, ValueError):
-    """Input data (a folder, a picture, a package) is missing or not in the expected form."""
+    """Input data (a folder, an image, a package) is missing or not in the expected form."""
 
 
 class BudgetError(ExmemError):
@@ -100,3 +101,7 @@ class UnknownSlotError(ExmemError, LookupError):
 
 class CarriedThroughWarning(UserWarning):
     """A resize or charge that was interrupted was carried through later, and exemplars were evicted for it."""
+
+
+class DataWarning(UserWarning):
+    """Data can be used, but may not be what was meant: classes that look alike, images that no row names."""

@@ -1,0 +1,136 @@
+"""`exmem data`: what a folder of data holds, before anything is learnt from it."""
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Column, Table
+
+from exmem.store import format_bytes
+
+__all__ = ["data"]
+
+_NAMED = 20  # broken files, and classes from either end, that are named
+_PIPE_WIDTH = 10_000  # characters; a line of a pipe is a line, whatever its length
+
+
+def data(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+    /,
+    *,
+    text_column: Annotated[str, tyro.conf.arg(metavar="TEXT-COLUMN")] = "text",
+    label_column: Annotated[str, tyro.conf.arg(metavar="LABEL-COLUMN")] = "label",
+    max_words: Annotated[int | None, tyro.conf.arg(metavar="WORDS")] = None,
+    json: bool = False,
+) -> None:
+    """Check a folder of images, texts and labels: what it holds, what will be done to it, and what is broken.
+
+    Every image is decoded. Exit code 0: all can be used. 1: something is broken or missing.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with train/ and test/ in `imagefolder` form, or with a folder of images for each class in both.
+    text_column : str
+        Name of the text column; it may be missing where images alone are learnt.
+    label_column : str
+        Name of the label column.
+    max_words : int, optional
+        Count the texts of more words; a limit of as many tokens cuts them at least.
+    json : bool
+        Print JSON, with everything that is broken.
+
+    Raises
+    ------
+    SystemExit
+        With code 1 when something is broken.
+    """
+    from exmem.train.data.checking import check_folder
+    from exmem.train.data.reading import Columns
+
+    columns = Columns(text=text_column, label=label_column, needs_text=None)
+    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+        task = bar.add_task("Decoding images", total=None)
+        report = check_folder(
+            folder,
+            columns,
+            max_words=max_words,
+            advance=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    if json:
+        console.file.write(dumps(report, indent=2) + "\n")
+    else:
+        for line in _lines(report, text_column):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(_classes(report, plain=not console.is_terminal))
+        for line in _doubts(report):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if report["problems"]:
+        raise SystemExit(1)
+
+
+def _lines(report: dict[str, Any], text_column: str) -> list[str]:
+    from exmem.train.data.checking import TREATMENTS
+
+    lines = [f"{report['folder']}: {format_bytes(report['bytes'])} of images"]
+    for role, split in report["splits"].items():
+        name = Path(split["folder"]).name
+        lines.append(
+            f"  {role}{f' (in {name}/)' if name != role else ''}: {split['examples']:,} examples of "
+            f"{split['images']:,} images, {format_bytes(split['bytes'])}"
+        )
+    texts, images = report["texts"], report["images"]
+    if texts["column"]:
+        longest = f", the longest of {texts['longest_words']:,} words ({texts['longest_image']})"
+        longer = f", {texts['longer']:,} of more than {texts['max_words']:,} words" if texts["max_words"] else ""
+        lines.append(f"  texts: {texts['empty']:,} are empty{longest if texts['longest_image'] else ''}{longer}")
+    else:
+        lines.append(f"  texts: none, there is no column {text_column!r}: images alone can be learnt")
+    if images["side"]:
+        side, modes = images["side"], ", ".join(f"{count:,} {mode}" for mode, count in images["modes"].items())
+        lines.append(
+            f"  images: sides from {side['min']:,} to {side['max']:,} pixels, median {side['median']:,}; {modes}"
+        )
+    return lines + [f"  {images[name]:,} {what}" for name, what in TREATMENTS.items() if images[name]]
+
+
+def _classes(report: dict[str, Any], *, plain: bool) -> Table:
+    ranked = sorted(report["classes"].items(), key=lambda item: -item[1]["train"])
+    table = Table("class", *(Column(role, justify="right") for role in ("train", "test")))
+    if plain:
+        table.box = None
+    left_out = len(ranked) - 2 * _NAMED
+    for rank, (name, count) in enumerate(ranked):
+        if rank == _NAMED and left_out > 0:
+            table.add_row(f"... {left_out:,} more ...", "", "")
+        if rank < _NAMED or rank >= _NAMED + max(left_out, 0):
+            table.add_row(escape(name), f"{count['train']:,}", f"{count['test']:,}")
+    return table
+
+
+def _doubts(report: dict[str, Any]) -> list[str]:
+    classes, single, untested = report["classes"], report["single_example_classes"], report["untested_classes"]
+    sizes = [count["train"] for count in classes.values()]
+    lines = [f"{len(classes):,} classes of {min(sizes):,} to {max(sizes):,} examples in train"] if sizes else []
+    if single:
+        lines.append(f"told: {len(single):,} classes have one example in train ({_some(single)})")
+    if untested:
+        lines.append(f"told: {len(untested):,} classes have no example in test ({_some(untested)})")
+    lines += [f"told: {line}" for line in report["notes"]]
+    lines += [f"warning: {line}" for line in report["warnings"]]
+    problems = report["problems"]
+    lines += [f"broken: {line}" for line in problems[:_NAMED]]
+    if len(problems) > _NAMED:
+        lines.append(f"... and {len(problems) - _NAMED:,} more; --json lists them all")
+    return [*lines, f"{len(problems):,} broken" if problems else "nothing is broken"]
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
