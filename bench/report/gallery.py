@@ -4,6 +4,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from exmem.train.forms import Replayed
+from exmem.train.making import make_recipe
 from matplotlib.figure import Figure
 
 from bench.report.rows import PROBE, Row
@@ -14,8 +16,6 @@ from exmem.report.view.pictures import draw_placed, place_tokens
 from exmem.tokens import PaddedTokens
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
-from exmem.train.forms import Replayed
-from exmem.train.making import make_recipe
 
 _PICTURES = 6
 

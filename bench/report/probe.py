@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from exmem.train.features import data_batch
+from exmem.train.forms import Replayed, stored_form
+from exmem.train.making import make_recipe
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import layer_norm
@@ -23,9 +26,6 @@ from exmem.recipes import Masked, Masking
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
-from exmem.train.features import data_batch
-from exmem.train.forms import Replayed, stored_form
-from exmem.train.making import make_recipe
 from exmem.train.storing import Candidates, plan_best, rank_examples
 
 BUDGETS = (250_000, 750_000)

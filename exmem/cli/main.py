@@ -1,9 +1,11 @@
 """The command `exmem`."""
 
-import importlib
+import ast
+import importlib.util
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from exmem import __version__
@@ -11,26 +13,20 @@ from exmem.errors import ExmemError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "data": ("exmem.cli.data:data", "Check a folder of images, texts and classes before anything is trained on it."),
-    "train": (
-        "exmem.cli.train:train_command",
-        "Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.",
-    ),
-    "demo": (
-        "exmem.cli.demo.command:demo",
-        "Learn 22 classes of stickers in 5 phases with four kinds of exemplars at one budget; compare them.",
-    ),
-    "info": ("exmem.cli.info:info", "Describe a memory or a run."),
-    "show": ("exmem.cli.show:show", "Draw what is stored of exemplars, beside the originals where the data is known."),
-    "score": ("exmem.cli.score:score", "Draw what each scorer sees in one image and text, and what would be kept."),
-    "check": ("exmem.cli.upkeep:check", "Read every byte of a memory and tell what is damaged."),
-    "repair": ("exmem.cli.upkeep:repair", "Drop what is damaged."),
-    "compact": ("exmem.cli.upkeep:compact", "Pack what is held into as few segments as it needs."),
-    "export": ("exmem.cli.upkeep:export", "Write all exemplars as PNG and JSON, for other programs."),
-    "import": ("exmem.cli.upkeep:import_", "Make a memory out of what `exmem export` wrote."),
+COMMANDS = {
+    "data": "exmem.cli.data:data",
+    "train": "exmem.cli.train:train",
+    "demo": "exmem.cli.demo.command:demo",
+    "info": "exmem.cli.info:info",
+    "show": "exmem.cli.show:show",
+    "score": "exmem.cli.score:score",
+    "check": "exmem.cli.upkeep:check",
+    "repair": "exmem.cli.upkeep:repair",
+    "compact": "exmem.cli.upkeep:compact",
+    "export": "exmem.cli.upkeep:export",
+    "import": "exmem.cli.upkeep:import_",
 }
-"""Name -> where the function is (imported only when it is called, for some need torch), and its first line."""
+"""Name -> where the function is; it is imported only when it is called, for some need torch."""
 
 
 def main() -> None:
@@ -72,20 +68,30 @@ def main() -> None:
 def _run(name: str, words: Sequence[str]) -> None:
     import tyro
 
-    module, _, function = COMMANDS[name][0].partition(":")
-    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    registry = None
+    module, _, function = COMMANDS[name].partition(":")
+    commands: Any = importlib.import_module(module)
     if name == "train":  # its defaults are those of the recipe that its words name
-        from exmem.cli.train import parts
-
-        command, registry = command(words), parts
-    tyro.cli(command, prog=f"exmem {name}", args=words, registry=registry)
+        tyro.cli(commands.train_command(words), prog="exmem train", args=words, registry=commands.parts)
+    else:
+        tyro.cli(getattr(commands, function), prog=f"exmem {name}", args=words)
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS)) + 4
     lines = ["usage: exmem [-h] [--version] COMMAND ...", "", "Exemplar memory under a budget of bytes.", ""]
-    for name, (_, summary) in COMMANDS.items():
-        text = textwrap.wrap(summary, 96 - width)
+    for name, place in COMMANDS.items():
+        text = textwrap.wrap(_summary(place), 96 - width)
         lines += [f"  {name:<{width - 2}}{text[0]}", *(" " * width + line for line in text[1:])]
     return "\n".join([*lines, "", "`exmem COMMAND --help` explains each."]) + "\n"
+
+
+def _summary(place: str) -> str:
+    """Return the first line of a function's docstring, read and not imported."""
+    module, _, function = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    raise AssertionError(f"no function {place}")

@@ -79,14 +79,12 @@ def _run(folder: Path, config: TrainConfig, out: Path) -> None:
     from rich.console import Console
 
     from exmem.report.run import draw_run
-    from exmem.train.data import load_imagefolder
     from exmem.train.folder import RunFolder
-    from exmem.train.trainer import Trainer, load_run_backbone
+    from exmem.train.trainer import Trainer, load_run_backbone, load_run_data
 
     console = Console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    columns = {"text_column": config.data.text_column, "label_column": config.data.label_column}
-    learning, testing = load_imagefolder(folder, **columns)
+    learning, testing = load_run_data(config, folder)
     run = RunFolder(out)
     trainer = Trainer(run, config, load_run_backbone(config, console.print), train=learning, test=testing)
     trainer.run(console)

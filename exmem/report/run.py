@@ -16,12 +16,12 @@ from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, Source, choose_slots, exemplar_sheet
 from exmem.report.view.page import write_page
 from exmem.train.config import TrainConfig
-from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.learner import Learner
 from exmem.train.scenario import Scenario
 from exmem.train.storing import stored_rows
-from exmem.train.trainer import Trainer, backbone_key, bind_recipe, load_run_backbone
+from exmem.train.trainer import Trainer, backbone_key, bind_recipe, load_run_backbone, load_run_data
 
 __all__ = ["draw_run", "known_of_folder"]
 
@@ -66,8 +66,7 @@ def known_of_folder(
         notes.append("No originals, and no scores, which need them: give the folder of the data with --data.")
     else:
         progress(f"Reading {data}")
-        columns = {"text_column": config.data.text_column, "label_column": config.data.label_column}
-        train, _ = load_imagefolder(data, **columns)
+        train, _ = load_run_data(config, data)
         if list(train.class_names) != names:
             raise DataError(f"{data}: expected the classes {names[:5]}, got {list(train.class_names)[:5]}")
         if backbone is not None and f"{train.key()}-{backbone_key(backbone)}" != noted["train"]:

@@ -20,7 +20,7 @@ from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.tokens import Exemplar
 from exmem.train.config import TrainConfig
-from exmem.train.data import ImageText
+from exmem.train.data import ImageText, load_imagefolder
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import (
@@ -40,7 +40,7 @@ from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario
 from exmem.train.storing import rank_examples, store_phase
 
-__all__ = ["Trainer", "backbone_key", "bind_recipe", "folder_bytes", "load_run_backbone"]
+__all__ = ["Trainer", "backbone_key", "bind_recipe", "folder_bytes", "load_run_backbone", "load_run_data"]
 
 _ROWS = 128
 
@@ -57,6 +57,17 @@ def load_run_backbone(config: TrainConfig, progress: Any = None) -> Backbone:
         image_size=config.backbone.image_size,
         trainable_blocks=config.tuner.blocks,
         max_text=config.backbone.max_text,
+    )
+
+
+def load_run_data(config: TrainConfig, folder: Path) -> tuple[ImageText, ImageText]:
+    """Load what a run learns from and is tested with; texts may lack where the learner sees none."""
+    data = config.data
+    return load_imagefolder(
+        folder,
+        text_column=data.text_column,
+        label_column=data.label_column,
+        needs_text=data.modalities != "image",
     )
 
 

@@ -5,11 +5,11 @@ import dataclasses
 
 import pytest
 import torch
+from exmem.train.features import load_or_embed
 
 from exmem.backbones import BACKBONES, Hidden, load_backbone
 from exmem.errors import SchemaError
 from exmem.tokens.tensors import TensorBatch, TokenTensors
-from exmem.train.features import load_or_embed
 from tests.backbones.models import MASK, TEXTS, dense_features, load, original, pictures, whole
 
 KINDS = sorted(BACKBONES)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from exmem.train.making import configured_backbone
 from PIL import Image
 from rich.console import Console
 
@@ -16,7 +17,6 @@ from exmem.masking.scorers import SCORERS
 from exmem.train.config import TrainConfig
 from exmem.train.data import load_imagefolder
 from exmem.train.folder import RunFolder
-from exmem.train.making import configured_backbone
 from exmem.train.trainer import Trainer
 from tests.exemplars import crop, exemplar, schema
 from tests.report.test_view import Page

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from exmem.train.making import make_recipe
 from PIL import Image
 
 from exmem import TokenBatch
@@ -10,7 +11,6 @@ from exmem.masking.scorers import CentreScores
 from exmem.recipes import Masking
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.config import TrainConfig
-from exmem.train.making import make_recipe
 from tests.backbones.models import load
 from tests.exemplars import photographs
 

@@ -5,6 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from exmem.train.making import make_recipe
 
 from exmem import ExemplarMemory
 from exmem.codecs import get_codec
@@ -12,7 +13,6 @@ from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.config import RecipeName
-from exmem.train.making import make_recipe
 from tests.backbones.models import load
 from tests.exemplars import assert_same
 from tests.recipes.cases import (

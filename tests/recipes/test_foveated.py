@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from exmem.recipes.scales import patches_at
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -10,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from exmem.codecs import get_codec
 from exmem.errors import SchemaError
 from exmem.recipes import FoveatedPicture, FoveatedTokens
-from exmem.recipes.scales import patches_at
 from tests.recipes.cases import (
     LABELS,
     LENGTH,

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from exmem.recipes.whole import resized
 
 from exmem.codecs import get_codec
 from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import CentreScores
 from exmem.recipes import MaskedTokens, Masking
-from exmem.recipes.whole import resized
 from tests.backbones.models import END
 from tests.recipes.cases import LABELS, LENGTH, PATCH, TEXTS, FixedScores, made, masking_of, pictures
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from exmem.recipes.scales import patches_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -10,7 +11,6 @@ from exmem.codecs import get_codec
 from exmem.errors import CodecError, SchemaError
 from exmem.masking.scorers import CentreScores, ClsAttention
 from exmem.recipes import RateAware
-from exmem.recipes.scales import patches_at
 from tests.recipes.cases import LABELS, LENGTH, PRIORITIES, SIZE, TEXTS, made, masking_of, pictures, restored
 
 WORD_BYTES = 4

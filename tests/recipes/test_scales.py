@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
-from exmem.errors import SchemaError
 from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
 from exmem.recipes.whole import resized
+
+from exmem.errors import SchemaError
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TokenTensors, upsampled
 from tests.recipes.cases import assert_packed, pictures

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from exmem.train.features import embed_rows
+from exmem.train.forms import Replayed, stored_form
+from exmem.train.making import make_random_masks
 
 from exmem import ExemplarMemory, TokenBatch
 from exmem.errors import SchemaError
@@ -10,9 +13,6 @@ from exmem.replay import FILLS, FillContext, class_means
 from exmem.replay.augment import ColourJitter
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
-from exmem.train.features import embed_rows
-from exmem.train.forms import Replayed, stored_form
-from exmem.train.making import make_random_masks
 from tests.backbones.models import load
 from tests.recipes.cases import LABELS, LENGTH, PRIORITIES, TEXTS, config, made, pictures, recipe_of
 

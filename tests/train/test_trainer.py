@@ -4,13 +4,13 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from exmem.report.drawn_run import draw_run
 from PIL import Image
 from rich.console import Console
 
 from exmem import ExemplarMemory
 from exmem.backbones import Vilt
 from exmem.errors import DataError, LockedError, SchemaError
-from exmem.report.drawn_run import draw_run
 from exmem.train.config import RecipeName, TrainConfig
 from exmem.train.data import load_imagefolder
 from exmem.train.folder import RunFolder

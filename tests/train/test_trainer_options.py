@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from exmem.train.forms import stored_form
+from exmem.train.making import make_recipe
+from exmem.train.replaying import Exemplars
 from rich.console import Console
 
 from exmem import ExemplarMemory
@@ -12,10 +15,7 @@ from exmem.backbones import BACKBONES
 from exmem.errors import SchemaError
 from exmem.train.config import TrainConfig
 from exmem.train.data import load_imagefolder
-from exmem.train.forms import stored_form
 from exmem.train.learner import Learner
-from exmem.train.making import make_recipe
-from exmem.train.replaying import Exemplars
 from exmem.train.storing import rank_examples
 from exmem.train.trainer import Trainer
 from tests.backbones.models import load
