@@ -177,11 +177,6 @@ class BoundRecipe:
         text_rule = None if recipe.text.name == "none" else TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
 
-    @property
-    def scores_hidden(self) -> bool:
-        """Whether `make` looks at hidden tokens if it is given them: where tokens are scored at all."""
-        return self.masking.scorer is not None
-
     def create_memory(self, place: Place, *, max_bytes: int | str, **options: Any) -> ExemplarMemory:
         """Make an empty memory of its exemplars, which records the recipe.
 
@@ -210,6 +205,7 @@ class BoundRecipe:
         *,
         extras: Mapping[str, ArrayLike] | None = None,
         hidden: Hidden | None = None,
+        scores: NDArray[np.float32] | None = None,
     ) -> list[Exemplar]:
         """Make exemplars of images and texts.
 
@@ -226,7 +222,9 @@ class BoundRecipe:
         extras : mapping of str to array-like, shape (B, ...), optional
             Those of the recipe.
         hidden : Hidden, optional
-            What the trunk made of them, where it is known; scorers then need no pass of the trunk.
+            What the trunk made of them, where it is known; scorers that look above it then need no pass of it.
+        scores : ndarray, shape (B, L), float32, optional
+            Their patches' scores, where `masking.is_fixed` and they are known.
 
         Returns
         -------
@@ -246,7 +244,7 @@ class BoundRecipe:
         lengths = {len(images), len(texts), len(classes), len(ranks), *map(len, given.values())}
         if len(lengths) > 1:
             raise InvalidExemplarError(f"images, texts, labels, priorities and extras differ in length: {lengths}")
-        masked = self.masking(images, texts, classes, hidden=hidden)
+        masked = self.masking(images, texts, classes, hidden=hidden, scores=scores)
         return [
             Exemplar(
                 self._tokens(image, masked, row),

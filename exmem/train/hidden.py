@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,14 +15,24 @@ from typing_extensions import override
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.packaged import cache_dir
 from exmem.errors import SchemaError
-from exmem.recipes import BoundRecipe
+from exmem.recipes import BoundRecipe, Masking
 from exmem.replay import Pipeline
 from exmem.store import parse_bytes
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
 
-__all__ = ["HiddenOf", "KeptHidden", "LiveHidden", "embedded", "kept_or_computed", "stored_form", "tokens_of"]
+__all__ = [
+    "HiddenOf",
+    "KeptHidden",
+    "Known",
+    "LiveHidden",
+    "embedded",
+    "kept_or_computed",
+    "scored_and_embedded",
+    "stored_form",
+    "tokens_of",
+]
 
 _ROWS = 64
 Advance = Callable[[int], None]
@@ -70,22 +80,48 @@ def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
     return read
 
 
-def stored_form(bound: BoundRecipe, data: ImageText) -> Tokens:
+class Known(NamedTuple):
+    """What is known of rows of the data before exemplars are made of them: hidden tokens, or fixed scores (N, L)."""
+
+    hidden: HiddenOf | None = None
+    scores: NDArray[np.float32] | None = None
+
+    def of(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return what `BoundRecipe.make` may be told of some rows."""
+        if self.scores is not None:
+            return {"scores": self.scores[rows]}
+        return {} if self.hidden is None else {"hidden": self.hidden(rows)}
+
+
+def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None) -> Tokens:
     """Return what makes the tokens of rows of the data as a memory would give them back, were its codec lossless."""
     pipeline = Pipeline(bound.restore)
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
-        texts = [data.texts[row] for row in rows.tolist()]
-        labels, extras = (
-            data.labels[rows],
-            {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in bound.schema.extras.items()},
-        )
-        images = data.images(rows, bound.backbone.picture_size)
-        batch = TensorBatch.from_numpy(TokenBatch.of(bound.make(images, texts, labels, extras=extras)))
+        texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
+        images, specs = data.images(rows, bound.backbone.picture_size), bound.schema.extras
+        extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}
+        made = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
+        batch = TensorBatch.from_numpy(TokenBatch.of(made))
         pipeline.know(lambda: [batch])
         return pipeline(batch)
 
     return read
+
+
+def scored_and_embedded(
+    masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance
+) -> dict[str, Tensor]:
+    """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, `scores` of the patches."""
+    assert masking.scorer is not None
+    parts, scores = [], []
+    for start in range(0, len(rows), _ROWS):
+        batch = tokens(rows[start : start + _ROWS])
+        maps = masking.scorer(masking.backbone, batch)
+        parts.append(maps.hidden.to("cpu").to(torch.float16))
+        scores.append(torch.from_numpy(maps.scores["image"]))
+        advance(len(batch))
+    return {**Hidden.cat(parts).tensors(), "scores": torch.cat(scores)}
 
 
 def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance | None = None) -> Hidden:

@@ -27,9 +27,11 @@ from exmem.train.hidden import (
     Advance,
     HiddenOf,
     KeptHidden,
+    Known,
     LiveHidden,
     embedded,
     kept_or_computed,
+    scored_and_embedded,
     stored_form,
     tokens_of,
 )
@@ -95,6 +97,11 @@ def backbone_key(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
+def text_key(text: str) -> str:
+    """Name a text in a few letters that a file name may hold."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def folder_bytes(path: Path) -> int:
     """Count the bytes of all files below a folder, as the file system has them; 0 when there is none."""
     return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
@@ -133,6 +140,7 @@ class Trainer:
         self.learner = Learner(self.backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
         self._exemplars: Exemplars | None = None
+        self._known = Known()
         self._learnt = -1  # phase that the learner is at
 
     def run(self, console: Console) -> list[dict[str, Any]]:
@@ -171,13 +179,22 @@ class Trainer:
                 )
 
     def _trunk(self, split: str, data: ImageText) -> HiddenOf:
-        tokens = tokens_of(self.backbone, data)
+        """Return hidden tokens of a split; where scores never change, the same pass finds those of what is stored."""
+        tokens, rows = tokens_of(self.backbone, data), np.arange(len(data))
         if not self.config.loop.keep_hidden:
             return LiveHidden(self.backbone, tokens)
         advance = self._progress.stage(f"hidden tokens of {split}", len(data))
-        rows = np.arange(len(data))
+        masking = self.bound.masking if self.bound is not None else None
+        if split == "train" and masking is not None and masking.is_fixed:
+            name = f"{self._keys[split]}-{text_key(str(self.config.recipe.scorer))}"
+            tensors = kept_or_computed(name, lambda: scored_and_embedded(masking, tokens, rows, advance))
+            self._known = Known(scores=tensors.pop("scores").numpy())
+            return KeptHidden(Hidden.of(tensors), self._accelerator.device)
         tensors = kept_or_computed(self._keys[split], lambda: embedded(self.backbone, tokens, rows, advance).tensors())
-        return KeptHidden(Hidden.of(tensors), self._accelerator.device)
+        hidden = KeptHidden(Hidden.of(tensors), self._accelerator.device)
+        if split == "train" and masking is not None and masking.scorer is not None:
+            self._known = Known(hidden=hidden)
+        return hidden
 
     def _open_memory(self, done: int) -> None:
         if self.bound is None:
@@ -255,7 +272,8 @@ class Trainer:
             bound = BoundRecipe(masks, self.backbone, seed=self.config.seed)
         assert bound is not None  # the configuration refuses an empty recipe here
         advance = self._progress.stage("new examples as they would be stored", len(rows))
-        made = embedded(self.backbone, stored_form(bound, self.train), rows, advance)
+        known = self._known if bound is self.bound else Known()
+        made = embedded(self.backbone, stored_form(bound, self.train, known), rows, advance)
         return KeptHidden(made, self._accelerator.device, rows)
 
     def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
@@ -263,7 +281,7 @@ class Trainer:
         assert self._exemplars is not None
         config, labels = self.config, self.train.labels[rows]
         if config.ranked_form == "stored":
-            tokens = stored_form(self.bound, self.train)
+            tokens = stored_form(self.bound, self.train, self._known)
             features = self._features(LiveHidden(self.backbone, tokens), rows)
         ranks = rank_examples(
             features.numpy(),
@@ -293,7 +311,6 @@ class Trainer:
         for start in range(0, len(rows), _ROWS):
             chosen = rows[start : start + _ROWS]
             texts, labels = [self.train.texts[row] for row in chosen.tolist()], self.train.labels[chosen]
-            hidden = self._hidden["train"](chosen) if self.bound.scores_hidden else None
             images = self.train.images(chosen, self.backbone.picture_size)
             made += self.bound.make(
                 images,
@@ -301,7 +318,7 @@ class Trainer:
                 labels,
                 priorities[start : start + _ROWS],
                 extras=self._extras(chosen),
-                hidden=hidden,
+                **self._known.of(chosen),
             )
             advance(len(chosen))
         return made

@@ -8,7 +8,7 @@ from typing_extensions import override
 from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
-from exmem.masking.scorers.attention_pass import check_layers, observe
+from exmem.masking.scorers.attention_pass import check_layers, chosen_layers, observe
 from exmem.masking.scorers.base import Scorer
 from exmem.tokens.tensors import TensorBatch
 
@@ -51,3 +51,7 @@ class AttentionValueNorm(Scorer):
                 }
             )
         )
+
+    def is_fixed(self, model: Backbone) -> bool:
+        """Say whether all its layers lie in the trunk of a model; see `FixedScorer`."""
+        return max(chosen_layers(self.layers, len(model.attention_taps()))) < model.first_tuned_layer

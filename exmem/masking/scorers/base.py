@@ -1,13 +1,13 @@
 """The contract of a scorer."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.tokens.tensors import TensorBatch
 
-__all__ = ["Scorer"]
+__all__ = ["FixedScorer", "Scorer"]
 
 
 class Scorer(Protocol):
@@ -35,3 +35,11 @@ class Scorer(Protocol):
         SchemaError
             If the model lacks a layer.
         """
+
+
+@runtime_checkable
+class FixedScorer(Protocol):
+    """A scorer that can tell whether tuning changes its image scores; if not, the pass of the trunk scores too."""
+
+    def is_fixed(self, model: Backbone) -> bool:
+        """Say whether image scores come from the trunk of a model alone."""

@@ -58,6 +58,10 @@ class CimBox(Scorer):
         boxes = box_scores(maps.scores["image"], maps.valid["image"], model.grid, threshold=self.threshold)
         return dataclasses.replace(maps, scores={**maps.scores, "image": boxes})
 
+    def is_fixed(self, model: Backbone) -> bool:
+        """Say whether all layers of its attention lie in the trunk of a model; see `FixedScorer`."""
+        return self._attention.is_fixed(model)
+
 
 def box_scores(
     scores: NDArray[np.float32], valid: NDArray[np.bool_], grid: tuple[int, int], *, threshold: float
