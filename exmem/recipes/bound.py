@@ -15,6 +15,7 @@ from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
 from exmem.recipes.frame import Frame
+from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import Recipe
 from exmem.recipes.scoring import Masked, Masking
 from exmem.registry import Part
@@ -25,6 +26,7 @@ from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["BoundRecipe", "Restorer"]
 
+_MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
 _SCORELESS = frozenset({"all", "none"})  # text rules that look at no score
 
 
@@ -106,7 +108,7 @@ class BoundRecipe:
     ----------
     recipe : Recipe
         What is made.
-    backbone : Backbone
+    backbone : Backbone or PlainImages
         Says how tokens look, and scores them.
     objective : callable, optional
         What `grad_attention` explains.
@@ -118,13 +120,14 @@ class BoundRecipe:
     Raises
     ------
     SchemaError
-        If the backbone sees nothing of what the recipe stores, lacks its mask token, or an option does not fit it.
+        If the backbone sees nothing of what the recipe stores, cannot score, lacks a mask token, or an option does not
+        fit it.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        backbone: Backbone,
+        backbone: Backbone | PlainImages,
         *,
         objective: Objective | None = None,
         seed: int = 0,
@@ -165,7 +168,12 @@ class BoundRecipe:
             given = {"objective": objective, "seed": seed}
             options = {name: given[name] for name in SCORERS.options(recipe.scorer.name) if name in given}
             scorer = SCORERS.make(recipe.scorer.name, **{**options, **recipe.scorer.kwargs})
-            if "layers" in recipe.scorer.kwargs:
+            if isinstance(self.backbone, PlainImages):
+                if recipe.scorer.name not in _MODEL_FREE:
+                    raise SchemaError(
+                        f"scorer {recipe.scorer.name!r} needs a backbone; of plain images use {sorted(_MODEL_FREE)}"
+                    )
+            elif "layers" in recipe.scorer.kwargs:
                 chosen_layers(recipe.scorer.kwargs["layers"], len(self.backbone.attention_taps()))
         keep_rule, codec = None, None
         if scores_image:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from exmem.backbones import Backbone, Hidden
 from exmem.codecs import PayloadCodec
 from exmem.masking import KeepRule, ScoreMaps, keep_all_text
 from exmem.masking.scorers import FixedScorer, Scorer
+from exmem.recipes.plain import PlainImages
 from exmem.tokens import TokenBatch, TokenSet
 from exmem.tokens.tensors import TensorBatch
 
@@ -48,7 +49,7 @@ class Masking:
     is that of the patches, for a keep rule that measures `encoded_bytes`.
     """
 
-    backbone: Backbone
+    backbone: Backbone | PlainImages
     scorer: Scorer | None
     keep_rule: KeepRule | None
     text_rule: KeepRule | None
@@ -87,11 +88,14 @@ class Masking:
     def is_fixed(self) -> bool:
         """Whether what is kept of an image never changes while the backbone is tuned, and of a text either."""
         scoreless = self.text_rule in {None, keep_all_text}
-        return isinstance(self.scorer, FixedScorer) and self.scorer.is_fixed(self.backbone) and scoreless
+        if isinstance(self.backbone, PlainImages) or not isinstance(self.scorer, FixedScorer):
+            return False
+        return scoreless and self.scorer.is_fixed(self.backbone)
 
     def _maps(self, batch: TokenBatch, hidden: Hidden | None, scores: NDArray[np.float32] | None) -> ScoreMaps:
         if self.scorer is not None and scores is None:
-            return self.scorer(self.backbone, TensorBatch.from_numpy(batch), hidden=hidden)
+            model: Any = self.backbone  # a scorer that needs more than plain images have was refused by the recipe
+            return self.scorer(model, TensorBatch.from_numpy(batch), hidden=hidden)
         valid = {}
         for name, spec in self.backbone.token_specs().items():
             held = batch.tokens[name].valid

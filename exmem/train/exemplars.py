@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exmem.backbones import Hidden
+from exmem.backbones import Backbone, Hidden
 from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe
@@ -34,11 +34,13 @@ class Exemplars:
     """
 
     def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder) -> None:
+        backbone = bound.backbone
+        assert isinstance(backbone, Backbone), "what trains has one"
         names = {part.name for part in config.loop.augment}
         self._kept = config.loop.keep_hidden and names <= _ON_HIDDEN
-        if "text_exchange" in names and self._kept and not bound.backbone.text_is_separate:
+        if "text_exchange" in names and self._kept and not backbone.text_is_separate:
             raise SchemaError("text_exchange needs loop.keep_hidden=False with frozen blocks that mix image and text")
-        self._config, self._bound, self._folder = config, bound, folder
+        self._config, self._backbone, self._folder = config, backbone, folder
         self._augment = _augmentation(config, bound)
         self._pipeline = Pipeline(bound.restore)
         self._hidden: dict[int, Hidden] = {}  # phase -> hidden tokens of what it added
@@ -75,7 +77,7 @@ class Exemplars:
         tensors = load_file(file) if file.exists() else {}
         known = tensors.pop("slots", torch.zeros(0, dtype=torch.int64)).tolist()
         if not set(slots.tolist()) <= set(known):
-            hidden, known = embedded(self._bound.backbone, self._tokens, slots, advance), slots.tolist()
+            hidden, known = embedded(self._backbone, self._tokens, slots, advance), slots.tolist()
             self._folder.save_tensors(file, {"slots": torch.tensor(known), **hidden.tensors()})
         else:
             hidden = Hidden.of(tensors)
@@ -86,7 +88,7 @@ class Exemplars:
     def hidden(self, slots: NDArray[np.int64]) -> Hidden:
         """Return hidden tokens by slot, float32, on the backbone's device."""
         if not self._kept:
-            return self._bound.backbone.embed(self._tokens(slots))
+            return self._backbone.embed(self._tokens(slots))
         places = [self._place_of[slot] for slot in slots.tolist()]
         phases = sorted({phase for phase, _ in places})
         rows = {phase: [row for of, row in places if of == phase] for phase in phases}
@@ -94,7 +96,7 @@ class Exemplars:
         by_phase = sorted(range(len(places)), key=lambda index: places[index][0])  # stable: the order of `together`
         order = torch.empty(len(places), dtype=torch.int64)
         order[torch.tensor(by_phase)] = torch.arange(len(places))
-        return together.select(order).to(self._bound.backbone.pixel_mean.device).to(torch.float32)
+        return together.select(order).to(self._backbone.pixel_mean.device).to(torch.float32)
 
     def draw(self, batches: int, *, number: int) -> Iterator[tuple[Hidden, Tensor]]:
         """Draw batches of hidden tokens and classes; the number of the pass decides which."""
@@ -111,7 +113,7 @@ class Exemplars:
             )
             loader.set_epoch(number)
             for batch in loader:
-                yield self._bound.backbone.embed(batch), batch.labels
+                yield self._backbone.embed(batch), batch.labels
             return
         generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, number, 1]).integers(2**62)))
         augment = functools.partial(self._augment, generator=generator)

@@ -95,11 +95,12 @@ class Known(NamedTuple):
 
 def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None) -> Tokens:
     """Return what makes the tokens of rows of the data as a memory would give them back, were its codec lossless."""
-    pipeline = Pipeline(bound.restore)
+    pipeline, backbone = Pipeline(bound.restore), bound.backbone
+    assert isinstance(backbone, Backbone), "what trains has one"
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
-        images, specs = data.images(rows, bound.backbone.picture_size), bound.schema.extras
+        images, specs = data.images(rows, backbone.picture_size), bound.schema.extras
         extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}
         made = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
         batch = TensorBatch.from_numpy(TokenBatch.of(made))
@@ -113,11 +114,13 @@ def scored_and_embedded(
     masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance
 ) -> dict[str, Tensor]:
     """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, `scores` of the patches."""
-    assert masking.scorer is not None
+    model, scorer = masking.backbone, masking.scorer
+    assert isinstance(model, Backbone)
+    assert scorer is not None
     parts, scores = [], []
     for start in range(0, len(rows), _ROWS):
         batch = tokens(rows[start : start + _ROWS])
-        maps = masking.scorer(masking.backbone, batch)
+        maps = scorer(model, batch)
         parts.append(maps.hidden.to("cpu").to(torch.float16))
         scores.append(torch.from_numpy(maps.scores["image"]))
         advance(len(batch))
