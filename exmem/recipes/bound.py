@@ -1,6 +1,7 @@
 """A recipe bound to a backbone: it makes exemplars; and what a memory alone says of restoring them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,11 +40,14 @@ class Restorer:
     recipe : Recipe
         How they were made.
     frame : Frame or None
-        The patches that images become; None where no image is stored.
+        The patches that images become; None where no image is stored, or none is restored.
+    stored : TokenSpec, optional
+        The image tokens of a memory that records no recipe: they come out as they are.
     """
 
     recipe: Recipe
     frame: Frame | None
+    stored: TokenSpec | None = None
 
     @classmethod
     def of(cls, memory: ExemplarMemory) -> "Restorer":
@@ -64,18 +68,35 @@ class Restorer:
         SchemaError
             If what is recorded is no recipe of this version.
         """
-        document, image = memory.schema.recipe, memory.schema.modalities.get("image")
-        if document is not None:
-            if not {"recipe", "frame"} <= set(document):
-                raise SchemaError(
-                    f"{memory.location}: expected a record of 'recipe' and 'frame', got {shown(document)}"
-                )
+        document, specs = memory.schema.recipe, memory.schema.modalities
+        if document is None:
+            return cls(recipe=Recipe(name="as stored", image=Part("patches")), frame=None, stored=specs.get("image"))
+        try:
+            if set(document) != {"recipe", "frame"}:
+                raise SchemaError(f"expected a record of 'recipe' and 'frame', got {shown(dict(document))}")
+            recipe = Recipe.from_json(document["recipe"])  # not `of`: a stranger's memory names no file to read
             frame = None if document["frame"] is None else Frame.from_json(document["frame"])
-            return cls(recipe=Recipe.of(document["recipe"]), frame=frame)
-        plain = Recipe(name="as stored", image=Part("patches"))
-        if image is None or len(image.shape) != 3 or image.shape[0] != image.shape[1]:
-            return cls(recipe=plain, frame=None)
-        return cls(recipe=plain, frame=Frame(grid=image.image_grid(), patch=image.shape[0]))
+            _check_stored(recipe, frame, specs)
+        except SchemaError as error:
+            raise SchemaError(f"{memory.location} records a recipe that does not fit this version: {error}") from error
+        return cls(recipe=recipe, frame=frame)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the image tokens that come out; None where there are none, or their places not known."""
+        if self.frame is not None:
+            return self.frame.grid
+        if self.stored is None:
+            return None
+        side = math.isqrt(self.stored.positions)
+        return self.stored.grid or ((side, side) if side * side == self.stored.positions else None)
+
+    @property
+    def length(self) -> int | None:
+        """Positions of the image tokens that come out; None where there are none."""
+        if self.frame is not None:
+            return self.frame.length
+        return None if self.stored is None else self.stored.positions
 
     def __call__(self, batch: TensorBatch) -> TensorBatch:
         """Restore a batch.
@@ -270,6 +291,22 @@ class BoundRecipe:
         if "text" in masked.keep and "text" not in tokens:
             tokens["text"] = masked.words(row)
         return tokens
+
+
+def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, TokenSpec]) -> None:
+    """Refuse a record whose image form does not store such modalities: what is allocated follows from the schema."""
+    form = recipe.form()
+    if (form is None) != (frame is None):
+        raise SchemaError(f"image {str(recipe.image)!r} with the frame {frame}; both or neither say what is stored")
+    if form is None or frame is None:
+        return
+    for name, expected in form.specs(frame, {"id": recipe.codec.name, **recipe.codec.kwargs}).items():
+        spec = specs.get(name)
+        held = None if spec is None else (spec.positions, spec.shape, spec.dtype)
+        if held != (expected.positions, expected.shape, expected.dtype):
+            raise SchemaError(
+                f"image {str(recipe.image)!r} stores {name!r} as {(expected.positions, expected.shape)}, got {held}"
+            )
 
 
 def _try(keep_rule: Any, positions: int, *, measured: bool) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
-from exmem.recipes import Restorer
+from exmem.recipes import FILLS, Restorer
 from exmem.replay.batch import ReplayBatch
 from exmem.replay.handle import MemoryHandle
 from exmem.replay.pipeline import Pipeline
@@ -51,11 +51,12 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
     ) -> None:
         self._handle = MemoryHandle(source)
         self.fields, self.transform, self._fill = tuple(fields), transform, fill
+        FILLS[fill]  # an unknown one is told now, not in a worker
         memory = self._handle.memory
         restore = Restorer.of(memory)
         self._pipeline = Pipeline(restore, fill="drop")
         known = {"label", "slot", *memory.schema.extras}
-        known |= {"image"} if restore.frame is not None else set()
+        known |= {"image"} if restore.grid is not None else set()
         known |= {"text", "text_valid"} if "text" in memory.schema.modalities else set()
         if unknown := sorted(set(self.fields) - known):
             raise SchemaError(f"{memory.location}: no field {unknown}; choose of {sorted(known)}")
