@@ -171,9 +171,12 @@ class BoundRecipe:
         self.masking = self._masking(objective, seed)
 
     def _schema(self, specs: Mapping[str, TokenSpec], num_classes: int) -> Schema:
-        modalities = {}
+        modalities: dict[str, TokenSpec] = {}
         if self._form is not None and self.restore.frame is not None:
             modalities.update(self._form.specs(self.restore.frame, self._codec))
+            for spec in modalities.values():  # an option of the codec out of its range is told here
+                assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
+                get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
         if self.recipe.text.name != "none" and "text" in specs:
             modalities["text"] = specs["text"]
         sizes = {"features": self.backbone.feature_dim, "logits": num_classes}
