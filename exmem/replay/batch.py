@@ -42,7 +42,8 @@ class ReplayBatch(TensorBatch):
         Parameters
         ----------
         fill : str
-            What stands where patches were dropped, a key of `FILLS` that gives them a value: mean, zero or thumbnail.
+            What stands where patches were dropped, a key of `FILLS` that gives them a value: mean, zero or thumbnail;
+            nothing where the loader filled them already.
 
         Returns
         -------
@@ -62,9 +63,10 @@ class ReplayBatch(TensorBatch):
                 f"expected image patches (h, w, 3) on a grid, got tokens of shape {shape}, grid {self.grid}; give the "
                 "TokenSpec a grid=(rows, columns)"
             )
-        length = math.prod(self.grid)
-        filled = FILLS[fill](self, FillContext(length=length, grid=self.grid)).tokens["image"]
-        if filled.valid.shape[1] != length or not bool(filled.valid.all()) or filled.unknown is not None:
+        length, fill_dropped, image = math.prod(self.grid), FILLS[fill], self.tokens["image"]
+        if image.valid.shape[1] != length or not bool(image.valid.all()):
+            image = fill_dropped(self, FillContext(length=length, grid=self.grid)).tokens["image"]
+        if image.valid.shape[1] != length or not bool(image.valid.all()) or image.unknown is not None:
             raise SchemaError(f"fill {fill!r} leaves patches without a value; choose mean, zero or thumbnail")
-        images: Tensor = join_patches(filled.values, self.grid).permute(0, 3, 1, 2)
+        images: Tensor = join_patches(image.values, self.grid).permute(0, 3, 1, 2)
         return images

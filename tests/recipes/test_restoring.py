@@ -98,8 +98,8 @@ def test_a_fill_that_leaves_patches_without_a_value_shows_no_image(tmp_path):
 
 
 def test_the_record_stays_through_every_upkeep_of_a_memory(tmp_path):
-    bound = plain_bound("masked", text="none", extras=["logits"])
-    bound = BoundRecipe(bound.recipe, PlainImages(size=SIZE, patch=PATCH), num_classes=5)
+    recipe = plain_bound("masked", text="none").recipe.refined(extras=["logits"])
+    bound = BoundRecipe(recipe, PlainImages(size=SIZE, patch=PATCH), num_classes=5)
     logits = np.arange(20, dtype=np.float32).reshape(4, 5)
     with bound.create_memory(tmp_path / "m", max_bytes="1MB") as memory:
         memory.add(bound.make(smooth(), TEXTS, LABELS, extras={"logits": logits}))
@@ -111,8 +111,8 @@ def test_the_record_stays_through_every_upkeep_of_a_memory(tmp_path):
         memory.compact()
         assert Restorer.of(memory) == Restorer.of(copy.copy(memory)) == bound.restore
         assert Restorer.of(pickle.loads(pickle.dumps(memory))) == bound.restore
-    with ExemplarMemory.open(tmp_path / "m", mode="r+") as memory:
-        repair(memory)
+    repair(tmp_path / "m")
+    with ExemplarMemory.open(tmp_path / "m") as memory:
         assert Restorer.of(memory) == bound.restore
         export_folder(memory, tmp_path / "out")
     with import_folder(tmp_path / "out", tmp_path / "again") as memory:
