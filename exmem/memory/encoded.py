@@ -41,9 +41,7 @@ class EncodedExemplars:
     def joined(self, other: "EncodedExemplars") -> "EncodedExemplars":
         """Return these and others of the same memory behind them; InvalidExemplarError if the schemas differ."""
         if self.rows.layout.schema != other.rows.layout.schema:
-            raise InvalidExemplarError(
-                "these exemplars were encoded for memories of different schemas; add each apart"
-            )
+            raise InvalidExemplarError("these exemplars were encoded for memories of different schemas; add each apart")
         return EncodedExemplars(self.rows.joined(other.rows))
 
 

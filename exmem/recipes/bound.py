@@ -86,8 +86,8 @@ class Restorer:
         """Rows and columns of the image tokens that come out; None where there are none, or their places not known."""
         if self.frame is not None:
             return self.frame.grid
-        if self.stored is None:
-            return None
+        if self.stored is None or self.stored.dtype != "uint8" or self.stored.shape[2:] != (3,):
+            return None  # these are no image patches
         side = math.isqrt(self.stored.positions)
         return self.stored.grid or ((side, side) if side * side == self.stored.positions else None)
 

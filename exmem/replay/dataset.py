@@ -34,6 +34,8 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         What stands where patches were dropped; see `ReplayBatch.images`.
     transform : callable, optional
         Applied to each image.
+    target_transform : callable, optional
+        Applied to each label: `torch.tensor` beside data sets whose labels are tensors.
 
     Raises
     ------
@@ -48,9 +50,11 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         fields: Sequence[str] = ("image", "label"),
         fill: str = "mean",
         transform: Callable[[Tensor], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
     ) -> None:
         self._handle = MemoryHandle(source)
-        self.fields, self.transform, self._fill = tuple(fields), transform, fill
+        self.fields, self._fill = tuple(fields), fill
+        self.transform, self.target_transform = transform, target_transform
         FILLS[fill]  # an unknown one is told now, not in a worker
         memory = self._handle.memory
         restore = Restorer.of(memory)
@@ -97,7 +101,7 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
             return list(dense)
         if name == "label":
             labels: list[int] = batch.labels.tolist()
-            return labels
+            return labels if self.target_transform is None else [self.target_transform(label) for label in labels]
         if name == "slot":
             assert batch.slots is not None, "it was read from a memory"
             slots: list[int] = batch.slots.tolist()

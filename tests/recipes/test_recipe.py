@@ -124,7 +124,10 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"imge": "scaled"}, r"unknown keys \['imge'\]; known are \['name', 'image', 'scorer', 'keep', 'text', 'codec'"),
+        (
+            {"imge": "scaled"},
+            r"unknown keys \['imge'\]; known are \['name', 'image', 'scorer', 'keep', 'text', 'codec'",
+        ),
         ({"image": "scale"}, r"unknown image form 'scale'; choose one of \['patches', 'rate', 'scaled'"),
         ({"image": "scaled:divider=2"}, r"image form 'scaled' has no option \['divider'\]; it has \['divisor'\]"),
         ({"image": "none:divisor=2"}, "image 'none' has no options"),

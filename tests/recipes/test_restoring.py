@@ -186,7 +186,7 @@ def test_a_record_that_does_not_fit_is_an_error_and_neither_a_crash_nor_gigabyte
     with memory_of(tmp_path / "m", document) as memory:
         memory.add([Exemplar({"image": TokenSet([3], np.zeros((1, 8, 8, 3), np.uint8))}, label=0)])
         memory.commit()
-        with pytest.raises(SchemaError, match="records a recipe that does not fit this version: .*") as raised:
+        with pytest.raises(SchemaError, match="records a recipe that does not fit this version") as raised:
             Restorer.of(memory)
         assert raised.match(message)
         with pytest.raises(SchemaError, match="does not fit"):
@@ -202,7 +202,7 @@ def test_a_record_that_does_not_fit_is_an_error_and_neither_a_crash_nor_gigabyte
         (TokenSpec(grid=(2, 3), shape=(8, 4, 3), codec="raw"), (2, 3), (3, 16, 12)),
         (Schema.images(size=(48, 20), codec="raw").modalities["image"], (1, 1), (3, 48, 20)),
         (TokenSpec(positions=7, shape=(8, 8, 3), codec="raw"), None, None),
-        (TokenSpec(positions=9, shape=(5,), dtype="float32", codec="raw"), (3, 3), None),
+        (TokenSpec(positions=9, shape=(5,), dtype="float32", codec="raw"), None, None),
     ],
 )
 def test_a_memory_that_records_nothing_is_seen_as_it_is_stored(tmp_path, spec, grid, images):
