@@ -80,7 +80,7 @@ def test_sizes_are_those_the_memory_accounts_them_with(tmp_path):
         encoded = memory.encode(given())
         assert len(encoded) == 12
         memory.add(encoded)
-        np.testing.assert_array_equal(encoded.sizes, memory.sizes())
+        np.testing.assert_array_equal(encoded.sizes, memory.sizes)
 
 
 def test_some_of_them_and_others_behind_them_are_added_in_that_order(tmp_path):
