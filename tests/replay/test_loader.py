@@ -87,6 +87,14 @@ def test_a_pass_that_was_left_costs_the_next_one_nothing(folder, workers):
     assert sorted(flat(expected[5])) == [*range(40)]
 
 
+@some_workers
+def test_two_iterations_at_once_are_refused_instead_of_sharing_out_one_pass(folder, workers):
+    loader = replay_loader(folder, batch=4, **workers)
+    with pytest.raises(SchemaError, match="another iteration of this loader has begun; make a loader for each"):
+        list(zip(loader, loader, strict=False))
+    assert sorted(flat(tasks(loader))) == [*range(40)]
+
+
 def at(folder, number):
     """The loader of the same options at a pass."""
     loader = replay_loader(folder, batch=4, seed=5)
@@ -314,7 +322,7 @@ def test_workers_that_start_elsewhere_find_the_memory_of_a_relative_path(tmp_pat
     create(tmp_path / "m").close()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
-    loader = replay_loader("m", batch=8, num_workers=2, multiprocessing_context="spawn", persistent_workers=False)
+    loader = replay_loader("m", batch=8, num_workers=1, multiprocessing_context="spawn")
     dataset = ReplayDataset("m", fields=("slot",))
     monkeypatch.chdir(tmp_path / "other")
     assert sorted(flat(tasks(loader))) == [*range(40)]

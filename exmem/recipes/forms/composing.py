@@ -65,7 +65,7 @@ def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, i
 
     Notes
     -----
-    From the coarsest scale to the finest, the picture so far is scaled up (bicubic) and the patches of the scale are
+    From the coarsest scale to the finest, the image so far is scaled up (bicubic) and the patches of the scale are
     put over it, so that coarse patches are scaled up with their neighbours and no seams appear (a choice).
     """
     ordered = sorted(parts, key=lambda part: part[0])
@@ -80,13 +80,13 @@ def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, i
     weights = known[..., None].float()
     mean = (coarse.float().mean((2, 3)) * weights).sum(1) / weights.sum(1).clamp(min=1)
     coarse = torch.where(known[..., None, None, None], coarse, mean[:, None, None, None].to(torch.uint8))
-    picture = join_patches(coarse, grid)
+    image = join_patches(coarse, grid)
     for scale, tokens in ordered:
-        tiles = cut_patches(_scaled(picture, grid, scale), scale).clone()
+        tiles = cut_patches(_scaled(image, grid, scale), scale).clone()
         places, values = _places(tokens)
         tiles[places] = values
-        picture = join_patches(tiles, grid)
-    every = TokenTensors.dense(cut_patches(_scaled(picture, grid, patch), patch))
+        image = join_patches(tiles, grid)
+    every = TokenTensors.dense(cut_patches(_scaled(image, grid, patch), patch))
     return packed(TokenTensors(every.values, every.positions, known))
 
 
@@ -102,5 +102,5 @@ def _averaged(values: Tensor, side: int) -> Tensor:
     return smaller.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _scaled(picture: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
-    return upsampled(picture[:, None], (grid[0] * scale, grid[1] * scale))[:, 0]
+def _scaled(image: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
+    return upsampled(image[:, None], (grid[0] * scale, grid[1] * scale))[:, 0]

@@ -41,7 +41,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def is_image(tokens: TokenTensors) -> bool:
-    """Say whether the tokens of a modality are pictures or pieces of one: (B, K, h, w, 3) uint8.
+    """Say whether the tokens of a modality are images or pieces of one: (B, K, h, w, 3) uint8.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Horizontal flip of the whole picture: places and values."""
+"""Horizontal flip of the whole image: places and values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ __all__ = ["Flip"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flip:
-    """Mirror pictures left to right: tokens move within their grid and their values are mirrored.
+    """Mirror images left to right: tokens move within their grid and their values are mirrored.
 
     All scales of an exemplar are flipped together. Tokens are sorted by position again.
 
     Parameters
     ----------
     grids : mapping of str to tuple of int
-        Rows and columns of each modality that holds pieces of the picture; (1, 1) for the whole picture as one token.
+        Rows and columns of each modality that holds pieces of the image; (1, 1) for the whole image as one token.
     probability : float
         Chance of each exemplar, 0..1.
 
@@ -58,21 +58,21 @@ class Flip:
         Returns
         -------
         TensorBatch
-            The batch, its pictures mirrored in some rows.
+            The batch, its images mirrored in some rows.
 
         Raises
         ------
         SchemaError
-            If the grid of a modality with pictures is not known, or a position lies outside it.
+            If the grid of a modality with images is not known, or a position lies outside it.
         """
-        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
-        missing = sorted(set(pictures) - set(self.grids))
+        images = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
+        missing = sorted(set(images) - set(self.grids))
         if missing:
             raise SchemaError(
-                f"flip knows no grid of {missing} and would mirror a part of the picture only; add them to grids"
+                f"flip knows no grid of {missing} and would mirror a part of the image only; add them to grids"
             )
         chosen = uniform(len(batch), generator=generator, device=batch.labels.device) < self.probability
-        changed = {name: _flipped(tokens, name, self.grids[name], chosen) for name, tokens in pictures.items()}
+        changed = {name: _flipped(tokens, name, self.grids[name], chosen) for name, tokens in images.items()}
         return batch.with_tokens(changed)
 
 

@@ -15,7 +15,7 @@ __all__ = ["ImageExchange"]
 class ImageExchange:
     """An exemplar takes the image tokens of another of its class.
 
-    All modalities but `text` go together, so that the scales of one picture stay together. Labels and extra fields stay
+    All modalities but `text` go together, so that the scales of one image stay together. Labels and extra fields stay
     where they are.
 
     Parameters
