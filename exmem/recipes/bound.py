@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from exmem.backbones import Backbone, Hidden
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.masking import KEEP_RULES, TEXT_RULES, KeepRule
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
@@ -205,7 +205,7 @@ class BoundRecipe:
             spec = self.backbone.token_specs()["image"]
             if "encoded_bytes" in KEEP_RULES.options(recipe.keep.name):
                 codec = get_codec(self._codec, shape=spec.shape, dtype=spec.dtype)
-            _try(keep_rule, spec.positions, measured=codec is not None)
+            _try(recipe.keep, keep_rule, spec.positions, measured=codec is not None)
         text_rule = None if recipe.text.name == "none" else TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
 
@@ -312,7 +312,10 @@ def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, Token
             )
 
 
-def _try(keep_rule: Any, positions: int, *, measured: bool) -> None:
+def _try(keep: Part, keep_rule: KeepRule, positions: int, *, measured: bool) -> None:
     """Let a keep rule look at one made-up row, so that a value out of its range is told before anything is loaded."""
-    options = {"encoded_bytes": lambda row, keep: 0} if measured else {}
-    keep_rule(np.zeros((1, positions), np.float32), **options)
+    options: dict[str, Any] = {"encoded_bytes": lambda row, keep: 0} if measured else {}
+    try:
+        keep_rule(np.zeros((1, positions), np.float32), **options)
+    except TypeError as error:
+        raise SchemaError(f"keep rule {str(keep)!r} has an option of another kind: {error}") from error

@@ -112,6 +112,8 @@ class Recipe:
             return None
         try:
             return FORMS.make(self.image.name, **self.image.kwargs)
+        except SchemaError:
+            raise
         except (TypeError, ValueError) as error:
             raise SchemaError(f"image {str(self.image)!r} has an option of another kind: {error}") from error
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import exmem.registry
 from exmem.codecs import CODECS
-from exmem.errors import SchemaError
+from exmem.errors import ExmemError, SchemaError
 from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import SCORERS
 from exmem.recipes import EXTRAS, FILLS, FORMS, RECIPES, BoundRecipe, PlainImages, Recipe
@@ -149,8 +149,13 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
         ({"image": 3}, "expected NAME, NAME:OPTION=VALUE"),
         ({"image": "scaled:divisor=0"}, "divisor must be 1 or more"),
         ({"image": "scaled:divisor=two"}, "has an option of another kind"),
+        ({"image": "smoothed:coarse=two"}, "coarse must be an integer"),
+        ({"image": 'scales:factors=["a",2,4]'}, "each of the factors must be a number"),
+        ({"image": "scales:factors=abc"}, "expected one factor or more, got 'abc'"),
+        ({"image": "rate:factors=[]"}, "expected one factor or more"),
+        ({"image": 'rate:qualities=["high"]'}, "each quality must be an integer"),
         ({"image": "scales:factors=3"}, "has an option of another kind"),
-        ({"image": {"name": "scales", "shares": ["a", "b"]}}, "has an option of another kind"),
+        ({"image": {"name": "scales", "shares": ["a", "b"]}}, "each share must be a number"),
         ({"image": "rate:qualities=30"}, "has an option of another kind"),
     ],
 )
@@ -204,13 +209,18 @@ def test_options_are_tried_when_a_recipe_is_bound_and_not_in_the_middle_of_a_run
     plain = PlainImages(size=32, patch=8)
     for changes, message in (
         ({"keep": "top_k:k=17"}, "k must be"),
+        ({"keep": "top_k:k=two"}, "keep rule 'top_k:k=two' has an option of another kind"),
+        ({"keep": "mean_threshold:factor=x"}, "has an option of another kind"),
+        ({"scorer": "random:seed=-1"}, "seed must be an integer"),
+        ({"codec": "patch_jpeg:quality=101"}, "quality must be an integer"),
+        ({"codec": "pq"}, "takes float16, float32 or float64"),
         ({"scorer": "cls_attention"}, "needs a backbone"),
         ({"fill": "mask_token"}, "has none here; choose another fill"),
         ({"extras": ["logits"]}, "bind it with num_classes="),
         ({"image": "scales:factors=[1,100,200]"}, "falling sides"),
     ):
         recipe = Recipe.of("masked").refined(**({"scorer": "centre"} | changes))
-        with pytest.raises(Exception, match=message):
+        with pytest.raises(ExmemError, match=message):
             BoundRecipe(recipe, plain)
     assert math.isclose(BoundRecipe(Recipe.of("half_jpeg"), plain).restore.frame.size[0], 32)
     assert {f"exmem.{name}" for name in ("patch_jpeg", "raw", "lossless")} <= {*CODECS}

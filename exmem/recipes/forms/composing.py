@@ -11,13 +11,22 @@ from torch.nn.functional import interpolate
 
 from exmem.errors import SchemaError
 from exmem.recipes.forms.scaled import resized
+from exmem.tokens.checks import real_number, shown
 from exmem.tokens.patches import cut_patches, join_patches
 from exmem.tokens.tensors import TokenTensors, packed, upsampled
 
-__all__ = ["compose_scales", "patch_sides", "patches_at", "scale_codec", "scale_name"]
+__all__ = ["check_factors", "compose_scales", "patch_sides", "patches_at", "scale_codec", "scale_name"]
 
 
-def patch_sides(factors: Sequence[int], patch: int) -> list[int]:
+def check_factors(factors: Sequence[float]) -> None:
+    """Refuse factors that are no numbers; whether they fit, a patch tells."""
+    if isinstance(factors, str) or not factors:
+        raise SchemaError(f"expected one factor or more, got {shown(factors)}")
+    for factor in factors:
+        real_number(factor, "each of the factors")
+
+
+def patch_sides(factors: Sequence[float], patch: int) -> list[int]:
     """Return the side of a stored patch at each scale; SchemaError unless they are 1..patch pixels and fall."""
     sides = [max(1, round(patch / factor)) if factor > 0 else 0 for factor in factors]
     if not sides or not all(1 <= side <= patch for side in sides) or sides != sorted({*sides})[::-1]:
