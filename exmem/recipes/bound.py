@@ -1,6 +1,7 @@
 """A recipe bound to a backbone: it makes exemplars; and what a memory alone says of restoring them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,11 +40,14 @@ class Restorer:
     recipe : Recipe
         How they were made.
     frame : Frame or None
-        The patches that images become; None where no image is stored.
+        The patches that images become; None where no image is stored, or nobody knows where its patches stand.
+    length : int
+        Dense length of `image`, 0 where there is none.
     """
 
     recipe: Recipe
     frame: Frame | None
+    length: int
 
     @classmethod
     def of(cls, memory: ExemplarMemory) -> "Restorer":
@@ -71,11 +75,19 @@ class Restorer:
                     f"{memory.location}: expected a record of 'recipe' and 'frame', got {shown(document)}"
                 )
             frame = None if document["frame"] is None else Frame.from_json(document["frame"])
-            return cls(recipe=Recipe.of(document["recipe"]), frame=frame)
+            return cls.framed(Recipe.from_json(document["recipe"]), frame)
         plain = Recipe(name="as stored", image=Part("patches"))
-        if image is None or len(image.shape) != 3 or image.shape[0] != image.shape[1]:
-            return cls(recipe=plain, frame=None)
-        return cls(recipe=plain, frame=Frame(grid=image.image_grid(), patch=image.shape[0]))
+        if image is None:
+            return cls.framed(plain, None)
+        side, is_square = math.isqrt(image.positions), len(image.shape) == 3 and image.shape[0] == image.shape[1]
+        grid = image.grid or ((side, side) if side * side == image.positions else None)
+        frame = Frame(grid=grid, patch=image.shape[0]) if is_square and grid is not None else None
+        return cls(recipe=plain, frame=frame, length=image.positions)
+
+    @classmethod
+    def framed(cls, recipe: Recipe, frame: Frame | None) -> "Restorer":
+        """Restore to a frame."""
+        return cls(recipe=recipe, frame=frame, length=0 if frame is None else frame.length)
 
     def __call__(self, batch: TensorBatch) -> TensorBatch:
         """Restore a batch.
@@ -144,7 +156,7 @@ class BoundRecipe:
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
         frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form is not None else None
-        self.restore = Restorer(recipe=recipe, frame=frame)
+        self.restore = Restorer.framed(recipe, frame)
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
         self.schema = self._schema(specs, num_classes)
         self.masking = self._masking(objective, seed)
