@@ -1,4 +1,4 @@
-"""Pictures and the page of a run: accuracy, and what is stored of its exemplars."""
+"""Images and the page of a run: accuracy, and what is stored of its exemplars."""
 
 from exmem.memory import ExemplarMemory
 from exmem.report.plots import draw_accuracy
@@ -14,13 +14,7 @@ _MOST = 12  # exemplars
 
 
 def draw_run(trainer: Trainer) -> None:
-    """Draw the accuracy of a run and, when it has a memory, a sheet and a page of its exemplars, into its folder.
-
-    Parameters
-    ----------
-    trainer : Trainer
-        What ran; its learner is brought to the end of the last finished phase.
-    """
+    """Draw accuracy and exemplars of a run into its folder; its learner goes to the end of the last finished phase."""
     folder, config, data = trainer.folder, trainer.config, trainer.train
     draw_accuracy({config.recipe: folder.metrics()}, folder.picture)
     if trainer.recipe is None:

@@ -12,8 +12,8 @@ from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSp
 from exmem.errors import DataError, SchemaError, UnknownSlotError
 from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, Source, choose_slots, exemplar_sheet, slots_of_classes
+from exmem.report.view.images import draw_heat, draw_placed, find_grid, parse_grid, place_tokens, put_together
 from exmem.report.view.page import render_page
-from exmem.report.view.pictures import draw_heat, draw_placed, find_grid, parse_grid, place_tokens, put_together
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.words import mark_ids, mark_text, mark_tokens
 from tests.exemplars import GRID, PATCH, crop, exemplar, patches, schema
