@@ -65,8 +65,8 @@ def info(path: Annotated[Path, tyro.conf.arg(metavar="STORE")], /, *, json: bool
         return
     console.print(
         f"{described['location']}: {described['exemplars']} exemplars, "
-        f"{format_bytes(described['used_bytes'])} of {format_bytes(described['max_bytes'])}, eviction {described['eviction']}, "
-        f"quota {memory.quota.unit}"
+        f"{format_bytes(memory.used_bytes)} of {format_bytes(memory.max_bytes)}, "
+        f"eviction {memory.eviction}, quota {memory.quota.unit}"
     )
     for name, spec in described["modalities"].items():
         codec = ", ".join(str(value) if key == "id" else f"{key} {value}" for key, value in spec["codec"].items())

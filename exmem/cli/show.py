@@ -10,10 +10,8 @@ from rich.progress import Progress
 from exmem.cli.output import make_console
 from exmem.errors import DataError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
-from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
 from exmem.report.view.images import parse_grid
-from exmem.report.view.page import write_page
 from exmem.report.view.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["output_files", "show", "write_sheet"]
 
-_WRITERS: dict[str, Callable[[Sheet, Path], None]] = {".png": draw_sheet, ".html": write_page}
+_ENDINGS = (".png", ".html")
 
 
 def show(
@@ -96,12 +94,12 @@ def output_files(out: Path, *, name: str) -> list[Path]:
     DataError
         If it is a file of another kind.
     """
-    if out.suffix.lower() in _WRITERS:
+    if out.suffix.lower() in _ENDINGS:
         return [out]
     if out.exists() and not out.is_dir():
-        endings = " or ".join(_WRITERS)
+        endings = " or ".join(_ENDINGS)
         raise DataError(f"{out}: expected a folder, or a file that ends in {endings}; choose another place with --out")
-    return [out / f"{name}{ending}" for ending in _WRITERS]
+    return [out / f"{name}{ending}" for ending in _ENDINGS]
 
 
 def write_sheet(sheet: Sheet, files: Sequence[Path]) -> None:
@@ -115,7 +113,14 @@ def write_sheet(sheet: Sheet, files: Sequence[Path]) -> None:
     for file in files:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _WRITERS[file.suffix.lower()](sheet, file)
+            if file.suffix.lower() == ".png":  # neither way needs the packages of the other
+                from exmem.report.view.drawing import draw_sheet
+
+                draw_sheet(sheet, file)
+            else:
+                from exmem.report.view.page import write_page
+
+                write_page(sheet, file)
         except OSError as error:
             raise DataError(f"{file}: cannot be written: {error}; choose another place with --out") from error
 

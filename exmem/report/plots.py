@@ -3,12 +3,11 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 __all__ = ["draw_accuracy", "plot_accuracy"]
 
@@ -23,11 +22,8 @@ def draw_accuracy(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
     plot_accuracy(runs).savefig(path, dpi=120, format="png")
 
 
-def plot_accuracy(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
+def plot_accuracy(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Plot a line a run, named at its end where the names of all fit there, else in a legend outside."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
-
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     last = max((entry["phase"] + 1 for entries in runs.values() for entry in entries), default=1)
@@ -66,7 +62,9 @@ def _labels_fit(runs: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> b
 
 def _classes_seen(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[int]:
     """Return the classes seen after each phase; none where runs differ in them."""
-    counts = [np.cumsum([len(entry["classes"]) for entry in entries]).tolist() for entries in runs.values()]
+    counts: list[list[int]] = [
+        np.cumsum([len(entry["classes"]) for entry in entries]).tolist() for entries in runs.values()
+    ]
     longest = max(counts, key=len, default=[])
     return longest if all(count == longest[: len(count)] for count in counts) else []
 

@@ -130,7 +130,7 @@ def test_a_run_is_shown_with_originals_words_and_scores(tmp_path, run, data, ins
     show(run / inside, out=tmp_path, data=data, slots=(0, 1), classes=())
     found = page(tmp_path)
     assert found.headings == ["class0, slot 0", "class2, slot 1"]
-    assert len(found.pictures) == 6  # original, stored, scores
+    assert len(found.images) == 6  # original, stored, scores
     assert {word for _, word in found.states} <= {"temple", "flower", "red", "roof", "leaf", "garden", "stone"}
     assert any("cls_attention of layers -1" in fact and "after phase 3" in fact for fact in found.facts)
 
@@ -139,12 +139,12 @@ def test_what_is_not_known_of_a_run_is_told(tmp_path, run, data):
     show(run, out=tmp_path / "bare", most=2)
     told = (tmp_path / "bare" / "exemplars.html").read_text()
     assert "give the folder of the data with --data" in told
-    assert len(page(tmp_path / "bare").pictures) == 2
+    assert len(page(tmp_path / "bare").images) == 2
     assert "[CLS]" in told  # tokens are spelt where the text is not known
     show(run, out=tmp_path / "plain", most=2, data=data, scores=False)
     told = (tmp_path / "plain" / "exemplars.html").read_text()
     assert "they were not asked for" in told
-    assert len(page(tmp_path / "plain").pictures) == 4
+    assert len(page(tmp_path / "plain").images) == 4
 
 
 def test_weights_that_are_gone_and_data_that_moved_are_told(tmp_path, run, data):
@@ -159,7 +159,7 @@ def test_weights_that_are_gone_and_data_that_moved_are_told(tmp_path, run, data)
         config.write_text(known)
     assert "originals may be others" in (tmp_path / "moved" / "exemplars.html").read_text()
     assert "the backbone of the run cannot be loaded" in (tmp_path / "gone" / "exemplars.html").read_text()
-    assert len(page(tmp_path / "gone").pictures) == 2
+    assert len(page(tmp_path / "gone").images) == 2
 
 
 def test_data_of_another_run_is_refused(tmp_path, run, data):
@@ -172,10 +172,10 @@ def test_data_of_another_run_is_refused(tmp_path, run, data):
         show(run, out=tmp_path, data=other)
 
 
-def test_whole_pictures_are_shown_and_a_run_without_memory_is_refused(tmp_path, trained, data):
+def test_whole_images_are_shown_and_a_run_without_memory_is_refused(tmp_path, trained, data):
     show(trained("half_jpeg"), out=tmp_path, most=1, data=data)
     assert "the recipe half_jpeg uses none" in (tmp_path / "exemplars.html").read_text()
-    assert len(page(tmp_path).pictures) == 2
+    assert len(page(tmp_path).images) == 2
     with pytest.raises(StoreNotFoundError, match="no memory"):
         show(trained("none"), out=tmp_path)
 
@@ -218,7 +218,7 @@ def test_every_scorer_is_shown_side_by_side(tmp_path, models):
     score(tmp_path / "temple.png", "temple <b>roof</b> garden", model, layers=(0,), quality=50, out=tmp_path)
     found = Page((tmp_path / "scores.html").read_text())
     assert found.headings == ["everything", *sorted(SCORERS)]
-    assert len(found.pictures) == 2 * (1 + len(SCORERS))
+    assert len(found.images) == 2 * (1 + len(SCORERS))
     assert {"temple", "roof", "garden"} <= {word for _, word in found.states}
     with Image.open(tmp_path / "scores.png") as picture:
         assert picture.size[0] == 1569

@@ -4,23 +4,27 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import DrawingArea, HPacker, OffsetBox, OffsetImage, TextArea, VPacker
+from matplotlib.patches import Rectangle
+from matplotlib.path import Path as Outline
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from typing_extensions import override
 
 from exmem.report.view.fonts import REPLACEMENT, describe_letters, find_families
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.wrapping import cut_text, visual_order, wrap_pieces
 
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.backends.backend_agg import RendererAgg
-    from matplotlib.figure import Figure
-    from matplotlib.offsetbox import OffsetBox
-    from matplotlib.path import Path as Outline
-
 __all__ = ["draw_sheet"]
 
 _MOST = 48  # cards
-_TALLEST = 16_000  # pixels of all cards; many programs show nothing that is taller
+_TALLEST = 12_000  # pixels of all cards; many programs show nothing that is taller
 _DPI = 120
 _SIDE, _GAP, _MARGIN = 137.0, 9.0, 22.0  # points; 72 are an inch
 _WIDTH = 1190.0  # points of a sheet, at most, unless one card is wider
@@ -37,7 +41,7 @@ def draw_sheet(sheet: Sheet, path: Path) -> None:
     Parameters
     ----------
     sheet : Sheet
-        What to show: the first 48 cards, or as many of them as fit 16,000 pixels; 12 lines of each text.
+        What to show: the first 48 cards, or as many of them as fit 12,000 pixels; 12 lines of each text.
     path : Path
         The PNG file.
 
@@ -46,12 +50,8 @@ def draw_sheet(sheet: Sheet, path: Path) -> None:
     Letters that the font lacks are taken from any installed font that has them. What no font has is drawn as a
     replacement character, and a note names it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.offsetbox import HPacker, VPacker
-
     figure = Figure(dpi=_DPI, facecolor="white")
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     cards = sheet.cards[:_MOST]
     pen = _Pen(figure, renderer, _texts(sheet, cards))
     panels = min(_ACROSS, max((len(card.panels) for card in cards), default=0))
@@ -59,7 +59,7 @@ def draw_sheet(sheet: Sheet, path: Path) -> None:
     across = max(1, min(len(cards), int(_pixels(_WIDTH) // (wide + _pixels(2 * _GAP)))))
     rows, drawn, height = list[Any](), 0, 0.0
     while drawn < len(cards):
-        boxes = [_card_box(pen, card, wide) for card in cards[drawn : drawn + across]]
+        boxes: list[Artist] = [_card_box(pen, card, wide) for card in cards[drawn : drawn + across]]
         row = HPacker(children=boxes, align="top", pad=0, sep=2 * _GAP)
         row.set_figure(figure)
         height += row.get_bbox(renderer).height + _pixels(2 * _GAP)
@@ -77,25 +77,36 @@ def draw_sheet(sheet: Sheet, path: Path) -> None:
     figure.savefig(path, dpi=_DPI, format="png")
 
 
+class _Words(TextArea):
+    """A text that is measured once; boxes within boxes ask for its size again and again."""
+
+    _extent: Bbox | None = None
+
+    @override
+    def get_bbox(self, renderer: RendererBase) -> Bbox:
+        if self._extent is None:
+            self._extent = super().get_bbox(renderer)
+        return self._extent
+
+
 class _Pen:
     """Turns texts into boxes; counts the letters that no font has."""
 
-    def __init__(self, figure: "Figure", renderer: "RendererAgg", texts: Iterable[str]) -> None:
+    def __init__(self, figure: Figure, renderer: RendererBase, texts: Iterable[str]) -> None:
         self._figure, self._renderer = figure, renderer
         self._hundred: dict[float, float] = {}  # size of letters -> pixels of a hundred of them
-        self._families, self._lacking = find_families(set[str]().union(*map(_visible, texts)))
+        self._families, self._lacking = find_families(set(_visible("".join(set[str]().union(*texts)))))
         self.not_shown = Counter[str]()
 
-    def text(self, text: str, *, size: float = 8, colour: str = _INK, **more: Any) -> "OffsetBox":
-        from matplotlib.offsetbox import TextArea
+    def text(self, text: str, *, size: float = 8, colour: str = _INK, **more: Any) -> OffsetBox:
 
         visible = _visible(text)
         self.not_shown.update(letter for letter in visible if letter in self._lacking)
         shown = "".join(REPLACEMENT if letter in self._lacking else letter for letter in visible)
         style = {"family": self._families, "fontsize": size, "color": colour, "parse_math": False, **more}
-        return TextArea(shown, textprops=style)
+        return _Words(shown, textprops=style)
 
-    def lines(self, pieces: Sequence[Piece], width: float, *, most: int) -> "list[Artist]":
+    def lines(self, pieces: Sequence[Piece], width: float, *, most: int) -> list[Artist]:
         from matplotlib.offsetbox import HPacker
 
         lines = wrap_pieces(pieces, self.columns(width), most=most)
@@ -114,6 +125,12 @@ class _Pen:
             for line in lines
         ]
 
+    def paragraphs(self, texts: Sequence[str], width: float, *, most: int) -> OffsetBox:
+        """Return texts without marks in one box, each of at most so many lines."""
+        columns = self.columns(width)
+        lines = [line for text in texts for line in wrap_pieces([Piece(text, "plain")], columns, most=most)]
+        return self.text("\n".join("".join(piece.text for piece in line.pieces) for line in lines))
+
     def columns(self, width: float, *, size: float = 8) -> int:
         """Count the letters that fit a width in pixels."""
         return int(width / self.width(100, size=size) * 100)
@@ -127,26 +144,23 @@ class _Pen:
         return self._hundred[size] * columns / 100
 
 
-def _head_box(pen: _Pen, sheet: Sheet, drawn: int, width: float) -> "OffsetBox":
-    from matplotlib.offsetbox import VPacker
+def _head_box(pen: _Pen, sheet: Sheet, drawn: int, width: float) -> OffsetBox:
 
     texts = [f"{name}: {value}" for name, value in sheet.facts.items()] + list(sheet.notes)
     if len(sheet.cards) > drawn:
         texts.append(f"The first {drawn} of {len(sheet.cards)} are drawn; the HTML page shows all.")
     boxes: list[Artist] = [pen.text(cut_text(sheet.title, pen.columns(width, size=12)), size=12, weight="bold")]
-    for text in texts:
-        boxes += pen.lines([Piece(text, "plain")], width, most=_FACT)
+    boxes += [pen.paragraphs(texts, width, most=_FACT)] if texts else []
     if pen.not_shown:
         note = (
             f"{REPLACEMENT} stands for letters that no installed font has; the HTML page shows them where its reader "
             f"has a font: {describe_letters(pen.not_shown)}."
         )
-        boxes += pen.lines([Piece(note, "plain")], width, most=2 * _FACT)
+        boxes.append(pen.paragraphs([note], width, most=2 * _FACT))
     return VPacker(children=boxes, align="left", pad=0, sep=2, width=width)
 
 
-def _card_box(pen: _Pen, card: Card, width: float) -> "OffsetBox":
-    from matplotlib.offsetbox import HPacker, VPacker
+def _card_box(pen: _Pen, card: Card, width: float) -> OffsetBox:
 
     boxes: list[Artist] = [pen.text(cut_text(card.title, pen.columns(width, size=9)), size=9, weight="bold")]
     for start in range(0, len(card.panels), _ACROSS):
@@ -156,22 +170,17 @@ def _card_box(pen: _Pen, card: Card, width: float) -> "OffsetBox":
     facts = [f"{name}: {value}" for name, value in card.facts.items()]
     if len(facts) > _FACTS:
         facts[_FACTS - 1 :] = [f"... and {len(facts) - _FACTS + 1} more; the HTML page shows all."]
-    lines = [line for fact in facts for line in pen.lines([Piece(fact, "plain")], width, most=_FACT)]
-    boxes += [VPacker(children=lines, align="left", pad=0, sep=2)] if lines else []
+    boxes += [pen.paragraphs(facts, width, most=_FACT)] if facts else []
     return VPacker(children=boxes, align="left", pad=0, sep=5, width=width)
 
 
-def _passage_box(pen: _Pen, passage: Passage, width: float) -> "OffsetBox":
-    from matplotlib.offsetbox import VPacker
+def _passage_box(pen: _Pen, passage: Passage, width: float) -> OffsetBox:
 
     caption = pen.text(cut_text(passage.caption, pen.columns(width, size=7)), size=7, colour=_DIM)
     return VPacker(children=[caption, *pen.lines(passage.pieces, width, most=_PASSAGE)], align="left", pad=0, sep=2)
 
 
-def _panel_box(pen: _Pen, panel: Panel) -> "OffsetBox":
-    from matplotlib.offsetbox import DrawingArea, OffsetImage, VPacker
-    from matplotlib.patches import Rectangle
-    from matplotlib.text import Text
+def _panel_box(pen: _Pen, panel: Panel) -> OffsetBox:
 
     caption = pen.text(cut_text(panel.caption, pen.columns(_pixels(_SIDE), size=7)), size=7, colour=_DIM)
     if panel.image is not None:
@@ -183,10 +192,8 @@ def _panel_box(pen: _Pen, panel: Panel) -> "OffsetBox":
     return VPacker(children=[box, caption], align="left", pad=0, sep=2, width=_pixels(_SIDE))
 
 
-def _struck(left: float, low: float, width: float, height: float, size: float) -> "Outline":
+def _struck(left: float, low: float, width: float, height: float, size: float) -> Outline:
     """Strike a text out: the frame of its box is a line through the middle."""
-    from matplotlib.path import Path as Outline
-
     return Outline([(left, low + height / 2), (left + width, low + height / 2)])
 
 
@@ -199,9 +206,9 @@ def _texts(sheet: Sheet, cards: Sequence[Card]) -> Iterable[str]:
 
 
 def _visible(text: str) -> str:
-    """Return a text as one line: blanks for what breaks lines, nothing for what only steers how letters are drawn."""
+    """Return what is seen of a text: no control characters, and nothing that only steers how letters are drawn."""
     return "".join(
-        " " if letter.isspace() or unicodedata.category(letter) == "Cc" else letter
+        " " if letter != "\n" and unicodedata.category(letter) in {"Cc", "Zs"} else letter
         for letter in text
         if unicodedata.category(letter) != "Cf" and not unicodedata.name(letter, "").startswith("VARIATION SELECTOR")
     )

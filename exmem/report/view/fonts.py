@@ -5,6 +5,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection
 
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
+
 __all__ = ["MONOSPACED", "REPLACEMENT", "describe_letters", "find_families"]
 
 MONOSPACED = "DejaVu Sans Mono"  # comes with matplotlib
@@ -39,15 +42,13 @@ def describe_letters(counts: Counter[str]) -> str:
 
 def _coverage(letters: set[str]) -> dict[str, set[str]]:
     """Return the letters that each family has in one of its files; families without any are left out."""
-    from matplotlib.font_manager import findSystemFonts, fontManager
-
-    listed = {entry.fname for entry in fontManager.ttflist}
-    for path in sorted(set(findSystemFonts()) - listed):  # installed since matplotlib listed the fonts
+    listed = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - listed):  # installed since matplotlib listed the fonts
         with contextlib.suppress(RuntimeError, OSError):  # a kind of font that it cannot draw
-            fontManager.addfont(path)
+            font_manager.fontManager.addfont(path)
     coverage: dict[str, set[str]] = {}
     read = set[str]()
-    for entry in fontManager.ttflist:
+    for entry in font_manager.fontManager.ttflist:
         if entry.fname not in read and not entry.name.startswith(_BOXES):
             read.add(entry.fname)
             held = _letters_in(entry.fname, letters)
@@ -58,15 +59,11 @@ def _coverage(letters: set[str]) -> dict[str, set[str]]:
 
 def _letters_of(family: str, letters: Collection[str]) -> set[str]:
     """Return the letters that a family has in each weight that sheets use."""
-    from matplotlib.font_manager import FontProperties, findfont
-
-    paths = {findfont(FontProperties(family=[family], weight=weight)) for weight in _WEIGHTS}
+    paths = {font_manager.findfont(font_manager.FontProperties(family=[family], weight=weight)) for weight in _WEIGHTS}
     return set.intersection(*(_letters_in(path, letters) for path in paths))
 
 
 def _letters_in(path: str, letters: Collection[str]) -> set[str]:
-    from matplotlib.ft2font import FT2Font
-
     try:
         font = FT2Font(path)
         font.set_size(8, 72)

@@ -4,6 +4,7 @@ import base64
 from pathlib import Path
 
 import imagecodecs
+import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +35,6 @@ def write_page(sheet: Sheet, path: Path) -> None:
 
 def render_page(sheet: Sheet) -> str:
     """Return a sheet as an HTML page; images are inlined, and texts never become markup."""
-    import jinja2  # only pages need it
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("exmem.report.view"),
         autoescape=True,

@@ -7,7 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Card", "Panel", "Passage", "Piece", "Sheet"]
+__all__ = ["Card", "Panel", "Passage", "Piece", "Sheet", "State"]
+
+
+State = Literal["kept", "lost", "plain"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Piece:
     """
 
     text: str
-    state: Literal["kept", "lost", "plain"]
+    state: State
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from exmem.report.view.sheet import Piece
+from exmem.report.view.sheet import Piece, State
 
 __all__ = ["Line", "count_columns", "cut_text", "visual_order", "wrap_pieces"]
 
@@ -31,7 +31,8 @@ def count_columns(text: str) -> int:
 
 
 def cut_text(text: str, columns: int) -> str:
-    """Return a text of at most so many columns; one that is cut ends in dots."""
+    """Return a text as one line of at most so many columns; one that is cut ends in dots."""
+    text = " ".join(text.split())
     if count_columns(text) <= columns:
         return text
     stops = itertools.accumulate(map(count_columns, text))
@@ -41,30 +42,33 @@ def cut_text(text: str, columns: int) -> str:
 def wrap_pieces(pieces: Sequence[Piece], columns: int, *, most: int) -> tuple[Line, ...]:
     """Break a text into lines; one of more than `most` ends in a line that counts what is left out."""
     lines, row, used, stop = list[Line](), list[Piece](), 0, 0
+    for text, state in _tokens(pieces, max(1, columns // 2)):  # half a line of columns is a whole one of wide letters
+        blank = text.isspace()
+        if row and not blank and used + count_columns(text) > columns:
+            lines.append(Line(_joined(row), stop))
+            row, used = [], 0
+        if len(lines) == most:
+            whole = "".join(piece.text for piece in pieces)
+            left_out = Piece(f"... and {_amount(whole[lines[most - 2].stop :])}", "plain")
+            return (*lines[: most - 1], Line((left_out,), len(whole)))
+        if row or not blank:
+            row.append(Piece(" ", "plain") if blank else Piece(text, state))
+            used += count_columns(row[-1].text)
+        stop += len(text)
+    return (*lines, Line(_joined(row), stop)) if row else tuple(lines)
+
+
+def _tokens(pieces: Sequence[Piece], longest: int) -> Iterator[tuple[str, State]]:
+    """Yield blanks and words, these in lengths that fit."""
     for piece in pieces:
-        for text in re.findall(rf"\s+|\S{{1,{max(1, columns // 2)}}}", piece.text):  # of wide letters, a whole line
-            blank = text.isspace()
-            if row and not blank and used + count_columns(text) > columns:
-                lines.append(Line(tuple(row), stop))
-                row, used = [], 0
-            if row or not blank:
-                row.append(Piece(" ", "plain") if blank else Piece(text, piece.state))
-                used += count_columns(row[-1].text)
-            stop += len(text)
-    if row:
-        lines.append(Line(tuple(row), stop))
-    lines = [Line(_joined(line.pieces), line.stop) for line in lines]
-    if len(lines) <= most:
-        return tuple(lines)
-    whole = "".join(piece.text for piece in pieces)
-    left_out = Piece(f"... and {_amount(whole[lines[most - 2].stop :])}", "plain")
-    return (*lines[: most - 1], Line((left_out,), len(whole)))
+        for token in re.finditer(rf"\s+|\S{{1,{longest}}}", piece.text):
+            yield token[0], piece.state
 
 
 def _joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Join what stands in one state, with the blanks between; words that run to the left stay by themselves."""
+    """Join what stands in one state, with the blanks between, not at the end; words that run to the left stay apart."""
     joined = list[Piece]()
-    for piece in pieces:
+    for piece in pieces[: len(pieces) - (pieces[-1].text == " ")]:
         if len(joined) > 1 and joined[-1].text == " " and _like(joined[-2], piece):
             joined[-2:] = [Piece(f"{joined[-2].text} {piece.text}", piece.state)]
         elif joined and _like(joined[-1], piece):
