@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-__all__ = ["make_console", "print_table"]
+__all__ = ["make_console", "make_progress", "print_table"]
 
 _ENDLESS = 100_000  # columns of what is no terminal: nothing is wrapped
 _NAME = 12  # columns that a name keeps before numbers are left out beside it
@@ -18,6 +19,11 @@ def make_console() -> Console:
     if sys.stdout.isatty():
         return Console(markup=False, emoji=False, highlight=False)
     return Console(markup=False, emoji=False, highlight=False, width=_ENDLESS, height=25)
+
+
+def make_progress(console: Console) -> Progress:
+    """Return a progress bar that leaves nothing behind, and prints nothing at all where stdout is no terminal."""
+    return Progress(console=console, transient=True, disable=not sys.stdout.isatty())
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

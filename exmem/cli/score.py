@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.progress import Progress
 
-from exmem.cli.output import make_console
+from exmem.cli.output import make_console, make_progress
 from exmem.cli.show import output_files, write_sheet
 
 __all__ = ["Model", "score"]
@@ -92,7 +91,7 @@ def score(
     facts["weights"] = model.vision or "the packaged DINOv2-S"
     if model.backbone == "joint":
         facts["weights"] += f", {model.text_model or 'the packaged MiniLM'}"
-    with Progress(console=console, transient=True) as progress:
+    with make_progress(console) as progress:
         task = progress.add_task("Scoring", total=len(SCORERS))
         sheet = score_sheet(
             backbone,

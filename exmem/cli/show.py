@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.progress import Progress
 
-from exmem.cli.output import make_console
+from exmem.cli.output import make_console, make_progress
 from exmem.errors import DataError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
 from exmem.report.view.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
@@ -71,7 +70,7 @@ def show(
     with ExemplarMemory.open(place) as memory:
         among = slots_of_classes(memory, classes, names) if classes else None
         chosen = list(dict.fromkeys(slots)) or choose_slots(memory, most=most, among=among)
-    with Progress(console=console, transient=True) as progress:
+    with make_progress(console) as progress:
         task = progress.add_task("Reading exemplars", total=len(chosen))
 
         def tell(text: str) -> None:

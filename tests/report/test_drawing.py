@@ -94,7 +94,8 @@ def test_kept_words_lie_on_green_and_lost_ones_are_struck_out(tmp_path):
 
 def test_the_size_of_a_sheet_is_bounded_whatever_it_holds(tmp_path, drawn):
     facts = {f"fact {number}": "long " * 400 for number in range(60)}
-    card = Card("long " * 100, facts, card_of(9).panels, (Passage("long " * 100, text_of(5_000)),))
+    passage = Passage("long " * 100, (Piece("long " * 5_000, "kept"),))
+    card = Card("long " * 100, facts, card_of(9).panels, (passage,))
     draw_sheet(Sheet("long " * 100, {"all": "long " * 400}, ("long " * 400,), (card,) * 48), tmp_path / "sheet.png")
     width, height = size_of(tmp_path / "sheet.png")
     assert width < 2_100
