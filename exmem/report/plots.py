@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from exmem.report.view.fonts import find_families
+
 __all__ = ["draw_accuracy", "plot_accuracy"]
 
 _KINDS = (("linear", "Linear head"), ("ncm", "Nearest class mean"))
@@ -28,16 +30,17 @@ def plot_accuracy(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     axes = figure.subplots(1, 2, sharey=True)
     last = max((entry["phase"] + 1 for entries in runs.values() for entry in entries), default=1)
     direct = all(_labels_fit(runs, kind) for kind, _ in _KINDS)
-    seen = _classes_seen(runs)
+    seen, (families, lacking) = _classes_seen(runs), find_families(set("".join(runs)))
     for axis, (kind, title) in zip(axes, _KINDS, strict=True):
         for at, (name, entries) in enumerate(runs.items()):
             phases = [entry["phase"] + 1 for entry in entries]  # from 1, as the console counts them
-            style = {"color": f"C{at % 10}", "linestyle": _STYLES[at // 10 % len(_STYLES)], "label": name}
+            shown = "".join(f"<U+{ord(letter):04X}>" if letter in lacking else letter for letter in name)
+            style = {"color": f"C{at % 10}", "linestyle": _STYLES[at // 10 % len(_STYLES)], "label": shown}
             axis.plot(phases, [entry[kind]["all"] for entry in entries], marker="o", markersize=4, **style)
             if direct and entries:
                 end = phases[-1], entries[-1][kind]["all"]
                 label = {"textcoords": "offset points", "xytext": (7, 0), "va": "center", "parse_math": False}
-                axis.annotate(name, end, color=f"C{at % 10}", fontsize=9, **label)
+                axis.annotate(shown, end, color=style["color"], fontsize=9, family=families, **label)
         axis.set(title=title, xlabel="phase, and classes seen" if seen else "phase", xlim=(0.7, last + 0.3))
         axis.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda phase, _: _phase_label(round(phase), seen)))
@@ -48,7 +51,7 @@ def plot_accuracy(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     if runs and not direct:
         legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
         for text in legend.get_texts():
-            text.set_parse_math(False)
+            text.set(parse_math=False, family=families)
     return figure
 
 

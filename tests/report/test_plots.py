@@ -82,3 +82,12 @@ def test_runs_without_metrics_and_accuracies_that_are_not_known_are_drawn(tmp_pa
         draw_accuracy(runs, tmp_path / f"{at}.png")
         with Image.open(tmp_path / f"{at}.png") as image:
             assert image.size == (1200, 528)
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_letters_that_no_font_has_are_spelt_in_the_names_of_runs(number):
+    runs = {f"run {at} \u0378": metrics(2) for at in range(number)}
+    figure = plot_accuracy(runs)
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts if number == 1 else figure.legends[0].get_texts()
+    assert [text.get_text() for text in texts] == [f"run {at} <U+0378>" for at in range(number)]

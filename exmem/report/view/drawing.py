@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from typing_extensions import override
 
-from exmem.report.view.fonts import REPLACEMENT, describe_letters, find_families
+from exmem.report.view.fonts import MONOSPACED, REPLACEMENT, describe_letters, find_families, letters_of
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.wrapping import cut_text, visual_order, wrap_pieces
 
@@ -95,15 +95,19 @@ class _Pen:
     def __init__(self, figure: Figure, renderer: RendererBase, texts: Iterable[str]) -> None:
         self._figure, self._renderer = figure, renderer
         self._hundred: dict[float, float] = {}  # size of letters -> pixels of a hundred of them
-        self._families, self._lacking = find_families(set(_visible("".join(set[str]().union(*texts)))))
+        letters = set(_visible("".join(set[str]().union(*texts))))
+        self._families, self._lacking = find_families(letters)
+        self._bold = letters_of(MONOSPACED, letters, weight="bold") | {" ", "."}  # few other fonts have a bold one
         self.not_shown = Counter[str]()
 
-    def text(self, text: str, *, size: float = 8, colour: str = _INK, **more: Any) -> OffsetBox:
+    def text(self, text: str, *, size: float = 8, colour: str = _INK, bold: bool = False, **more: Any) -> OffsetBox:
 
         visible = _visible(text)
         self.not_shown.update(letter for letter in visible if letter in self._lacking)
         shown = "".join(REPLACEMENT if letter in self._lacking else letter for letter in visible)
         style = {"family": self._families, "fontsize": size, "color": colour, "parse_math": False, **more}
+        if bold and self._bold.issuperset(shown):
+            style |= {"family": (MONOSPACED,), "weight": "bold"}
         return _Words(shown, textprops=style)
 
     def lines(self, pieces: Sequence[Piece], width: float, *, most: int) -> list[Artist]:
@@ -149,7 +153,7 @@ def _head_box(pen: _Pen, sheet: Sheet, drawn: int, width: float) -> OffsetBox:
     texts = [f"{name}: {value}" for name, value in sheet.facts.items()] + list(sheet.notes)
     if len(sheet.cards) > drawn:
         texts.append(f"The first {drawn} of {len(sheet.cards)} are drawn; the HTML page shows all.")
-    boxes: list[Artist] = [pen.text(cut_text(sheet.title, pen.columns(width, size=12)), size=12, weight="bold")]
+    boxes: list[Artist] = [pen.text(cut_text(sheet.title, pen.columns(width, size=12)), size=12, bold=True)]
     boxes += [pen.paragraphs(texts, width, most=_FACT)] if texts else []
     if pen.not_shown:
         note = (
@@ -162,7 +166,7 @@ def _head_box(pen: _Pen, sheet: Sheet, drawn: int, width: float) -> OffsetBox:
 
 def _card_box(pen: _Pen, card: Card, width: float) -> OffsetBox:
 
-    boxes: list[Artist] = [pen.text(cut_text(card.title, pen.columns(width, size=9)), size=9, weight="bold")]
+    boxes: list[Artist] = [pen.text(cut_text(card.title, pen.columns(width, size=9)), size=9, bold=True)]
     for start in range(0, len(card.panels), _ACROSS):
         panels: list[Artist] = [_panel_box(pen, panel) for panel in card.panels[start : start + _ACROSS]]
         boxes.append(HPacker(children=panels, align="top", pad=0, sep=_GAP))

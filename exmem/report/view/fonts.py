@@ -8,11 +8,10 @@ from collections.abc import Collection
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-__all__ = ["MONOSPACED", "REPLACEMENT", "describe_letters", "find_families"]
+__all__ = ["MONOSPACED", "REPLACEMENT", "describe_letters", "find_families", "letters_of"]
 
 MONOSPACED = "DejaVu Sans Mono"  # comes with matplotlib
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what stands for a letter that no font has
-_WEIGHTS = ("normal", "bold")
 _BOXES = "Last Resort"  # comes with matplotlib 3.11: has every letter, as a box with the number of its block
 _NAMED = 8  # letters in a note
 
@@ -20,15 +19,20 @@ _NAMED = 8  # letters in a note
 def find_families(letters: Collection[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return families of installed fonts that have the letters between them, and the letters that none of them has."""
     lacking = {letter for letter in letters if ord(letter) > 0x7E}
-    lacking -= _letters_of(MONOSPACED, lacking)
+    lacking -= letters_of(MONOSPACED, lacking)
     families, coverage = [MONOSPACED], _coverage(lacking) if lacking else {}
     while lacking and coverage:
         best = min(coverage, key=lambda family: (-len(coverage[family] & lacking), family))
-        held = _letters_of(best, coverage.pop(best) & lacking)
+        held = letters_of(best, coverage.pop(best) & lacking)
         if held:
             families.append(best)
             lacking -= held
     return tuple(families), frozenset(lacking)
+
+
+def letters_of(family: str, letters: Collection[str], *, weight: str = "normal") -> set[str]:
+    """Return the letters that the file has which matplotlib takes for a family in a weight."""
+    return _letters_in(font_manager.findfont(font_manager.FontProperties(family=[family], weight=weight)), letters)
 
 
 def describe_letters(counts: Counter[str]) -> str:
@@ -55,12 +59,6 @@ def _coverage(letters: set[str]) -> dict[str, set[str]]:
             if held:
                 coverage.setdefault(entry.name, set()).update(held)
     return coverage
-
-
-def _letters_of(family: str, letters: Collection[str]) -> set[str]:
-    """Return the letters that a family has in each weight that sheets use."""
-    paths = {font_manager.findfont(font_manager.FontProperties(family=[family], weight=weight)) for weight in _WEIGHTS}
-    return set.intersection(*(_letters_in(path, letters) for path in paths))
 
 
 def _letters_in(path: str, letters: Collection[str]) -> set[str]:
