@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
+import tyro
 
+from exmem.cli.output import make_console, print_table
 from exmem.memory import ExemplarMemory
 from exmem.store import format_bytes
 from exmem.tokens import TokenSpec
@@ -15,7 +15,7 @@ from exmem.tokens import TokenSpec
 __all__ = ["info"]
 
 
-def info(path: Path, /, *, json: bool = False) -> None:
+def info(path: Annotated[Path, tyro.conf.arg(metavar="STORE")], /, *, json: bool = False) -> None:
     """Describe a memory: schema, budget, exemplars of each class.
 
     Parameters
@@ -27,7 +27,7 @@ def info(path: Path, /, *, json: bool = False) -> None:
     """
     with ExemplarMemory.open(path) as memory:
         summary = memory.summary()
-        found: dict[str, Any] = {
+        described: dict[str, Any] = {
             "location": memory.location,
             "exemplars": len(memory),
             "used_bytes": memory.used_bytes,
@@ -59,31 +59,28 @@ def info(path: Path, /, *, json: bool = False) -> None:
                 for label, held in sorted(summary.items())
             },
         }
-    console = Console()
+    console = make_console()
     if json:
-        console.print_json(dumps(found))
+        console.print_json(dumps(described))
         return
     console.print(
-        f"{found['location']}: {found['exemplars']} exemplars, "
-        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}, eviction {found['eviction']}, "
-        f"quota {memory.quota.unit}",
-        highlight=False,
+        f"{described['location']}: {described['exemplars']} exemplars, "
+        f"{format_bytes(memory.used_bytes)} of {format_bytes(memory.max_bytes)}, "
+        f"eviction {memory.eviction}, quota {memory.quota.unit}"
     )
-    for name, spec in found["modalities"].items():
+    for name, spec in described["modalities"].items():
         codec = ", ".join(str(value) if key == "id" else f"{key} {value}" for key, value in spec["codec"].items())
-        console.print(
-            f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}, {codec}", highlight=False
-        )
-    for name, extra in found["extras"].items():
-        console.print(f"  extra {name}: {extra['shape']} {extra['dtype']}", highlight=False)
-    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in found["bytes"].items())
-    console.print(f"  bytes: {parts}", highlight=False)
-    table = Table("class", "exemplars", "payload bytes", "quota bytes", "weight")
-    for label, held in found["classes"].items():
+        console.print(f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}, {codec}")
+    for name, extra in described["extras"].items():
+        console.print(f"  extra {name}: {extra['shape']} {extra['dtype']}")
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in described["bytes"].items())
+    console.print(f"  bytes: {parts}")
+    rows = []
+    for label, held in described["classes"].items():
         numbers = (f"{held[name]:,}" for name in ("exemplars", "payload_bytes", "quota_bytes"))
         name = memory.class_names.get(int(label))
-        table.add_row(f"{label} {name}" if name else label, *numbers, f"{held['weight']:g}")
-    console.print(table)
+        rows.append((f"{label} {name}" if name else label, *numbers, f"{held['weight']:g}"))
+    print_table(console, ("class", "exemplars", "payload bytes", "quota bytes", "weight"), rows)
 
 
 def _codec(spec: TokenSpec) -> dict[str, Any]:
