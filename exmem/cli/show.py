@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from exmem.cli.output import make_console, make_progress
+from exmem.cli.places import find_store
 from exmem.errors import DataError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
 from exmem.report.view.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
@@ -65,7 +66,9 @@ def show(
     shape = parse_grid(grid) if grid is not None else None
     if slots and classes:
         raise DataError("expected --slots or --class, got both; give one of them")
-    place, run = _find(store)
+    place, run = find_store(store)
+    if run is not None and not (place / "zarr.json").exists():
+        raise StoreNotFoundError(f"{run.path}: this run has no memory, or none yet")
     names = tuple(run.described()[1]["classes"]) if run is not None else ()
     with ExemplarMemory.open(place) as memory:
         among = slots_of_classes(memory, classes, names) if classes else None
@@ -122,22 +125,6 @@ def write_sheet(sheet: Sheet, files: Sequence[Path]) -> None:
                 write_page(sheet, file)
         except OSError as error:
             raise DataError(f"{file}: cannot be written: {error}; choose another place with --out") from error
-
-
-def _find(store: Path) -> "tuple[Path, RunFolder | None]":
-    """Return where the memory lies, and the run that it belongs to."""
-    path = store.expanduser().absolute()
-    for folder in (path, path.parent) if path.name == "memory" else (path,):
-        if not (folder / "config.json").exists():  # then there is no run, and no torch is needed
-            continue
-        from exmem.train.folder import RunFolder
-
-        run = RunFolder(folder)
-        if run.is_run and not (run.memory / "zarr.json").exists():
-            raise StoreNotFoundError(f"{folder}: this run has no memory, or none yet")
-        if run.is_run:
-            return run.memory, run
-    return path, None
 
 
 def _known(
