@@ -7,7 +7,7 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from exmem import __version__
 from exmem.errors import ExmemError
@@ -67,7 +67,14 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning of exmem as one line, others with their place."""
     place = "" if category.__module__.startswith("exmem.") else f"{filename}:{lineno}: {category.__name__}: "
     sys.stderr.write(f"exmem: warning: {place}{message}\n")
