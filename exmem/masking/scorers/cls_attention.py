@@ -9,13 +9,13 @@ from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.attention_pass import check_layers, chosen_layers, observe
-from exmem.masking.scorers.base import Scorer
+from exmem.masking.scorers.base import FixedScorer, Scorer
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["ClsAttention"]
 
 
-class ClsAttention(Scorer):
+class ClsAttention(Scorer, FixedScorer):
     """Score a token by the attention that the class token pays to it, mean over the heads and over chosen layers.
 
     A modality is scored by those of the layers that hold it, by the last layer where none does: the lower layers of
@@ -25,12 +25,7 @@ class ClsAttention(Scorer):
     Parameters
     ----------
     layers : sequence of int or None
-        Layers of the mean; negative ones count from the last, None stands for all.
-
-    Raises
-    ------
-    SchemaError
-        If no layer is given.
+        One or more layers; negative ones count from the last, None stands for all.
 
     Notes
     -----
@@ -46,6 +41,6 @@ class ClsAttention(Scorer):
         seen = observe(model, batch, self.layers, hidden=hidden)
         return seen.maps(seen.class_scores())
 
+    @override
     def is_fixed(self, model: Backbone) -> bool:
-        """Say whether all its layers lie in the trunk of a model; see `FixedScorer`."""
         return max(chosen_layers(self.layers, len(model.attention_taps()))) < model.first_tuned_layer
