@@ -28,6 +28,10 @@ class Backbone(nn.Module, abc.ABC):
     `embed` runs the frozen part; its result does not change while the backbone is tuned and can be kept. `encode` runs
     the trainable blocks. Tokens may be any subset of the dense sequences, in any order, with true positions.
 
+    Every family takes `trainable_blocks` too: the last blocks, of each tower, that are tuned; the others are frozen. It
+    refuses (SchemaError) a model that has fewer blocks, fewer text positions than `max_text`, no class token where it
+    reads one, or no way to take sparse tokens.
+
     Parameters
     ----------
     image_size : int or tuple of int
@@ -41,7 +45,7 @@ class Backbone(nn.Module, abc.ABC):
     width : int
         Width D of the hidden states.
     mean, std : sequence of float
-        Normalisation of the pixels, one value per channel, for values 0..1.
+        Normalisation of pixels 0..1, one value per channel; `from_pretrained` takes the model's own, else ImageNet's.
     """
 
     pixel_mean: Tensor

@@ -19,12 +19,7 @@ class Scenario:
     Parameters
     ----------
     phases : tuple of tuple of int
-        Classes that come new in each phase.
-
-    Raises
-    ------
-    SchemaError
-        If there is no phase, a phase is empty, or a class comes twice.
+        Classes that come new in each phase; SchemaError if a phase is empty, there is none, or a class comes twice.
     """
 
     phases: tuple[tuple[int, ...], ...]

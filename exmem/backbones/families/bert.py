@@ -27,19 +27,11 @@ class Bert(Backbone):
     text : Module
         A BERT-family encoder of transformers (BERT, RoBERTa).
     tokenizer
-        Its tokenizer.
+        Its tokenizer, which has a class token.
     image_size : int or tuple of int
         Size of the images that come with the texts. Nothing depends on it: every family takes the same options.
-    trainable_blocks : int
-        Last blocks that are tuned, the others are frozen.
-    max_text
+    trainable_blocks, max_text
         See `Backbone`.
-
-    Raises
-    ------
-    SchemaError
-        If the encoder has fewer blocks or fewer positions than `max_text`, or cannot take sparse tokens, or if the
-        tokenizer has no class token.
     """
 
     def __init__(

@@ -22,19 +22,9 @@ class Clip(TwoTowers):
     Parameters
     ----------
     model : Module
-        A `CLIPModel` of transformers.
-    tokenizer, image_size
+        A `CLIPModel` of transformers, which projects both towers to one space.
+    tokenizer, image_size, trainable_blocks, max_text, mean, std
         See `Backbone`.
-    trainable_blocks : int
-        Last blocks of each tower that are tuned.
-    max_text, mean, std
-        See `Backbone`.
-
-    Raises
-    ------
-    SchemaError
-        If the model does not project both towers to one space, a tower has fewer blocks, or the text tower has fewer
-        positions than `max_text`.
     """
 
     has_class_token = True

@@ -37,15 +37,9 @@ class Joint(Backbone):
     tokenizer, image_size
         See `Backbone`.
     trainable_blocks : int
-        Last vision blocks that run over both modalities and are tuned.
+        Last vision blocks, which run over both modalities and are tuned.
     max_text, mean, std
         See `Backbone`.
-
-    Raises
-    ------
-    SchemaError
-        If the vision model has fewer blocks or no class token, the text encoder fewer positions than `max_text`, or one
-        of them cannot take sparse tokens.
     """
 
     def __init__(
@@ -92,7 +86,7 @@ class Joint(Backbone):
         trainable_blocks: int = 2,
         max_text: int = 32,
     ) -> "Joint":
-        """Load both towers from hub names or local folders; pixels are normalised as the vision model's own ones were.
+        """Load both towers from hub names or local folders.
 
         Parameters
         ----------

@@ -29,19 +29,11 @@ class Siglip(TwoTowers):
     Parameters
     ----------
     model : Module
-        A `SiglipModel` of transformers.
-    tokenizer, image_size
+        A `SiglipModel` of transformers with attention pooling.
+    tokenizer
+        Its tokenizer, which has a padding token.
+    image_size, trainable_blocks, max_text, mean, std
         See `Backbone`.
-    trainable_blocks : int
-        Last blocks of each tower that are tuned.
-    max_text, mean, std
-        See `Backbone`.
-
-    Raises
-    ------
-    SchemaError
-        If the model has no attention pooling, the tokenizer no padding token, a tower fewer blocks, or the text tower
-        fewer positions than `max_text`.
     """
 
     has_class_token = False

@@ -34,14 +34,9 @@ class Vilt(Backbone):
     tokenizer, image_size
         See `Backbone`.
     trainable_blocks : int, optional
-        Last blocks that are tuned, the others are frozen; all when left out.
+        All blocks are tuned when left out.
     max_text, mean, std
         See `Backbone`.
-
-    Raises
-    ------
-    SchemaError
-        If the model has fewer blocks, or fewer text positions than `max_text`.
     """
 
     def __init__(

@@ -26,19 +26,12 @@ class Vit(Backbone):
     ----------
     vision : Module
         A ViT-family vision model of transformers with a class token (ViT, DeiT, DINOv2, CLIP vision).
-    image_size
+    image_size, trainable_blocks
         See `Backbone`.
-    trainable_blocks : int
-        Last blocks that are tuned, the others are frozen.
     max_text : int
         Not used: every family takes the same options.
     mean, std
         See `Backbone`.
-
-    Raises
-    ------
-    SchemaError
-        If the model has fewer blocks or no class token, or cannot take sparse tokens.
     """
 
     def __init__(
@@ -75,7 +68,7 @@ class Vit(Backbone):
         trainable_blocks: int = 2,
         max_text: int = 0,
     ) -> "Vit":
-        """Load weights from a hub name or a local folder; pixels are normalised as the model's own preprocessing says.
+        """Load weights from a hub name or a local folder.
 
         Parameters
         ----------

@@ -20,16 +20,12 @@ class ClsAttention(Scorer, FixedScorer):
 
     A modality is scored by those of the layers that hold it, by the last layer where none does: the lower layers of
     some backbones hold no text. (Known from the paper: the score is the class-token attention. Layer and head reduction
-    are choices.)
+    are choices.) It costs one forward pass, and the attention of one query in each of the layers.
 
     Parameters
     ----------
     layers : sequence of int or None
         One or more layers; negative ones count from the last, None stands for all.
-
-    Notes
-    -----
-    One forward pass, and the attention of one query in each of the layers.
     """
 
     def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:

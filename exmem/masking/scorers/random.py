@@ -22,7 +22,7 @@ class RandomScores(Scorer):
     Parameters
     ----------
     seed : int
-        Seed.
+        Another seed gives other scores.
     """
 
     def __init__(self, *, seed: int = 0) -> None:

@@ -19,8 +19,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 class ColourJitter(Augmentation):
     """Scale brightness, contrast and saturation by random factors, one of each per exemplar.
 
-    All patches and all scales of an exemplar get the same factors, and one mean grey to spread contrast around, so that
-    they still fit together. Padding and tokens of unknown value stay zero.
+    In this order, without rounding in between (a choice). All patches and all scales of an exemplar get the same
+    factors, and one mean grey to spread contrast around, so that they still fit together. Padding and tokens of unknown
+    value stay zero.
 
     Parameters
     ----------
@@ -28,10 +29,6 @@ class ColourJitter(Augmentation):
         Factors are drawn from 1 - x .. 1 + x; 0..1, 0 turns one off.
     probability : float
         Chance of each exemplar, 0..1.
-
-    Notes
-    -----
-    In this order, without rounding in between (a choice).
     """
 
     brightness: float = 0.2
