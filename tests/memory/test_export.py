@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -16,13 +17,20 @@ from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from tests.exemplars import assert_same, exemplar, patches, schema
 
 
-@pytest.fixture
-def exported(tmp_path):
-    with ExemplarMemory.create(tmp_path / "m", schema=schema("patch_webp"), max_bytes="500kB") as memory:
+@pytest.fixture(scope="module")
+def exported_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    with ExemplarMemory.create(folder / "m", schema=schema("patch_webp"), max_bytes="500kB") as memory:
         memory.add([exemplar(seed, label=seed % 3, priority=[-np.inf, 1.5][seed % 2]) for seed in range(80)])
         memory.commit()
-        assert export_folder(memory, tmp_path / "out") == 80
-    return tmp_path / "out"
+        assert export_folder(memory, folder / "out") == 80
+    return folder / "out"
+
+
+@pytest.fixture
+def exported(exported_once, tmp_path):
+    """An exported folder, to be changed as the test likes."""
+    return shutil.copytree(exported_once, tmp_path / "out")
 
 
 def test_a_memory_comes_back_as_it_was(tmp_path, exported):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ def test_a_temporary_file_in_any_folder_of_a_full_memory_does_not_keep_a_writer_
     assert check(folder) == []
 
 
+@pytest.mark.kills
 def test_a_kill_at_any_rename_of_an_eviction_at_the_brim_leaves_a_memory_that_opens(tmp_path):
     folder = tmp_path / "m"
     with at_the_brim(folder, PAIR, pair, 60_000) as memory:
@@ -219,22 +221,37 @@ def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_pat
 # Resize to less.
 
 
+@pytest.fixture(scope="module")
+def scale(request):
+    return 1 if request.config.getoption("--full") else 4
+
+
+def fill_with_vectors(folder, max_bytes, scale):
+    with ExemplarMemory.create(folder, schema=VECTORS, max_bytes=max_bytes, **QUICK) as memory:
+        for turn in range(60 // scale):
+            memory.add(vectors(500, seed=turn))
+            memory.commit()
+        return len(memory)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, scale):
+    """A memory of small exemplars, and how many it holds."""
+    folder = tmp_path_factory.mktemp("large") / "m"
+    return folder, fill_with_vectors(folder, 1_000_000 // scale, scale)
+
+
 @pytest.mark.parametrize("to", [500_000, 250_000, 125_000])
-def test_after_a_resize_a_memory_of_small_exemplars_holds_what_a_fresh_one_would(tmp_path, to):
-    batch = vectors(500)
-    counts = {}
-    for name, budget in (("resized", 1_000_000), ("fresh", to)):
-        with ExemplarMemory.create(tmp_path / name, schema=VECTORS, max_bytes=budget, **QUICK) as memory:
-            for turn in range(60):
-                memory.add(vectors(500, seed=turn))
-                memory.commit()
-            if name == "resized":
-                full_count = len(memory)
-                memory.resize(to)
-                assert_within(memory, tmp_path / name)
-            counts[name] = len(memory)
-    assert full_count > 2 * len(batch)
-    assert abs(counts["resized"] - counts["fresh"]) <= max(2, 0.03 * counts["fresh"]), counts
+def test_after_a_resize_a_memory_of_small_exemplars_holds_what_a_fresh_one_would(tmp_path, large, to, scale):
+    folder, full_count = large
+    shutil.copytree(folder, tmp_path / "m")
+    fresh_count = fill_with_vectors(tmp_path / "fresh", to // scale, scale)
+    with ExemplarMemory.open(tmp_path / "m", "r+", **QUICK) as memory:
+        memory.resize(to // scale)
+        assert_within(memory, tmp_path / "m")
+        count = len(memory)
+    assert full_count > 1.8 * fresh_count
+    assert abs(count - fresh_count) <= max(2, 0.03 * fresh_count), (count, fresh_count)
 
 
 def test_after_a_resize_a_memory_of_large_exemplars_holds_what_a_fresh_one_would(tmp_path):
@@ -253,7 +270,8 @@ def test_after_a_resize_a_memory_of_large_exemplars_holds_what_a_fresh_one_would
 
 
 def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_path, request):
-    arrivals = 1_000_000 if request.config.getoption("--exhaustive") else 40_000
+    full, exhaustive = (request.config.getoption(name) for name in ("--full", "--exhaustive"))
+    arrivals = 1_000_000 if exhaustive else 40_000 if full else 20_000
     options = {"schema": VECTORS, "max_bytes": 300_000, "eviction": "by_priority"}
     with ExemplarMemory.create(tmp_path / "m", **options, **QUICK) as memory:
         stream, batch, held = StreamReservoir(memory, seed=0), vectors(500), {}
@@ -275,8 +293,9 @@ def assert_uniform(memory):
     return stream
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywhere(tmp_path, when):
+def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywhere(tmp_path, when, one_in):
     folder, made = tmp_path / "m", vectors(60)
     options = {"schema": VECTORS, "max_bytes": 40_000, "eviction": "by_priority"}
     with ExemplarMemory.create(folder, **options, **QUICK) as memory:
@@ -284,7 +303,7 @@ def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywher
         while stream.seen < 3_000:
             stream.add(made)
             memory.commit()
-    for number in range(40):
+    for number in one_in(3, range(40)):
 
         def act(number=number):
             stream = assert_uniform(memory := ExemplarMemory.open(folder, "r+", **QUICK))
@@ -342,6 +361,7 @@ def test_exemplars_without_tokens_that_come_first_take_nothing_from_large_ones(t
 # An eviction over many segments is one commit.
 
 
+@pytest.mark.kills
 def test_an_eviction_over_all_segments_is_seen_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "m"
     with full(
