@@ -50,7 +50,7 @@ settings.register_profile("long", max_examples=2000, **COMMON)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="every case of every test, not a stated part of them")
     parser.addoption("--kills", type=int, help="how often a writing process is killed (10; with --full 30)")
-    parser.addoption("--sequences", type=int, help="random sequences of operations on a memory (24; with --full 80)")
+    parser.addoption("--sequences", type=int, help="random sequences of operations on a memory (16; with --full 80)")
     parser.addoption("--readers", type=int, default=2, help="processes that read beside a writer")
     parser.addoption("--seconds", type=float, default=2, help="how long they read")
     parser.addoption("--exhaustive", action="store_true", help="fail at every operation, not only at some")
@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     full = config.getoption("--full")
-    for name, usual, most in (("kills", 10, 30), ("sequences", 24, 80)):
+    for name, usual, most in (("kills", 10, 30), ("sequences", 16, 80)):
         if getattr(config.option, name) is None:
             setattr(config.option, name, most if full else usual)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full" if full else "default"))
@@ -107,13 +107,19 @@ def _diagonal(item: pytest.Function) -> int:
     return sum(indices.values()) + zlib.crc32(item.originalname.encode())
 
 
+@pytest.fixture(scope="session")
+def in_full(request: pytest.FixtureRequest) -> bool:
+    """Whether `--full` was given; a test may do less of the same otherwise."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture
-def one_in(request: pytest.FixtureRequest) -> Callable[[int, Iterable], Iterator]:
+def one_in(request: pytest.FixtureRequest, in_full: bool) -> Callable[[int, Iterable], Iterator]:
     """A function that takes one in n of some things, first ones that differ from case to case; with `--full` all."""
 
     def take(n: int, things: Iterable) -> Iterator:
         start = zlib.crc32(request.node.name.encode()) % n
-        return iter(things) if request.config.getoption("--full") else itertools.islice(things, start, None, n)
+        return iter(things) if in_full else itertools.islice(things, start, None, n)
 
     return take
 

@@ -81,6 +81,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("end", ["commit", "discard"])
 def test_anything_may_come_between_the_add_and_its_commit(tmp_path, name, end):

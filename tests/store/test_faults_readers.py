@@ -53,7 +53,7 @@ def assert_right_or_stale(reader, held, gone):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("part", [slice(0, 1), slice(0, 200), slice(0, None, 3), slice(None)], ids=repr)
 def test_an_older_reader_never_reads_other_bytes_after_a_kill_and_a_recovery(tmp_path, folder, part, when, one_in):
-    for number in one_in(4, itertools.count()):
+    for number in one_in(6, itertools.count()):
         place = tmp_path / f"copy{number}"
         shutil.copytree(folder, place)
         reader = ExemplarMemory.open(place, threads=1)

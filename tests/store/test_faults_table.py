@@ -123,6 +123,7 @@ def test_a_kill_at_any_rename_of_an_eviction_at_the_brim_leaves_a_memory_that_op
 # A full memory, compressible extras, 99 better exemplars.
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("batch", [1, 10, 99, 400])
 def test_better_exemplars_with_compressible_extras_come_into_a_full_memory_again_and_again(tmp_path, batch):
     folder = tmp_path / "m"
@@ -180,6 +181,7 @@ def test_many_new_classes_at_once_never_empty_a_small_memory(tmp_path, classes):
 # Evicting a random half of many small texts at the brim.
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("part", [0.03, 0.5, 0.97])
 def test_a_random_part_of_a_full_memory_of_small_texts_can_be_evicted(tmp_path, part):
     folder = tmp_path / "m"
@@ -203,6 +205,7 @@ def test_a_random_part_of_a_full_memory_of_small_texts_can_be_evicted(tmp_path, 
 # Charges.
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("charge", [1, 20_000, 60_000])
 def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_path, charge):
     folder, limit = tmp_path / "m", 110_000 - charge
@@ -222,8 +225,8 @@ def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def scale(request):
-    return 1 if request.config.getoption("--full") else 4
+def scale(in_full):
+    return 1 if in_full else 4
 
 
 def fill_with_vectors(folder, max_bytes, scale):
@@ -269,10 +272,11 @@ def test_after_a_resize_a_memory_of_large_exemplars_holds_what_a_fresh_one_would
 # A reservoir.
 
 
-def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_path, request):
-    full, exhaustive = (request.config.getoption(name) for name in ("--full", "--exhaustive"))
-    arrivals = 1_000_000 if exhaustive else 40_000 if full else 20_000
-    options = {"schema": VECTORS, "max_bytes": 300_000, "eviction": "by_priority"}
+def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_path, request, in_full):
+    exhaustive = request.config.getoption("--exhaustive")
+    scale = 1 if in_full or exhaustive else 4
+    arrivals = 1_000_000 if exhaustive else 40_000 // scale
+    options = {"schema": VECTORS, "max_bytes": 300_000 // scale, "eviction": "by_priority"}
     with ExemplarMemory.create(tmp_path / "m", **options, **QUICK) as memory:
         stream, batch, held = StreamReservoir(memory, seed=0), vectors(500), {}
         while stream.seen < arrivals:
@@ -280,8 +284,8 @@ def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_
             memory.commit()
             held[stream.seen] = len(memory)
         assert_within(memory, tmp_path / "m")
-    short = held[10_000]
-    assert short < 10_000
+    short = held[10_000 // scale]
+    assert short < 10_000 // scale
     assert abs(held[arrivals] - short) <= 0.03 * short, (short, held[arrivals])
 
 
