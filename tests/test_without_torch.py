@@ -22,7 +22,7 @@ def test_what_is_not_marked_torch_can_be_collected_without_it(request):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=request.config.rootpath, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"what needs torch is listed in tests/conftest.py:\n{done.stdout}"
+    assert done.returncode == 0, f"what needs torch is listed in conftest.py:\n{done.stdout}"
     assert "tests/store/test_crash.py" in done.stdout
     assert "exmem/memory/quota.py" in done.stdout, "doctests are part of it"
     assert "tests/backbones" not in done.stdout
