@@ -24,7 +24,7 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds
+	$(BIN)/python -m pytest bench --full --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -28,6 +28,7 @@ def test_training_twice_gives_the_same_codebooks():
     assert ProductQuantisation.train(given, parts=16) == ProductQuantisation.train(given, parts=16)
 
 
+@pytest.mark.slow
 def test_vectors_like_those_of_the_training_are_kept_well_in_a_byte_a_part():
     codec, given = get_codec(trained()), clusters(100, seed=5)
     payload = codec.encode(given)
@@ -36,6 +37,7 @@ def test_vectors_like_those_of_the_training_are_kept_well_in_a_byte_a_part():
     assert error < 0.02
 
 
+@pytest.mark.slow
 def test_codebooks_are_stored_once_and_counted(tmp_path):
     config = trained()
     schema = Schema({"features": TokenSpec(positions=1, shape=(64,), dtype="float32", codec=config)})

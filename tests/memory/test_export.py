@@ -382,6 +382,7 @@ def arrivals(first, last):
     return [Exemplar(own, label=0, extras={"number": number}) for number in range(first, last)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_bytes", [None, "60kB"])
 def test_a_stream_goes_on_where_it_was_and_stays_a_uniform_sample(tmp_path, max_bytes, in_full):
     half = 4000 if in_full else 2000

@@ -234,6 +234,7 @@ def stream(seed, arrivals, budget):
     return [at[slot] for slot in reservoir.memory.held]
 
 
+@pytest.mark.slow
 def test_neither_when_an_exemplar_came_nor_hardly_its_size_decides_whether_it_is_held(in_full):
     arrivals, rounds = 60, 800 if in_full else 200
     held = np.zeros(arrivals)

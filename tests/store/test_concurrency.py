@@ -77,6 +77,7 @@ def opened(process):
     return process
 
 
+@pytest.mark.slow
 def test_readers_read_right_or_are_told_to_refresh_while_a_writer_adds_and_evicts(tmp_path, request):
     readers, seconds = (request.config.getoption(name) for name in ("--readers", "--seconds"))
     folder = tmp_path / "m"

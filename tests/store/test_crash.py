@@ -130,6 +130,7 @@ def test_rows_that_are_damaged_in_the_open_segment_do_not_keep_what_a_commit_lef
     assert damage.slots == (0,)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_random_moments_never_breaks_the_store_or_the_budget(tmp_path, request):
     kills = request.config.getoption("--kills")
     folder = tmp_path / "m"

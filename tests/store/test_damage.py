@@ -91,6 +91,7 @@ def assert_repaired_exactly(folder, name, *, readable_before):
     return bad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flip", "cut", "longer", "far longer"])
 def test_damage_in_any_file_is_found_never_read_wrong_and_repaired_exactly(tmp_path, whole, kind, request, one_in):
     rng = random.Random(kind)

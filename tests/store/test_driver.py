@@ -11,6 +11,7 @@ CHUNKS = 8
 STEPS = 18  # operations of a sequence here, at most; the long profile (`python -m tests.driver.run`) does more
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_no_sequence_of_operations_faults_and_kills_loses_or_exceeds_anything(chunk, request):

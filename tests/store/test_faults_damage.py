@@ -64,6 +64,7 @@ def test_a_damaged_catalog_is_an_error_in_either_mode_not_a_smaller_memory(tmp_p
 # Kills while arrays are made; a shard of 0 bytes; a full disk.
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 def test_check_tells_of_nothing_after_kills_full_disks_and_discards(tmp_path, one_in):
     folder = tmp_path / "m"
@@ -107,6 +108,7 @@ def test_an_empty_shard_is_damage_that_is_found_and_repaired(tmp_path):
         assert contents(memory) == {slot: found for slot, found in held.items() if slot not in bad}
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 @pytest.mark.parametrize("when", ["before", "middle", "after"])
 def test_a_compaction_that_is_killed_anywhere_is_done_by_the_next(tmp_path, folder, when, one_in):

@@ -123,6 +123,7 @@ def test_a_kill_at_any_rename_of_an_eviction_at_the_brim_leaves_a_memory_that_op
 # A full memory, compressible extras, 99 better exemplars.
 
 
+@pytest.mark.slow
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("batch", [1, 10, 99, 400])
 def test_better_exemplars_with_compressible_extras_come_into_a_full_memory_again_and_again(tmp_path, batch):
@@ -181,6 +182,7 @@ def test_many_new_classes_at_once_never_empty_a_small_memory(tmp_path, classes):
 # Evicting a random half of many small texts at the brim.
 
 
+@pytest.mark.slow
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("part", [0.03, 0.5, 0.97])
 def test_a_random_part_of_a_full_memory_of_small_texts_can_be_evicted(tmp_path, part):
@@ -205,6 +207,7 @@ def test_a_random_part_of_a_full_memory_of_small_texts_can_be_evicted(tmp_path, 
 # Charges.
 
 
+@pytest.mark.slow
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("charge", [1, 20_000, 60_000])
 def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_path, charge):
@@ -244,6 +247,7 @@ def large(tmp_path_factory, scale):
     return folder, fill_with_vectors(folder, 1_000_000 // scale, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", [500_000, 250_000, 125_000])
 def test_after_a_resize_a_memory_of_small_exemplars_holds_what_a_fresh_one_would(tmp_path, large, to, scale):
     folder, full_count = large
@@ -272,6 +276,7 @@ def test_after_a_resize_a_memory_of_large_exemplars_holds_what_a_fresh_one_would
 # A reservoir.
 
 
+@pytest.mark.slow
 def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_path, request, in_full):
     exhaustive = request.config.getoption("--exhaustive")
     scale = 1 if in_full or exhaustive else 4
@@ -297,6 +302,7 @@ def assert_uniform(memory):
     return stream
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywhere(tmp_path, when, one_in):
@@ -325,6 +331,7 @@ def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywher
         assert_within(memory, folder)
 
 
+@pytest.mark.slow
 def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_interrupts_and_discards(tmp_path):
     made = vectors(60)
     options = {"schema": VECTORS, "max_bytes": 40_000, "eviction": "by_priority"}

@@ -31,7 +31,7 @@ from tests.store.made import (
     vectors,
 )
 
-pytestmark = [pytest.mark.proof, pytest.mark.kills]
+pytestmark = [pytest.mark.proof, pytest.mark.kills, pytest.mark.slow]
 
 
 @pytest.fixture

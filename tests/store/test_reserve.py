@@ -29,6 +29,7 @@ def made(count, noise, seed, label):
     return Exemplar(tokens, label=label, priority=float(rng.random()), extras={"e": extra.astype(np.uint8)})
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     budget=st.integers(14_000, 120_000),
@@ -60,6 +61,7 @@ def test_no_step_that_gives_bytes_back_takes_more_than_the_reserve(
     assert all(need <= reserve for name, need, reserve in needs if name in {"evict", "change_state"})
 
 
+@pytest.mark.slow
 def test_the_reserve_is_no_larger_than_it_has_to_be(tmp_path, in_full):
     """Some step takes most of what is kept free for it."""
     needs = []
