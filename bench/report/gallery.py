@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from exmem.report.view.pictures import draw_placed, place_tokens
 from exmem.train.forms import Replayed
 from exmem.train.making import make_recipe
 from matplotlib.figure import Figure
@@ -12,7 +13,6 @@ from bench.report.rows import PROBE, Row
 from exmem import ExemplarMemory
 from exmem.backbones import Backbone
 from exmem.recipes import Recipe
-from exmem.report.view.pictures import draw_placed, place_tokens
 from exmem.tokens import PaddedTokens
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText

@@ -35,11 +35,28 @@ class EncodedExemplars:
         return self.rows.sizes
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "EncodedExemplars":
-        """Return some of them, in this order."""
+        """Return some of them, in this order.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Which, from 0.
+        """
         return EncodedExemplars(self.rows.take(indices))
 
     def joined(self, other: "EncodedExemplars") -> "EncodedExemplars":
-        """Return these and others of the same memory behind them; InvalidExemplarError if the schemas differ."""
+        """Return these and others of the same memory behind them.
+
+        Parameters
+        ----------
+        other : EncodedExemplars
+            What comes behind.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If they were encoded for a memory of another schema.
+        """
         if self.rows.layout.schema != other.rows.layout.schema:
             raise InvalidExemplarError("these exemplars were encoded for memories of different schemas; add each apart")
         return EncodedExemplars(self.rows.joined(other.rows))
