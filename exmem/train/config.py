@@ -196,6 +196,8 @@ class LoopConfig:
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
         for part in self.augment:
             _known(AUGMENTATIONS, part)
+            grids = {"grids": {}} if "grids" in AUGMENTATIONS.options(part.name) else {}
+            AUGMENTATIONS.make(part.name, **grids, **part.kwargs)  # a value out of range is told here, not at replay
         _known(SAMPLERS, Part(self.sampler))
         for name in ("test_stored_form", "keep_hidden"):
             flag(getattr(self, name), f"loop.{name}")
@@ -350,8 +352,11 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+_GIVEN = frozenset({"count", "features", "grids", "rng", "values"})  # options that the trainer gives
+
+
 def _known(registry: Registry[Any], part: Part) -> None:
-    known = set(registry.options(part.name))
+    known = set(registry.options(part.name)) - _GIVEN
     if strange := sorted(set(part.kwargs) - known):
         raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
 

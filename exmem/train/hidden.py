@@ -76,12 +76,10 @@ def stored_form(bound: BoundRecipe, data: ImageText) -> Tokens:
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts = [data.texts[row] for row in rows.tolist()]
-        labels, extras = (
-            data.labels[rows],
-            {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in bound.schema.extras.items()},
-        )
         images = data.images(rows, bound.backbone.picture_size)
-        batch = TensorBatch.from_numpy(TokenBatch.of(bound.make(images, texts, labels, extras=extras)))
+        extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in bound.schema.extras.items()}
+        exemplars = bound.make(images, texts, data.labels[rows], extras=extras)  # extras are not seen
+        batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
         pipeline.know(lambda: [batch])
         return pipeline(batch)
 

@@ -9,6 +9,7 @@ from exmem import ExemplarMemory
 from exmem.backbones import load_backbone
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.replay import Pipeline
+from exmem.replay.augment import ColourJitter
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
 from exmem.train.hidden import embedded, stored_form
@@ -113,3 +114,40 @@ def test_a_mask_token_stands_where_patches_were_dropped(load, data):
     for at, exemplar in enumerate(exemplars):
         assert np.flatnonzero(~image.unknown[at]).tolist() == exemplar.tokens["image"].positions.tolist()
     assert bound.backbone(stored_form(bound, data)(ROWS)).isfinite().all()
+
+
+class Noted:
+    """A restorer and an augmentation that say when they are called."""
+
+    def __init__(self, restore):
+        self.recipe, self.frame, self.calls = restore.recipe, restore.frame, []
+
+    def __call__(self, batch, *, generator=None):
+        step = "restore" if generator is None else "augment"
+        self.calls.append((step, "dense" if batch.tokens["image"].valid.all() else "sparse"))
+        return batch
+
+
+def test_exemplars_are_restored_then_augmented_then_filled(tmp_path, model, data):
+    bound = BoundRecipe(Recipe.of("masked").refined(fill="zero"), model)
+    batch, _ = stored(tmp_path / "memory", bound, data)
+    noted = Noted(bound.restore)
+    pipeline = Pipeline(noted, augment=noted)
+    assert pipeline(batch, torch.Generator().manual_seed(0)).tokens["image"].valid.all(), "filled last"
+    assert noted.calls == [("restore", "sparse"), ("augment", "sparse")]
+    noted.calls.clear()
+    pipeline(batch)
+    assert noted.calls == [("restore", "sparse")], "without a generator nothing is augmented"
+
+
+def test_the_generator_decides_what_augmentations_do(tmp_path, model, data):
+    bound = BoundRecipe(Recipe.of("half_jpeg"), model)
+    batch, plain = stored(tmp_path / "memory", bound, data)
+    pipeline = Pipeline(bound.restore, augment=ColourJitter(probability=1.0))
+    one, same, other = (
+        pipeline(batch, torch.Generator().manual_seed(seed)).tokens["image"].values for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, plain.tokens["image"].values)
+    assert torch.equal(pipeline(batch).tokens["image"].values, plain.tokens["image"].values)
