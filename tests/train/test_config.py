@@ -26,7 +26,7 @@ NOT_DEFAULT = TrainConfig(
 )
 
 
-@pytest.mark.parametrize("config", [TrainConfig(), NOT_DEFAULT, TrainConfig(recipe=Recipe.of("none"))], ids=str)
+@pytest.mark.parametrize("config", [TrainConfig(), NOT_DEFAULT, TrainConfig(recipe=Recipe.of("none"))], ids=["default", "other", "none"])
 def test_a_configuration_survives_json(config):
     document = json.loads(json.dumps(config.to_json()))
     assert TrainConfig.from_json(document) == config
