@@ -1,6 +1,8 @@
 """Hidden tokens of examples: computed once and kept, or computed whenever they are asked for."""
 
+import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typing_extensions import override
@@ -25,6 +28,7 @@ from exmem.train.data import ImageText
 __all__ = ["HiddenOf", "KeptHidden", "LiveHidden", "embedded", "kept_or_computed", "stored_form", "tokens_of"]
 
 _ROWS = 64
+_ABANDONED_S = 86_400  # since a file was last written to that its writer has not put in place
 Advance = Callable[[int], None]
 Tokens = Callable[[NDArray[np.int64]], TensorBatch]  # rows of the data -> their tokens
 
@@ -100,30 +104,46 @@ def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advanc
 def kept_or_computed(name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the tensors of a name in the cache that all runs share, or compute and keep them.
 
-    The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first.
+    The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first, and what
+    is larger by itself is not kept.
     """
-    file = cache_dir() / "hidden" / f"{name}.safetensors"
-    if file.exists():
+    most, file = _most_bytes(), cache_dir() / "hidden" / f"{name}.safetensors"
+    try:
         os.utime(file)
         return load_file(file)
-    tensors = {key: tensor.detach().contiguous() for key, tensor in compute().items()}
-    _make_room(file.parent, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    except (FileNotFoundError, SafetensorError):  # not there, removed meanwhile by another process, or cut off
+        tensors = {key: tensor.detach().contiguous() for key, tensor in compute().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary)
-    temporary.replace(file)
+    try:
+        save_file(tensors, temporary)
+        if (size := temporary.stat().st_size) <= most:
+            _make_room(file, most - size)
+            temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     return tensors
 
 
-def _make_room(folder: Path, coming: int) -> None:
-    setting = os.environ.get("EXMEM_HIDDEN_BYTES", "16GB")
+def _most_bytes() -> int:
     try:
-        most = parse_bytes(setting)
+        return parse_bytes(os.environ.get("EXMEM_HIDDEN_BYTES", "16GB"))
     except SchemaError as error:
         raise SchemaError(f"EXMEM_HIDDEN_BYTES: {error}") from error
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime) if folder.exists() else []
-    held = sum(file.stat().st_size for file in files)
-    for file in files:
-        if held + coming > most:
-            held -= file.stat().st_size
-            file.unlink(missing_ok=True)
+
+
+def _make_room(coming: Path, most: int) -> None:
+    """Remove what was not used for longest until at most so many bytes are left beside the coming file."""
+    others: list[tuple[float, int, Path]] = []
+    for other in coming.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+            used, size = other.stat().st_mtime, other.stat().st_size
+            if other.suffix != ".tmp" and other != coming:
+                others.append((used, size, other))
+            elif other.suffix == ".tmp" and time.time() - used > _ABANDONED_S:
+                other.unlink()
+    held = sum(size for _, size, _ in others)
+    for _, size, other in sorted(others):
+        if held > most:
+            held -= size
+            other.unlink(missing_ok=True)
