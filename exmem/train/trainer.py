@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exmem.backbones import Backbone, Hidden, load_backbone
+from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.tokens import Exemplar
@@ -40,7 +41,15 @@ from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario
 from exmem.train.storing import rank_examples, store_phase
 
-__all__ = ["Trainer", "backbone_key", "bind_recipe", "folder_bytes", "load_run_backbone", "load_run_data"]
+__all__ = [
+    "Trainer",
+    "backbone_key",
+    "bind_random_masks",
+    "bind_recipe",
+    "folder_bytes",
+    "load_run_backbone",
+    "load_run_data",
+]
 
 _ROWS = 128
 
@@ -82,6 +91,22 @@ def bind_recipe(config: TrainConfig, learner: Learner, *, num_classes: int) -> B
         seed=config.seed,
         num_classes=num_classes,
     )
+
+
+def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
+    """Bind what masks new examples at random, whatever the recipe keeps; it goes with the recipe's fill."""
+    if "image" not in backbone.token_specs():
+        raise SchemaError(
+            "loop.stored_masks='random' masks images, and this learner sees none; use loop.stored_masks='scores'"
+        )
+    masks = Recipe.of("masked").refined(
+        image={"name": "patches", "thumbnail": config.recipe.image.kwargs.get("thumbnail", 0)},
+        scorer="random",
+        keep={"name": "keep_ratio", "ratio": config.loop.random_ratio},
+        text="all",
+        fill=config.recipe.fill,
+    )
+    return BoundRecipe(masks, backbone, seed=config.seed)
 
 
 def backbone_key(backbone: Backbone) -> str:
@@ -132,6 +157,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.learner = Learner(self.backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
+        masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
+        self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
         self._learnt = -1  # phase that the learner is at
 
@@ -240,19 +267,9 @@ class Trainer:
 
     def _stored_form(self, rows: NDArray[np.int64]) -> HiddenOf | None:
         """Return new examples as they would be stored; the scorer sees the model as it is before the phase."""
-        loop = self.config.loop
-        if not loop.stored_form:
+        if not self.config.loop.stored_form:
             return None
-        bound = self.bound
-        if loop.stored_masks == "random":
-            thumbnail = self.config.recipe.image.kwargs.get("thumbnail", 0)
-            masks = Recipe.of("masked").refined(
-                image={"name": "patches", "thumbnail": thumbnail},
-                scorer="random",
-                keep={"name": "keep_ratio", "ratio": loop.random_ratio},
-                fill=self.config.recipe.fill,
-            )
-            bound = BoundRecipe(masks, self.backbone, seed=self.config.seed)
+        bound = self.bound if self._random_masks is None else self._random_masks
         assert bound is not None  # the configuration refuses an empty recipe here
         advance = self._progress.stage("new examples as they would be stored", len(rows))
         made = embedded(self.backbone, stored_form(bound, self.train), rows, advance)

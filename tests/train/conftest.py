@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from exmem.train.data import load_imagefolder
-from tests.tiny import load_joint, start, write_imagefolder, write_models
+from tests.tiny import config_of, load_joint, start, write_imagefolder, write_models
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,10 +45,10 @@ def whole_run(tmp_path_factory, backbone, data):
     runs = {}
 
     def run(recipe=None, **options):
-        key = repr((recipe, options))
-        if key not in runs:
+        config = config_of(recipe, **options)
+        if config not in runs:
             trainer = start(tmp_path_factory.mktemp("whole") / "run", backbone, data, recipe, **options)
-            runs[key] = trainer, trainer.run(Console(quiet=True))
-        return runs[key]
+            runs[config] = trainer, trainer.run(Console(quiet=True))
+        return runs[config]
 
     return run
