@@ -22,7 +22,7 @@ from exmem.recipes import BoundRecipe, Recipe
 from exmem.tokens import Exemplar
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText, load_imagefolder
-from exmem.train.exemplars import Exemplars
+from exmem.train.exemplars import Exemplars, keeps_hidden
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import (
     Advance,
@@ -157,6 +157,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.learner = Learner(self.backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
+        if self.bound is not None:
+            keeps_hidden(config, self.backbone)  # refused before anything is computed
         masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
         self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
