@@ -3,7 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from exmem.errors import SchemaError
 from exmem.masking.scorers import SCORERS
@@ -17,6 +19,11 @@ from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.reading import read_fields
 
 __all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
+
+
+def _shown(metavar: str) -> Any:
+    """Say how the help of `exmem train` writes the values of an option."""
+    return tyro.conf.arg(metavar=metavar)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +47,12 @@ class DataConfig:
         Column of the metadata that holds the classes.
     """
 
-    first_classes: int | None = None
+    first_classes: Annotated[int | None, _shown("INT")] = None
     increments: tuple[int, ...] = (10,)
     class_seed: int = 0
     modalities: Literal["both", "image", "text"] = "both"
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: Annotated[str, _shown("COLUMN")] = "text"
+    label_column: Annotated[str, _shown("COLUMN")] = "label"
 
     def __post_init__(self) -> None:
         if not self.increments:
@@ -75,8 +82,8 @@ class BackboneConfig:
     """
 
     family: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"] = "joint"
-    vision: str | None = None
-    text: str | None = None
+    vision: Annotated[str | None, _shown("NAME|FOLDER")] = None
+    text: Annotated[str | None, _shown("NAME|FOLDER")] = None
     image_size: int = 224
     max_text: int = 32
 
@@ -240,7 +247,7 @@ class TrainConfig:
     """
 
     recipe: Recipe = Recipe(name="half_jpeg")  # noqa: RUF009 - frozen
-    max_bytes: str = "64MB"
+    max_bytes: Annotated[str, _shown("BYTES")] = "64MB"
     seed: int = 0
     quota: Literal["bytes", "counts", "frequency"] = "bytes"
     selection: Part = Part("herding")
