@@ -7,6 +7,10 @@ from pathlib import Path
 
 __all__ = ["fork_command"]
 
+_IMPORTED = ["datasets", "exmem.cli.train", "exmem.report.run", "matplotlib.figure", "peft", "rich.progress"]
+_IMPORTED += [
+    f"transformers.models.{name}" for name in ("bert.modeling_bert", "bert.tokenization_bert", "vit.modeling_vit")
+]
 _FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -26,7 +30,7 @@ def _run(words: list[str], environment: dict[str, str], said: str) -> None:
 
 def fork_command(words, environment, said: Path):
     """Start a command that writes what it says to a file; return its process."""
-    _FORKS.set_forkserver_preload(["exmem.cli.train", "exmem.train.trainer", "exmem.report.run", "transformers"])
+    _FORKS.set_forkserver_preload(_IMPORTED)
     process = _FORKS.Process(target=_run, args=(list(words), environment, os.fspath(said)))
     process.start()
     return process

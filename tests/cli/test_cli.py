@@ -155,7 +155,16 @@ def test_what_needs_no_torch_imports_none(tmp_path):
     with ExemplarMemory.create(tmp_path / "memory", schema=schema(), max_bytes="100kB") as memory:
         memory.add([exemplar(0)])
     place, other = str(tmp_path / "memory"), str(tmp_path / "other")
-    words = [["--help"], ["--version"], [], ["nonsense"], ["data", "--help"], ["show", "--help"], ["demo", "--help"], ["score", "--help"]]
+    words = [
+        ["--help"],
+        ["--version"],
+        [],
+        ["nonsense"],
+        ["data", "--help"],
+        ["show", "--help"],
+        ["demo", "--help"],
+        ["score", "--help"],
+    ]
     words += [["info", place], ["check", place], ["repair", place], ["compact", place]]
     words += [["export", place, str(tmp_path / "exported.tar")], ["import", str(tmp_path / "exported.tar"), other]]
     script = LIGHT.replace("WORDS", repr(words))

@@ -26,7 +26,9 @@ NOT_DEFAULT = TrainConfig(
 )
 
 
-@pytest.mark.parametrize("config", [TrainConfig(), NOT_DEFAULT, TrainConfig(recipe=Recipe.of("none"))], ids=["default", "other", "none"])
+@pytest.mark.parametrize(
+    "config", [TrainConfig(), NOT_DEFAULT, TrainConfig(recipe=Recipe.of("none"))], ids=["default", "other", "none"]
+)
 def test_a_configuration_survives_json(config):
     document = json.loads(json.dumps(config.to_json()))
     assert TrainConfig.from_json(document) == config
@@ -149,18 +151,35 @@ def test_only_a_scorer_that_explains_the_class_is_kept_from_new_examples():
     for name in SCORERS:
         if name != "grad_attention":
             TrainConfig.from_json({"recipe": {"scorer": name}, "loop": loop})
-    TrainConfig.from_json({"recipe": {"scorer": "grad_attention"}, "loop": {"stored_form": 1, "stored_masks": "random"}})
+    TrainConfig.from_json(
+        {"recipe": {"scorer": "grad_attention"}, "loop": {"stored_form": 1, "stored_masks": "random"}}
+    )
 
 
 def _changed(document):
     """Every option of a configuration by its dotted name, and the document with another value there."""
     others = {"str": "other", "int": 7, "bool": False, "float": 0.25, "NoneType": 5}
     choices = {
-        **{"quota": "frequency", "ranked_form": "full", "data.modalities": "both", "backbone.family": "bert"},
-        **{"loop.stored_masks": "random", "loop.sampler": "uniform", "max_bytes": "1MB", "selection": "random"},
-        **{"recipe.image": "scales", "recipe.scorer": "centre", "recipe.keep": "cumulative", "recipe.text": "none"},
-        **{"recipe.codec": "raw", "recipe.fill": "zero", "recipe.extras": ["features"], "loop.augment": []},
-        **{"data.increments": [4], "loop.keep_hidden": True, "loop.test_stored_form": True, "backbone.text": "other"},
+        "quota": "frequency",
+        "ranked_form": "full",
+        "data.modalities": "both",
+        "backbone.family": "bert",
+        "loop.stored_masks": "random",
+        "loop.sampler": "uniform",
+        "max_bytes": "1MB",
+        "selection": "random",
+        "recipe.image": "scales",
+        "recipe.scorer": "centre",
+        "recipe.keep": "cumulative",
+        "recipe.text": "none",
+        "recipe.codec": "raw",
+        "recipe.fill": "zero",
+        "recipe.extras": ["features"],
+        "loop.augment": [],
+        "data.increments": [4],
+        "loop.keep_hidden": True,
+        "loop.test_stored_form": True,
+        "backbone.text": "other",
     }
     for key, value in document.items():
         if not isinstance(value, dict):

@@ -14,7 +14,6 @@ from tests.exemplars import crop
 from tests.tiny import SIDE, load_joint
 
 
-
 @pytest.fixture
 def backbone(models):
     return load_joint(models)

@@ -182,7 +182,9 @@ def test_a_file_system_without_locks_is_told_and_a_lock_file_stands_in(tmp_path,
 
     monkeypatch.setattr("fcntl.flock", flock)
     folder = RunFolder(tmp_path / "run")
-    told = "falling back to SoftFileLock" if code == errno.ENOSYS else "no locks here .*remove it if a killed run leaves"
+    told = (
+        "falling back to SoftFileLock" if code == errno.ENOSYS else "no locks here .*remove it if a killed run leaves"
+    )
     with pytest.warns(UserWarning, match=told), folder.locked():
         with pytest.raises(LockedError, match="another process"), RunFolder(folder.path).locked():
             pass

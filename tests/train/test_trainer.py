@@ -218,12 +218,8 @@ def test_each_image_is_encoded_once_in_a_phase_though_candidates_are_planned_twi
     monkeypatch.setattr("exmem.train.storing._FIRST_RANKS", 2)
     made = []
     make = Trainer._made
-    monkeypatch.setattr(
-        Trainer, "_made", lambda self, rows, *rest: made.append(len(rows)) or make(self, rows, *rest)
-    )
-    (entry,) = start(
-        tmp_path / "run", backbone, data, recipe, data={"first_classes": 4}, max_bytes="400kB"
-    ).run(QUIET)
+    monkeypatch.setattr(Trainer, "_made", lambda self, rows, *rest: made.append(len(rows)) or make(self, rows, *rest))
+    (entry,) = start(tmp_path / "run", backbone, data, recipe, data={"first_classes": 4}, max_bytes="400kB").run(QUIET)
     assert made == [8, 8, 16], "two of each class, then twice as many in all, then the rest"
     assert entry["exemplars"] == 32
     assert max(collections.Counter(encoded).values()) == 1

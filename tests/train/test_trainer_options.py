@@ -17,7 +17,7 @@ from exmem.train.folder import RunFolder
 from exmem.train.hidden import stored_form
 from exmem.train.learner import Learner
 from exmem.train.storing import rank_examples
-from exmem.train.trainer import Trainer, bind_recipe
+from exmem.train.trainer import bind_recipe
 from tests.backbones.models import load
 from tests.tiny import SIDE, start
 
@@ -371,7 +371,9 @@ def test_the_fill_decides_how_many_tokens_exemplars_have(one_phase, replayed):
         assert hidden.image.valid.sum(1).tolist() == [3 if fill == "drop" else 16] * 8, fill
 
 
-@pytest.mark.parametrize("recipe", [{"image": "scaled", "text": "all"}, {"image": "scales"}, {"image": "none"}], ids=str)
+@pytest.mark.parametrize(
+    "recipe", [{"image": "scaled", "text": "all"}, {"image": "scales"}, {"image": "none"}], ids=str
+)
 def test_a_memory_that_holds_nothing_yet_has_no_mean_colours(tmp_path, backbone, data, recipe):
     recipe = {**recipe, "fill": "class_mean"}
     entries = start(tmp_path / "run", backbone, data, recipe, data={"increments": [2]}).run(QUIET)
