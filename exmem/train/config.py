@@ -203,7 +203,7 @@ class LoopConfig:
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
         for part in self.augment:
             _known(AUGMENTATIONS, part)
-            grids = {"grids": {}} if "grids" in AUGMENTATIONS.options(part.name) else {}
+            grids: dict[str, Any] = {"grids": {}} if "grids" in AUGMENTATIONS.options(part.name) else {}
             AUGMENTATIONS.make(part.name, **grids, **part.kwargs)  # a value out of range is told here, not at replay
         _known(SAMPLERS, Part(self.sampler))
         for name in ("test_stored_form", "keep_hidden"):

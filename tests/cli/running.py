@@ -1,4 +1,4 @@
-"""`exmem` in a process of its own that is forked off one which has imported everything: as from a shell, but at once."""
+"""`exmem` in a process of its own, forked off one that has imported everything: as from a shell, but at once."""
 
 import multiprocessing
 import os

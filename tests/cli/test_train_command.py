@@ -1,4 +1,4 @@
-"""`exmem train` as a user runs it: what its words say, and that a run killed at any moment ends with the same numbers."""
+"""`exmem train` as a user runs it: what its words say; killed at any moment, it ends with the same numbers."""
 
 import itertools
 import json

@@ -56,7 +56,7 @@ def test_what_is_larger_than_the_bound_is_not_kept_and_displaces_nothing(cache, 
 
 def test_a_wrong_bound_is_told_before_anything_is_computed(cache, monkeypatch):
     monkeypatch.setenv("EXMEM_HIDDEN_BYTES", "much")
-    with pytest.raises(SchemaError, match="EXMEM_HIDDEN_BYTES: .*'much'"):
+    with pytest.raises(SchemaError, match=r"EXMEM_HIDDEN_BYTES: .*'much'"):
         kept_or_computed("one", never)
 
 

@@ -406,6 +406,6 @@ def test_every_family_of_backbones_learns(tmp_path, data, written, kind, loop, b
 def test_kept_texts_cannot_be_exchanged_where_image_and_text_are_mixed(tmp_path, data, written):
     model = load("vilt", written["vilt"], size=SIDE, blocks=1)
     options = {"backbone": {"family": "vilt"}, "loop": {"augment": ["text_exchange"]}}
-    with pytest.raises(SchemaError, match="loop.keep_hidden=False"):
+    with pytest.raises(SchemaError, match=r"loop\.keep_hidden=False"):
         start(tmp_path / "run", lambda: model, data, **options)
     assert not (tmp_path / "run").exists()
