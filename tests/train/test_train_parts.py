@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -194,8 +195,10 @@ def test_a_file_system_without_locks_is_told_and_a_lock_file_stands_in(tmp_path,
         held = folder.locked()
         with pytest.warns(UserWarning, match=told):
             held.__enter__()
-        with pytest.raises(LockedError, match="another process"), RunFolder(folder.path).locked():
-            pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(LockedError, match="another process"), RunFolder(folder.path).locked():
+                pass
         assert not folder.claim(TrainConfig(), {}), "lock files are no other program's"
         held.__exit__(None, None, None)
 
