@@ -155,7 +155,7 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
         apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
         modalities[name] = dataclasses.replace(spec, codec=config | apart)
         codecs[name] = codec
-    return Layout(Schema(modalities, schema.extras), codecs)
+    return Layout(dataclasses.replace(schema, modalities=modalities), codecs)
 
 
 def _is_sharded(objects: Objects, state: State, name: str) -> bool:

@@ -77,6 +77,10 @@ RUNS = {  # recipe and options
         },
     ),
     "class_mean": ({"fill": "class_mean"}, {"loop": {"keep_hidden": False}}),
+    "scaled": (
+        {"image": "scaled:divisor=2", "text": "all"},
+        {"loop": {"augment": ["flip", "colour_jitter"]}},
+    ),
     "none": ("none", {}),
 }
 STEPS = {  # each is called at least twice in a run of three phases
@@ -92,7 +96,7 @@ STEPS = {  # each is called at least twice in a run of three phases
 }
 CUTS = [("kept", step) for step in STEPS if step != "means"]
 CUTS += [(run, step) for run in ("live", "mixed") for step in ("learnt", "added", "stored", "measured")]
-CUTS += [("class_mean", "checkpointed"), ("class_mean", "stored")]
+CUTS += [("scaled", "committed"), ("class_mean", "checkpointed"), ("class_mean", "stored")]
 CUTS += [("none", step) for step in ("learnt", "means", "measured")]
 
 
