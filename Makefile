@@ -3,14 +3,19 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+CORE := .venv-core
 
-.PHONY: demo test check bench format
+.PHONY: demo test test-core check bench format
 
 demo: $(READY)
 	$(BIN)/exmem demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
+
+# What needs no torch, where none is installed.
+test-core: $(CORE)/.ready
+	$(CORE)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not torch"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -19,7 +24,7 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds
+	$(BIN)/python -m pytest bench --full --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -31,4 +36,10 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements-dev.txt)
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(CORE)/.ready: requirements-dev.txt pyproject.toml
+	test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet --constraint requirements-dev.txt --editable ".[test]"
+	! $(CORE)/bin/python -c "import torch" 2> /dev/null
 	touch $@

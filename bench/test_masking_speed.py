@@ -44,6 +44,8 @@ def case(request, tmp_path_factory):
     return model, TensorBatch({"image": image, "text": text}, torch.zeros(BATCH, dtype=torch.int64))
 
 
+@pytest.mark.one_in(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SCORERS if name not in {"random", "centre"}])
 def test_scoring_over_a_forward_pass(benchmark, case, name):
     model, batch = case

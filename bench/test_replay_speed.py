@@ -47,6 +47,7 @@ def stored(folder, backbone, *, kept_patches, kept_text):
     return ReplayDataset(folder, fill="drop").__getitems__(list(range(BATCH)))
 
 
+@pytest.mark.slow
 def test_a_step_on_kept_tokens_against_the_dense_step(benchmark, backbone, tmp_path):
     """Forward and backward; reading is not in it."""
     dropped = stored(tmp_path / "kept", backbone, kept_patches=KEPT_PATCHES, kept_text=KEPT_TEXT)

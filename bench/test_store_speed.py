@@ -70,6 +70,8 @@ def test_size_of_a_masked_photograph(benchmark, filled):
     benchmark.extra_info["header_bytes_of_a_64_px_exemplar"] = len(small.encode(np.ascontiguousarray(tiles))) - scan
 
 
+@pytest.mark.one_in(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["patch_jpeg", "patch_webp", "lossless", "raw"])
 def test_random_batches_against_the_bare_decoder(benchmark, tmp_path, codec):
     """A batch of 64 again and again, two threads; the other side decodes bytes in RAM into an array, checks nothing."""
@@ -134,6 +136,8 @@ def test_random_reads_against_zarr(benchmark, filled):
     benchmark(memory.read, picks)
 
 
+@pytest.mark.one_in(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "not-durable"])
 @pytest.mark.parametrize("batch", [COUNT, 10])
 def test_adding_against_the_bare_encoder(benchmark, filled, tmp_path, batch, durable):

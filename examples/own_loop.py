@@ -1,44 +1,49 @@
-"""The memory in a training loop of one's own: two phases, one strict budget, replay in whole batches."""
+"""Masked exemplars in a training loop of one's own: a CNN, two phases of digits, one strict budget of bytes."""
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.datasets import load_digits
-from sklearn.linear_model import SGDClassifier
+from torch import nn
 
-from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
+from exmem.recipes import BoundRecipe, PlainImages, Recipe
+from exmem.replay import replay_loader
 from exmem.selection import herding
 
+torch.manual_seed(0)
 digits = load_digits()
-schema = Schema({"image": TokenSpec(positions=1, shape=(8, 8), dtype="uint8", codec="lossless")})
-model = SGDClassifier(random_state=0)
+pixels = (digits.images * 15).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+images, labels = np.stack([pixels] * 3, -1), torch.from_numpy(digits.target)  # (N, 32, 32, 3)
+as_input = torch.from_numpy(images).permute(0, 3, 1, 2)
+trunk = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten())
+model = nn.Sequential(trunk, nn.Linear(32 * 36, 10))
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
-with tempfile.TemporaryDirectory() as folder:
-    path = Path(folder) / "memory"
-    with ExemplarMemory.create(path, schema=schema, max_bytes="40kB") as memory:
-        for phase, classes in enumerate([range(5), range(5, 10)]):
-            rows = np.flatnonzero(np.isin(digits.target, list(classes)))
-            inputs, labels = digits.data[rows], digits.target[rows]
-            if len(memory):
-                old = memory.read(memory.slots)
-                inputs = np.concatenate([inputs, old.tokens["image"].values.reshape(len(old), -1)])
-                labels = np.concatenate([labels, old.labels])
-            for _ in range(20):
-                model.partial_fit(inputs, labels, classes=np.arange(10))
-            for label in classes:
-                own = np.flatnonzero(digits.target == label)
-                best = own[herding(digits.data[own], count=40)]
-                images = digits.images[best].astype(np.uint8)
-                memory.add(
-                    [
-                        Exemplar({"image": TokenSet.dense(image[None])}, label=label, priority=-rank)
-                        for rank, image in enumerate(images)
-                    ]
-                )
-            memory.commit()
-            seen = digits.target < 5 * (phase + 1)
-            print(
-                f"phase {phase}: accuracy {model.score(digits.data[seen], digits.target[seen]):.1%}, "
-                f"{len(memory)} exemplars, {memory.used_bytes:,} of {memory.max_bytes:,} bytes"
-            )
+recipe = Recipe.of("masked").refined(scorer="centre", keep="keep_ratio:ratio=0.5", fill="mean")
+bound = BoundRecipe(recipe, PlainImages(size=32, patch=8))
+
+with tempfile.TemporaryDirectory() as folder, bound.create_memory(Path(folder) / "m", max_bytes="60kB") as memory:
+    for phase, classes in enumerate([range(5), range(5, 10)]):
+        new = np.flatnonzero(np.isin(digits.target, list(classes)))
+        replayed = iter(replay_loader(memory, batch=32, sampler="balanced", endless=True)) if len(memory) else None
+        for step in range(150):
+            chosen = np.random.default_rng([phase, step]).choice(new, 32)
+            inputs, targets = as_input[chosen], labels[chosen]
+            if replayed:
+                old = next(replayed)
+                inputs, targets = torch.cat([inputs, old.images()]), torch.cat([targets, old.labels])
+            loss = nn.functional.cross_entropy(model(inputs / 255), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        features = trunk(as_input[new] / 255).detach().numpy()
+        for label in classes:
+            best = new[digits.target[new] == label][herding(features[digits.target[new] == label], count=40)]
+            memory.add(bound.make(images[best], [""] * len(best), digits.target[best], -np.arange(len(best))))
+        memory.commit()
+        seen = digits.target < 5 * (phase + 1)
+        accuracy = (model(as_input[seen] / 255).argmax(1) == labels[seen]).float().mean()
+        used = f"{len(memory)} exemplars, {memory.used_bytes:,} of {memory.max_bytes:,} bytes"
+        print(f"phase {phase}: accuracy {accuracy:.1%}, {used}")

@@ -21,17 +21,8 @@ _Made = TypeVar("_Made")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A choice by name with its options, as configurations hold it.
+    """A choice by name with the options that are not left at their defaults, as configurations hold it.
 
-    Parameters
-    ----------
-    name : str
-        A name of a registry.
-    options : tuple of (str, value)
-        Options that are not left at their defaults, by name.
-
-    Examples
-    --------
     >>> Part.of("keep_ratio:ratio=0.25") == Part.of({"name": "keep_ratio", "ratio": 0.25})
     True
     >>> str(Part.of({"name": "cls_attention", "layers": [-3, -2]}))

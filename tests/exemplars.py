@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_sample_images
 
 from exmem import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
 
@@ -16,6 +15,8 @@ GRID, PATCH, TEXT = 4, 16, 12
 @functools.cache
 def photographs() -> list[NDArray[np.uint8]]:
     """The two photographs that scikit-learn carries, (427, 640, 3) uint8 each."""
+    from sklearn.datasets import load_sample_images  # takes a second, and many processes need no photograph
+
     return [np.asarray(image) for image in load_sample_images().images]
 
 

@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import exmem
 
@@ -17,25 +17,43 @@ ROOT = Path(exmem.__file__).parent
 # The pages of the reference: packages, by their `__all__`, and a class that the README imports from within one.
 PAGES = [
     "exmem",
+    "exmem.backbones",
     "exmem.codecs",
     "exmem.masking",
+    "exmem.masking.scorers",
     "exmem.memory",
     "exmem.memory.reservoir:StreamReservoir",
+    "exmem.recipes.fills:Fill",
+    "exmem.recipes.fills:FillContext",
+    "exmem.replay.augment",
     "exmem.selection",
     "exmem.tokens",
+    "exmem.train.metrics:average_incremental_accuracy",
+    "exmem.train.metrics:backward_transfer",
+    "exmem.train.metrics:forgetting",
+    "exmem.train.metrics:last_accuracy",
+    "exmem.train.scenario:Scenario",
 ]
-# being re-cut
+# being re-cut, but for the modules named next
 EXCLUDED = (
-    "exmem.backbones",
     "exmem.cli",
-    "exmem.masking.scorers",
     "exmem.recipes",
     "exmem.replay",
     "exmem.report",
     "exmem.train",
 )
+FINISHED = (
+    "exmem.cli.demo.stickers",
+    "exmem.recipes.fills",
+    "exmem.replay.augment",
+    "exmem.train.folder",
+    "exmem.train.learner",
+    "exmem.train.metrics",
+    "exmem.train.scenario",
+)
 NOT_CALLED = {"exmem.memory.memory:ExemplarMemory"}  # `create` and `open` make it: its `__init__` is internal
 MOST_LINES = 6
+_NO_INIT = type("_Contract", (Protocol,), {}).__init__  # stands in where a contract, or a class of one, has no __init__
 SECTION = re.compile(r"^(Parameters|Returns|Raises|Yields|Attributes)\n-{3,}$", re.MULTILINE)
 
 
@@ -57,7 +75,8 @@ def documented_in(node: ast.AST, prefix: str) -> Iterator[Documented]:
             name = f"{prefix}{child.name}"
             overrides = any(isinstance(mark, ast.Name) and mark.id == "override" for mark in child.decorator_list)
             yield Documented(name, ast.get_docstring(child) or "", overrides)
-            yield from documented_in(child, f"{name}.")
+            inner = name if isinstance(child, ast.ClassDef) else f"{name}.<locals>"
+            yield from documented_in(child, f"{inner}.")
         else:
             yield from documented_in(child, prefix)
 
@@ -109,12 +128,16 @@ def parameters_of(thing: Any) -> list[str]:
         return []
     if inspect.isclass(thing) and issubclass(thing, Exception):  # has no signature; its only argument is the message
         return []
+    if inspect.isclass(thing) and thing.__init__ is _NO_INIT:
+        return []
     return [name for name in inspect.signature(thing).parameters if name not in {"self", "cls"}]
 
 
 def test_every_name_of_the_reference_documents_exactly_the_parameters_of_its_signature():
     wrong, checked = [], 0
     for name, text, overrides in documented():
+        if "<locals>" in name:  # what a function defines inside cannot be looked up
+            continue
         listed = documented_parameters(text)
         if listed or (name in reference() and name not in NOT_CALLED and not overrides):
             checked += 1
@@ -125,7 +148,8 @@ def test_every_name_of_the_reference_documents_exactly_the_parameters_of_its_sig
 
 
 def test_no_docstring_off_the_reference_and_none_of_an_implementation_is_long_or_has_sections():
-    excluded = tuple(f"{package}{end}" for package in EXCLUDED for end in ".:")
+    excluded, finished = (tuple(f"{name}{end}" for name in names for end in ".:") for names in (EXCLUDED, FINISHED))
     short = [one for one in documented() if one.overrides or one.name not in reference()]
-    wrong = [one.name for one in short if not one.is_short and not one.name.startswith(excluded)]
+    kept = [one for one in short if one.name.startswith(finished) or not one.name.startswith(excluded)]
+    wrong = [one.name for one in kept if not one.is_short]
     assert not wrong, "\n".join(wrong)

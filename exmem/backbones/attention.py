@@ -15,20 +15,9 @@ __all__ = ["AttentionTap", "Captured", "SequenceLayout", "Similarity", "attentio
 
 
 class AttentionTap(NamedTuple):
-    """Where the attention of one layer can be read.
+    """Where the attention of one layer can be read: its projections, (B, T, D) -> (B, T, D), D a multiple of the heads.
 
-    Parameters
-    ----------
-    query : Module
-        The query projection, (B, T, D) -> (B, T, D).
-    key : Module
-        The key projection.
-    value : Module
-        The value projection.
-    output : Module
-        The output projection; its input is what the heads have read, (B, T, D), head after head.
-    num_heads : int
-        Heads H; D is a multiple of it.
+    The input of `output` is what the heads have read, head after head.
     """
 
     query: nn.Module
@@ -40,22 +29,11 @@ class AttentionTap(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SequenceLayout:
-    """Where tokens stand in the sequence of a layer.
+    """Where tokens stand in the sequence of a layer; `image` or `text` is None in a layer that has none of it.
 
-    Parameters
-    ----------
-    image : slice or None
-        Image tokens; None in a layer that has none.
-    text : slice or None
-        Text tokens; None in a layer that has none.
-    valid : Tensor, shape (B, T), bool
-        True for a token, False for padding.
-    query : slice or None
-        The query whose attention scores the tokens: the class token, or the probe of an attention pooling; None in a
-        layer that has neither, where the mean over all queries is taken (a choice).
-    residual : bool
-        Whether queries are tokens of the same sequence, which a residual connection carries on; False for an attention
-        pooling, whose probe is no token.
+    `valid` (B, T) is False for padding. `query` is the place whose attention scores the tokens: the class token, or the
+    probe of an attention pooling; None in a layer that has neither, where the mean over all queries is taken (a
+    choice). `residual` is False for a pooling: its probe is no token that a residual connection carries on.
     """
 
     image: slice | None
@@ -67,37 +45,16 @@ class SequenceLayout:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Captured:
-    """Hidden states of one layer's attention, filled while a model runs.
+    """States of one layer's attention, (B, T, D), filled while a model runs.
 
-    Parameters
-    ----------
-    num_heads : int
-        Heads H.
-    states : dict of str to Tensor, shape (B, T, D)
-        `query`, `key` and `value` as projected; `context`, what the heads have read, before the output projection.
+    `query`, `key` and `value` as projected; `context`, what the heads have read, before the output projection.
     """
 
     num_heads: int
     states: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def state(self, part: str) -> Tensor:
-        """Return one of the states.
-
-        Parameters
-        ----------
-        part : str
-            Its name.
-
-        Returns
-        -------
-        Tensor, shape (B, T, D)
-            The state.
-
-        Raises
-        ------
-        InvalidExemplarError
-            If the layer did not run.
-        """
+        """Return a state by its name; InvalidExemplarError if the layer did not run."""
         if part not in self.states:
             raise InvalidExemplarError(
                 f"no {part} was captured: the layer did not run; give the batch the modality that it reads"
@@ -105,32 +62,15 @@ class Captured:
         return self.states[part]
 
     def heads(self, part: str) -> Tensor:
-        """Return one of the states, head by head; see `state`.
-
-        Parameters
-        ----------
-        part : str
-            Its name.
-
-        Returns
-        -------
-        Tensor, shape (B, H, T, D / H)
-            The state of each head.
-        """
+        """Return a state head by head, (B, H, T, D / H); see `state`."""
         return split_heads(self.state(part), self.num_heads)
 
 
 class Similarity(NamedTuple):
-    """What a model with one tower for each modality says of texts, whose tokens its image attention never sees.
+    """What a model with a tower for each modality says of texts, whose tokens its image attention never sees.
 
-    Parameters
-    ----------
-    text : Tensor, shape (B, T)
-        Importance of each text token; any value for padding.
-    text_to_image : Tensor, shape (B, T, K)
-        How much each text token belongs to each image token.
-    image_to_text : Tensor, shape (B, K, T)
-        How much each image token belongs to each text token.
+    `text` (B, T) is the importance of each text token; `text_to_image` (B, T, K) and `image_to_text` (B, K, T) say how
+    much a token belongs to each token of the other modality. Any value may stand at padding.
     """
 
     text: Tensor
@@ -139,20 +79,7 @@ class Similarity(NamedTuple):
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
-    """Cut hidden states into heads.
-
-    Parameters
-    ----------
-    states : Tensor, shape (B, T, D)
-        Hidden states, head after head.
-    num_heads : int
-        Heads H.
-
-    Returns
-    -------
-    Tensor, shape (B, H, T, D / H)
-        The state of each head.
-    """
+    """Cut hidden states (B, T, D) into heads, (B, H, T, D / H)."""
     return states.reshape(*states.shape[:2], num_heads, states.shape[2] // num_heads).transpose(1, 2)
 
 
@@ -160,29 +87,17 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 def capture(
     taps: Mapping[int, AttentionTap], parts: Sequence[str] = ("query", "key"), *, gradient: bool = False
 ) -> Iterator[dict[int, Captured]]:
-    """Keep hidden states of the attention of chosen layers of what runs inside the block.
+    """Keep states of the attention of chosen layers of what runs inside the block; the last forward pass counts.
 
-    Parameters
-    ----------
-    taps : mapping of int to AttentionTap
-        Layer -> where to read it.
-    parts : sequence of str
-        What to keep: `query`, `key`, `value`, `context`.
-    gradient : bool
-        Whether gradients with respect to the contexts will be asked for. They then belong to the graph, which starts
-        at the first of them where nothing below is trained: frozen weights need no gradient of their own.
-
-    Yields
-    ------
-    dict of int to Captured
-        Filled by the last forward pass.
+    With `gradient`, gradients with respect to the contexts can be asked for: they belong to the graph, which starts at
+    the first of them where nothing below is trained, so that frozen weights need no gradient of their own.
     """
-    found = {layer: Captured(tap.num_heads) for layer, tap in taps.items()}
+    captured = {layer: Captured(tap.num_heads) for layer, tap in taps.items()}
     handles: list[RemovableHandle] = []
     try:
         for layer, tap in taps.items():
-            handles.extend(_hook(tap, part, found[layer].states, gradient=gradient) for part in parts)
-        yield found
+            handles.extend(_hook(tap, part, captured[layer].states, gradient=gradient) for part in parts)
+        yield captured
     finally:
         for handle in handles:
             handle.remove()
@@ -204,25 +119,9 @@ def _hook(tap: AttentionTap, part: str, states: dict[str, Tensor], *, gradient: 
 
 
 def attention(captured: Captured, valid: Tensor, rows: slice = slice(None)) -> Tensor:
-    """Return the attention of some queries over all keys.
+    """Return the softmax attention of R queries (all when left out) over all keys, (B, H, R, T); 0 for padding.
 
-    Parameters
-    ----------
-    captured : Captured
-        Queries and keys of a layer.
-    valid : Tensor, shape (B, T), bool
-        False for keys that are padding.
-    rows : slice
-        Places of the queries in the sequence, R of them; all when left out.
-
-    Returns
-    -------
-    Tensor, shape (B, H, R, T)
-        Softmax attention of each head; 0 for padding.
-
-    Notes
-    -----
-    O(R T D) time, R T numbers per head: with R = 1 about nothing beside the forward pass.
+    `valid` is (B, T). O(R T D) time, R T numbers per head: with R = 1 about nothing beside the forward pass.
     """
     query, key = captured.heads("query")[:, :, rows], captured.heads("key")
     logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5

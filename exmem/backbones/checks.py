@@ -14,21 +14,10 @@ _TOLERANCE = 1e-4  # of the largest value; float32 sums in another order differ 
 
 
 def check_vision_blocks(model: nn.Module, expected: Tensor, sparse: Callable[[], tuple[Tensor, Tensor]]) -> None:
-    """Compare what a vision model makes of a picture with what its blocks make of all its patches as tokens.
+    """Compare what a vision model makes of an image with what its blocks make of all its patches as tokens.
 
-    Parameters
-    ----------
-    model : Module
-        The vision model.
-    expected : Tensor, shape (1, P + L, D)
-        What the model makes of the picture.
-    sparse : callable
-        Returns the tokens after the last block, and after the final norm.
-
-    Raises
-    ------
-    SchemaError
-        If they differ: the model has relative or rotary positions, windows or masking.
+    `expected` is (1, P + L, D); `sparse` returns the tokens after the last block, and after the final norm. SchemaError
+    if neither agrees: the model has relative or rotary positions, windows or masking.
     """
     if not _any_close(sparse, expected):
         raise SchemaError(
@@ -39,37 +28,13 @@ def check_vision_blocks(model: nn.Module, expected: Tensor, sparse: Callable[[],
 
 
 def position_offset(encoder: nn.Module) -> int:
-    """Return the position of the first token: 0 in BERT, behind the padding in the RoBERTa family.
-
-    Parameters
-    ----------
-    encoder : Module
-        A text encoder of transformers.
-
-    Returns
-    -------
-    int
-        What is added to positions from 0.
-    """
+    """Return the position of the first token: 0 in BERT, behind the padding in the RoBERTa family."""
     table = _position_table(encoder)
     return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
 
 
 def check_max_text(encoder: nn.Module, max_text: int) -> None:
-    """Refuse more text tokens than an encoder has positions for.
-
-    Parameters
-    ----------
-    encoder : Module
-        A text encoder of transformers, or a model that holds one.
-    max_text : int
-        Most text tokens that it will be given.
-
-    Raises
-    ------
-    SchemaError
-        If it has fewer positions.
-    """
+    """Refuse more text tokens than an encoder, or the model that holds it, has positions for (SchemaError)."""
     table = _position_table(encoder)
     if table is not None and max_text > table.num_embeddings - position_offset(encoder):
         raise SchemaError(
@@ -81,17 +46,7 @@ def check_max_text(encoder: nn.Module, max_text: int) -> None:
 def check_text_positions(encoder: Any, *, offset: int) -> None:
     """Run a text encoder on tokens in reverse, each with its true position: it must make the same of them.
 
-    Parameters
-    ----------
-    encoder : Module
-        A text encoder of transformers.
-    offset : int
-        Position of the first token.
-
-    Raises
-    ------
-    SchemaError
-        If it makes something else of them: positions are relative or ignored, and dropped tokens would move the rest.
+    SchemaError if not: positions are relative or ignored, and dropped tokens would move the rest.
     """
     ids, places = _trial_text(encoder)
     with torch.no_grad():
@@ -109,17 +64,8 @@ def check_text_positions(encoder: Any, *, offset: int) -> None:
 def check_text_tower(encoder: Any, sparse: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Compare what an encoder makes of a text with what its blocks make of the tokens in reverse.
 
-    Parameters
-    ----------
-    encoder : Module
-        A text encoder of transformers.
-    sparse : callable
-        Takes token ids and positions (1, T), returns the tokens after the final norm.
-
-    Raises
-    ------
-    SchemaError
-        If they differ: the encoder has relative positions, or parts besides embeddings, blocks and a final norm.
+    `sparse` takes token ids and positions (1, T) and returns the tokens after the final norm. SchemaError if they
+    differ: the encoder has relative positions, or parts besides embeddings, blocks and a final norm.
     """
     ids, places = _trial_text(encoder)
     with torch.no_grad():
@@ -145,12 +91,12 @@ def _trial_text(encoder: Any) -> tuple[Tensor, Tensor]:
 def _any_close(sparse: Callable[[], tuple[Tensor, ...]], expected: Tensor) -> bool:
     with torch.no_grad():
         try:
-            return any(_close(found, expected) for found in sparse())
+            return any(_close(actual, expected) for actual in sparse())
         except TypeError:  # blocks that need more than tokens
             return False
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    if actual.shape != expected.shape:
         return False
-    return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+    return bool((actual - expected).abs().max() <= _TOLERANCE * expected.abs().max())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
 from exmem.backbones.blocks import projection
@@ -27,25 +28,24 @@ class Backbone(nn.Module, abc.ABC):
     `embed` runs the frozen part; its result does not change while the backbone is tuned and can be kept. `encode` runs
     the trainable blocks. Tokens may be any subset of the dense sequences, in any order, with true positions.
 
+    Every family takes `trainable_blocks` too: the last blocks, of each tower, that are tuned; the others are frozen. It
+    refuses (SchemaError) a model that has fewer blocks, fewer text positions than `max_text`, no class token where it
+    reads one, or no way to take sparse tokens.
+
     Parameters
     ----------
     image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
+        Side of square images in pixels, or height and width; multiples of the patch side, else SchemaError.
     patch : int
-        Side of a patch.
+        Side of a patch in pixels.
     max_text : int
         Most text tokens, special ones included.
-    tokenizer : object, optional
-        A tokenizer of transformers; left out by backbones that see no text.
+    tokenizer : object or None
+        A tokenizer of transformers; None for a backbone that sees no text.
     width : int
         Width D of the hidden states.
     mean, std : sequence of float
-        Normalisation of the pixels, one value per channel, for values 0..1.
-
-    Raises
-    ------
-    SchemaError
-        If a side of the pictures is no multiple of the patch side.
+        Normalisation of pixels 0..1, one value per channel; `from_pretrained` takes the model's own, else ImageNet's.
     """
 
     pixel_mean: Tensor
@@ -84,12 +84,7 @@ class Backbone(nn.Module, abc.ABC):
         Parameters
         ----------
         *modalities : str
-            One or more of `modalities`.
-
-        Raises
-        ------
-        SchemaError
-            If this family does not see one of them.
+            One or more of `modalities`; SchemaError for any other.
         """
         if not modalities or not {*modalities} <= {*self.modalities}:
             raise SchemaError(f"{type(self).__name__} sees {list(self.modalities)}, got {list(modalities)}")
@@ -102,13 +97,7 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures.
-
-        Raises
-        ------
-        SchemaError
-            If they are no squares: `picture_size` has height and width.
-        """
+        """Side of the square images; SchemaError if they are no squares: `picture_size` has height and width."""
         height, width = self.picture_size
         if height != width:
             raise SchemaError(f"the pictures of this backbone are {height} x {width}, no squares; use picture_size")
@@ -137,19 +126,16 @@ class Backbone(nn.Module, abc.ABC):
         return specs
 
     def tokens(self, images: NDArray[np.uint8], texts: Sequence[str]) -> TokenBatch:
-        """Cut pictures into patches and texts into tokens; all are kept, special text tokens too.
+        """Cut images into patches and texts into tokens, as far as this backbone sees them; labels are 0.
+
+        All tokens are kept, special text tokens too.
 
         Parameters
         ----------
         images : ndarray, shape (B, H, W, 3), uint8
-            Pictures of `picture_size`.
+            Images of `picture_size`.
         texts : sequence of str
-            One text per picture; cut after `max_text` tokens.
-
-        Returns
-        -------
-        TokenBatch
-            The modalities that this backbone sees; labels are 0.
+            One per image; cut after `max_text` tokens.
         """
         tokens = {}
         if "image" in self._made:
@@ -161,23 +147,18 @@ class Backbone(nn.Module, abc.ABC):
         return TokenBatch(tokens, np.zeros(len(images), np.int64))
 
     def tokenize(self, texts: Sequence[str]) -> PaddedTokens:
-        """Cut texts into tokens; only for a backbone that sees text.
+        """Cut texts into token ids, int32; only for a backbone that sees text.
 
         Parameters
         ----------
         texts : sequence of str
-            Texts; cut after `max_text` tokens.
-
-        Returns
-        -------
-        PaddedTokens
-            Token ids, int32.
+            Cut after `max_text` tokens.
         """
-        found = self.tokenizer(list(texts), truncation=True, max_length=self.max_text)["input_ids"] if texts else []
-        longest = max(map(len, found), default=0)
-        ids = np.zeros((len(found), longest), np.int32)
-        valid = np.zeros((len(found), longest), np.bool_)
-        for row, tokens in enumerate(found):
+        id_lists = self.tokenizer(list(texts), truncation=True, max_length=self.max_text)["input_ids"] if texts else []
+        longest = max(map(len, id_lists), default=0)
+        ids = np.zeros((len(id_lists), longest), np.int32)
+        valid = np.zeros((len(id_lists), longest), np.bool_)
+        for row, tokens in enumerate(id_lists):
             ids[row, : len(tokens)], valid[row, : len(tokens)] = tokens, True
         return PaddedTokens(ids, np.where(valid, np.arange(longest), 0), valid)
 
@@ -193,46 +174,27 @@ class Backbone(nn.Module, abc.ABC):
         Parameters
         ----------
         batch : TensorBatch
-            Modalities `image` and `text`; one that is missing counts as empty, one that this backbone does not see
-            is ignored.
+            `image` and `text`; a missing modality counts as empty, one that this backbone does not see is ignored.
         gradient : bool
             Whether gradients are recorded, for scorers that need them; its weights stay as they are either way.
-
-        Returns
-        -------
-        Hidden
-            Hidden states.
         """
 
     @abc.abstractmethod
     def encode(self, trunk: Hidden) -> Tensor:
-        """Run the trainable blocks.
+        """Run the trainable blocks and return features (B, feature_dim).
+
+        They are the class token, and the mean token of each modality after the final norm; zeros for a modality without
+        tokens (a choice). Two-tower backbones say their own.
 
         Parameters
         ----------
         trunk : Hidden
             What `embed` returned.
-
-        Returns
-        -------
-        Tensor, shape (B, feature_dim)
-            Features: class token, and mean token of each modality after the final norm; zeros for a modality without
-            tokens (a choice). Two-tower backbones say their own.
         """
 
+    @override
     def forward(self, batch: TensorBatch) -> Tensor:
-        """Embed and encode.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Modalities `image` and `text`.
-
-        Returns
-        -------
-        Tensor, shape (B, feature_dim)
-            Features.
-        """
+        """Embed and encode."""
         return self.encode(self.embed(batch))
 
     @property
@@ -260,7 +222,7 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where the tokens stand in the sequence of a layer.
+        """Say where the image and text tokens stand in the sequence of a layer.
 
         Parameters
         ----------
@@ -268,15 +230,12 @@ class Backbone(nn.Module, abc.ABC):
             What `embed` returned.
         layer : int
             Index into `attention_taps`, from 0.
-
-        Returns
-        -------
-        SequenceLayout
-            Places of image and text tokens.
         """
 
     def similarity(self, batch: TensorBatch, trunk: Hidden) -> Similarity | None:
         """Score texts by their similarity to images; hooks on projections see this pass too.
+
+        None where image and text share the last layer, whose attention says more.
 
         Parameters
         ----------
@@ -284,11 +243,6 @@ class Backbone(nn.Module, abc.ABC):
             What was embedded.
         trunk : Hidden
             What `embed` returned for it.
-
-        Returns
-        -------
-        Similarity or None
-            None where image and text share the last layer, whose attention says more.
         """
         return None
 
@@ -303,17 +257,12 @@ class Backbone(nn.Module, abc.ABC):
         """Return the names of the modules that are trained in full beside LoRA."""
 
     def normalise(self, patches: Tensor) -> Tensor:
-        """Turn uint8 patches into what the patch projection takes.
+        """Turn uint8 patches into what the patch projection takes: (B, K, 3 * p * p), channels first.
 
         Parameters
         ----------
         patches : Tensor, shape (B, K, p, p, 3), uint8
-            Patches.
-
-        Returns
-        -------
-        Tensor, shape (B, K, 3 * p * p), float32
-            Normalised values, channels first.
+            Pixels 0..255.
         """
         values = (patches.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std
         return values.permute(0, 1, 4, 2, 3).flatten(2)
@@ -321,38 +270,26 @@ class Backbone(nn.Module, abc.ABC):
     def modality(self, batch: TensorBatch, name: str) -> TokenTensors:
         """Return a modality of a batch on this backbone's device, empty when it is missing.
 
-        Text tokens of unknown value become the tokenizer's mask token here.
-
         Parameters
         ----------
         batch : TensorBatch
-            A batch.
+            Where it is looked up; text tokens of unknown value become the tokenizer's mask token here.
         name : str
-            `image` or `text`.
-
-        Returns
-        -------
-        TokenTensors
-            Its tokens.
-
-        Raises
-        ------
-        SchemaError
-            If values are unknown and there is no mask token for them.
+            `image` or `text`; SchemaError if values of it are unknown and there is no mask token for them.
         """
         if name not in batch.tokens:
             return self.no_tokens(name, len(batch))
-        found = batch.tokens[name].to(self.pixel_mean.device)
-        if found.unknown is None:
-            return found
+        tokens = batch.tokens[name].to(self.pixel_mean.device)
+        if tokens.unknown is None:
+            return tokens
         if name == "text":
-            return dataclasses.replace(found, values=self._with_mask_id(found.values, found.unknown))
-        if not self.has_mask_token and bool((found.unknown & found.valid).any()):
+            return dataclasses.replace(tokens, values=self._with_mask_id(tokens.values, tokens.unknown))
+        if not self.has_mask_token and bool((tokens.unknown & tokens.valid).any()):
             raise SchemaError(
                 f"{type(self).__name__} has no mask token for image tokens of unknown value; use a fill that gives "
                 "them a value (zero, mean, thumbnail) or leaves them out (drop)"
             )
-        return found
+        return tokens
 
     def no_tokens(self, name: str, rows: int) -> TokenTensors:
         """Return a modality without tokens.
@@ -363,11 +300,6 @@ class Backbone(nn.Module, abc.ABC):
             `image` or `text`.
         rows : int
             Length B of the batch.
-
-        Returns
-        -------
-        TokenTensors
-            No token in each row.
         """
         device = self.pixel_mean.device
         shape = (rows, 0, self.patch, self.patch, 3) if name == "image" else (rows, 0)

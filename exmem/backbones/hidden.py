@@ -33,41 +33,75 @@ class Hidden:
         return len(self.prefix)
 
     def select(self, rows: Tensor) -> "Hidden":
-        """Return some rows, without the padding that none of them needs."""
+        """Return some rows, without the padding that none of them needs.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (R,), int64
+            Their indices, or (B,) bool.
+        """
         image, text = self.image.select(rows).trimmed(), self.text.select(rows).trimmed()
         return Hidden(self.prefix[rows], image, text)
 
     def augmented(self, augmentation: Callable[[TensorBatch], TensorBatch], labels: Tensor) -> "Hidden":
-        """Return what an augmentation of token batches makes of these tokens, examples of those classes."""
+        """Return what an augmentation of token batches makes of these tokens.
+
+        Parameters
+        ----------
+        augmentation : callable
+            It sees the modalities `prefix`, `image` and `text`.
+        labels : Tensor, shape (B,), int64
+            Classes of the rows.
+        """
         tokens = {"prefix": TokenTensors.dense(self.prefix), "image": self.image, "text": self.text}
         changed = augmentation(TensorBatch(tokens, labels)).tokens
         return Hidden(changed["prefix"].values, changed["image"], changed["text"])
 
     @classmethod
     def cat(cls, parts: Sequence["Hidden"]) -> "Hidden":
-        """Put one or more batches together."""
-        prefix = torch.cat([part.prefix for part in parts])
-        image, text = ([getattr(part, name) for part in parts] for name in ("image", "text"))
+        """Put batches together, the shorter sequences padded.
+
+        Parameters
+        ----------
+        parts : sequence of Hidden
+            One or more.
+        """
+        prefix = torch.cat([batch.prefix for batch in parts])
+        image, text = ([getattr(batch, name) for batch in parts] for name in ("image", "text"))
         return cls(prefix, TokenTensors.cat(image), TokenTensors.cat(text))
 
     def to(self, target: torch.device | torch.dtype | str) -> "Hidden":
-        """Return the same on another device, or its states in another dtype."""
+        """Return the same on another device, or its states in another dtype.
+
+        Parameters
+        ----------
+        target : torch.device, torch.dtype or str
+            The device or dtype.
+        """
         if not isinstance(target, torch.dtype):
             return Hidden(self.prefix.to(target), self.image.to(target), self.text.to(target))
-        image, text = (dataclasses.replace(part, values=part.values.to(target)) for part in (self.image, self.text))
+        image, text = (
+            dataclasses.replace(tokens, values=tokens.values.to(target)) for tokens in (self.image, self.text)
+        )
         return Hidden(self.prefix.to(target), image, text)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name, as a file holds them."""
-        parts = {"image": self.image, "text": self.text}
-        named = {f"{name}.{field}": getattr(part, field) for name, part in parts.items() for field in _FIELDS}
+        modalities = {"image": self.image, "text": self.text}
+        named = {f"{name}.{field}": getattr(tokens, field) for name, tokens in modalities.items() for field in _FIELDS}
         return {"prefix": self.prefix, **named}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Hidden":
-        """Return what `tensors` told."""
-        parts = [TokenTensors(*(tensors[f"{name}.{field}"] for field in _FIELDS)) for name in ("image", "text")]
-        return cls(tensors["prefix"], *parts)
+        """Return the hidden tokens that `tensors` named.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            What `tensors` returned.
+        """
+        modalities = [TokenTensors(*(tensors[f"{name}.{field}"] for field in _FIELDS)) for name in ("image", "text")]
+        return cls(tensors["prefix"], *modalities)
 
 
 _FIELDS = ("values", "positions", "valid")

@@ -46,12 +46,7 @@ def load_backbone(
     progress : callable, optional
         Told what is being fetched.
     **options : object
-        Its options; all families take `image_size`, `trainable_blocks` and `max_text`.
-
-    Returns
-    -------
-    Backbone
-        The backbone.
+        Options of the family; all take `image_size`, `trainable_blocks` and `max_text`.
 
     Raises
     ------
@@ -70,9 +65,9 @@ def load_backbone(
     if unknown:
         raise SchemaError(f"backbone {family!r} has no option {unknown}; it has {sorted(known)}")
     padded = [*names, *[None] * (len(wanted) - len(names))]
-    found = [packaged[at](progress=progress) if name is None else name for at, name in enumerate(padded)]
+    sources = [packaged[at](progress=progress) if name is None else name for at, name in enumerate(padded)]
     torch.manual_seed(seed)
-    backbone: Backbone = load(*found, **options)
+    backbone: Backbone = load(*sources, **options)
     if modalities:
         backbone.restrict(*modalities)
     return backbone

@@ -11,27 +11,7 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def pretrained(kind: Any, name: str | os.PathLike[str], **options: Any) -> Any:
-    """Load a model or tokenizer of transformers.
-
-    Parameters
-    ----------
-    kind : type
-        A class with `from_pretrained`.
-    name : str or path
-        Hub name or local folder.
-    **options : object
-        Options of `from_pretrained`.
-
-    Returns
-    -------
-    object
-        What was loaded.
-
-    Raises
-    ------
-    DataError
-        If there is nothing of that kind.
-    """
+    """Load a model or tokenizer of transformers; DataError if the name or folder holds nothing of that kind."""
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
@@ -42,24 +22,11 @@ def pretrained(kind: Any, name: str | os.PathLike[str], **options: Any) -> Any:
 
 
 def pixel_statistics(name: str | os.PathLike[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation that a model's own preprocessing uses, else those of ImageNet.
-
-    Parameters
-    ----------
-    name : str or path
-        Hub name or local folder.
-
-    Returns
-    -------
-    mean : tuple of float
-        One value per channel, for pixels 0..1.
-    std : tuple of float
-        One value per channel.
-    """
+    """Return mean and standard deviation of pixels 0..1 by a model's own preprocessing, else those of ImageNet."""
     from transformers import ImageProcessingMixin
 
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(str(name))
-        return tuple(found["image_mean"]), tuple(found["image_std"])
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(str(name))
+        return tuple(settings["image_mean"]), tuple(settings["image_std"])
     except (OSError, KeyError):
         return _IMAGENET

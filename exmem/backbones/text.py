@@ -15,19 +15,9 @@ __all__ = ["TextTower"]
 class TextTower(nn.Module):
     """A text encoder that takes any of the tokens of a text, each with its true position.
 
-    Parameters
-    ----------
-    model : Module
-        An encoder of embeddings, blocks and, maybe, a final norm.
-    max_text : int
-        Most text tokens that it will be given.
-    causal : bool
-        Whether a token sees only those before it: by position, so that the order of the tokens does not matter.
-
-    Raises
-    ------
-    SchemaError
-        If the model is of another form, has fewer positions, or cannot take sparse tokens.
+    With `causal`, a token sees only those before it: by position, so that the order of the tokens does not matter.
+    SchemaError if the model is not embeddings, blocks and, maybe, a final norm, has fewer positions than `max_text`, or
+    cannot take sparse tokens.
     """
 
     def __init__(self, model: Any, *, max_text: int, causal: bool = False) -> None:
@@ -49,42 +39,12 @@ class TextTower(nn.Module):
         return int(self.model.config.hidden_size)
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Embed tokens.
-
-        Parameters
-        ----------
-        ids : Tensor, shape (B, T), int64
-            Token ids.
-        positions : Tensor, shape (B, T), int64
-            Their places in the text, from 0.
-
-        Returns
-        -------
-        Tensor, shape (B, T, E)
-            What enters the first block.
-        """
+        """Embed token ids (B, T) at their places in the text, from 0: what enters the first block, (B, T, E)."""
         hidden: Tensor = self.model.embeddings(input_ids=ids, position_ids=positions + self._offset)
         return hidden
 
     def run(self, hidden: Tensor, valid: Tensor, positions: Tensor, blocks: slice) -> Tensor:
-        """Run some blocks.
-
-        Parameters
-        ----------
-        hidden : Tensor, shape (B, T, E)
-            What the blocks below returned.
-        valid : Tensor, shape (B, T), bool
-            True for a token, False for padding.
-        positions : Tensor, shape (B, T), int64
-            Places of the tokens.
-        blocks : slice
-            Which blocks.
-
-        Returns
-        -------
-        Tensor, shape (B, T, E)
-            Hidden states.
-        """
+        """Run some blocks over states, `valid` and positions of (B, T) tokens."""
         mask = attention_mask(valid)
         if self.causal:
             earlier = positions[:, None, None, :] <= positions[:, None, :, None]
@@ -92,18 +52,7 @@ class TextTower(nn.Module):
         return run_blocks(self.blocks[blocks], hidden, mask)
 
     def norm(self, hidden: Tensor) -> Tensor:
-        """Return hidden states after the final norm, which BERT does not have.
-
-        Parameters
-        ----------
-        hidden : Tensor, shape (B, T, E)
-            What the last block returned.
-
-        Returns
-        -------
-        Tensor, shape (B, T, E)
-            Normalised states.
-        """
+        """Return hidden states after the final norm, which BERT does not have."""
         normed: Tensor = getattr(self.model, "final_layer_norm", nn.Identity())(hidden)
         return normed
 

@@ -23,20 +23,8 @@ _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
 class VisionParts:
     """What a vision model is made of.
 
-    Parameters
-    ----------
-    embeddings : Module
-        Pixels to tokens.
-    projection : Conv2d
-        The patch projection inside it.
-    before_blocks : Module
-        What follows the embeddings (CLIP has a norm there); the identity elsewhere.
-    blocks : list of Module
-        Transformer blocks.
-    norm : Module
-        The final norm.
-    num_heads : int
-        Attention heads.
+    `projection` is the patch projection inside `embeddings`; `before_blocks` follows the embeddings: CLIP has a norm
+    there, others nothing.
     """
 
     embeddings: nn.Module
@@ -48,23 +36,7 @@ class VisionParts:
 
     @classmethod
     def of(cls, model: nn.Module) -> "VisionParts":
-        """Find the parts of a model.
-
-        Parameters
-        ----------
-        model : Module
-            ViT, DeiT, DINOv2, CLIP vision or one of the same form.
-
-        Returns
-        -------
-        VisionParts
-            Its parts.
-
-        Raises
-        ------
-        SchemaError
-            If it does not have this form.
-        """
+        """Find the parts of a model of the form of ViT, DeiT, DINOv2 or CLIP vision; SchemaError if it has another."""
         embeddings = getattr(model, "embeddings", None)
         convolutions = [m for m in embeddings.modules() if isinstance(m, nn.Conv2d)] if embeddings is not None else []
         blocks = blocks_of(model)
@@ -89,22 +61,10 @@ class VisionParts:
         return int(self.projection.out_channels)
 
     def position_table(self, size: tuple[int, int]) -> Tensor:
-        """Return what the embeddings make of a picture of zeros: position embeddings, biases and class token(s).
+        """Return what the embeddings make of an image of zeros: position embeddings, biases and class token(s).
 
-        Parameters
-        ----------
-        size : tuple of int
-            Height and width of the picture; positions are interpolated as the model itself does.
-
-        Returns
-        -------
-        Tensor, shape (1, P + L, D)
-            Class token(s), then one row per patch.
-
-        Raises
-        ------
-        SchemaError
-            If the embeddings return something else than tokens.
+        The size is height and width; positions are interpolated as the model itself does. The result is (1, P + L, D),
+        class token(s) first. SchemaError if the embeddings return something else than tokens.
         """
         with torch.no_grad():
             zeros = torch.zeros(1, self.projection.in_channels, *size)
@@ -118,21 +78,10 @@ class VisionParts:
 
 
 class VisionTower(nn.Module):
-    """A vision model that takes any of the patches of a picture, each with its true position.
+    """A ViT-family vision model that takes any of the patches of an image, each with its true position.
 
-    Parameters
-    ----------
-    model : Module
-        A ViT-family vision model of transformers (ViT, DeiT, DINOv2, CLIP or SigLIP vision).
-    size : tuple of int
-        Height and width of the pictures, multiples of the patch side.
-    class_token : bool
-        Whether the model must have a class token.
-
-    Raises
-    ------
-    SchemaError
-        If the model is of another form, lacks the class token, or cannot take sparse tokens.
+    The size is height and width of the images, multiples of the patch side. SchemaError if the model is of another
+    form, lacks the class token where it must have one, or cannot take sparse tokens.
     """
 
     base_positions: Tensor
@@ -156,19 +105,9 @@ class VisionTower(nn.Module):
         return getattr(self.parts.embeddings, "mask_token", None) is not None
 
     def embed(self, patches: Tensor, image: TokenTensors) -> Tensor:
-        """Project patches, add the embeddings of their true positions, put the class token(s) first.
+        """Project patches (B, K, 3 * p * p), add the embeddings of their true positions, put the class token(s) first.
 
-        Parameters
-        ----------
-        patches : Tensor, shape (B, K, 3 * p * p)
-            Normalised patches, channels first.
-        image : TokenTensors
-            Their positions and `valid`, and where their value is unknown: there the mask token stands for the patch.
-
-        Returns
-        -------
-        Tensor, shape (B, P + K, D)
-            What enters the first block.
+        Where `image` says that a value is unknown, the mask token stands for the patch. The result is (B, P + K, D).
         """
         conv = self.parts.projection
         tokens = linear(patches, conv.weight.flatten(1))  # the bias is part of base_positions
@@ -183,22 +122,7 @@ class VisionTower(nn.Module):
         return hidden
 
     def run(self, hidden: Tensor, valid: Tensor, blocks: slice) -> Tensor:
-        """Run some blocks over the class token(s) and the patches.
-
-        Parameters
-        ----------
-        hidden : Tensor, shape (B, P + K, D)
-            What the blocks below returned.
-        valid : Tensor, shape (B, K), bool
-            True for a patch, False for padding.
-        blocks : slice
-            Which blocks.
-
-        Returns
-        -------
-        Tensor, shape (B, P + K, D)
-            Hidden states.
-        """
+        """Run some blocks over the class token(s) and the patches, (B, P + K, D); `valid` (B, K) is of the patches."""
         mask = attention_mask(valid.new_ones(len(valid), self.num_prefix), valid)
         return run_blocks(self.parts.blocks[blocks], hidden, mask)
 

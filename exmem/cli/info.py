@@ -3,87 +3,144 @@
 from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
 from rich.console import Console
-from rich.table import Table
 
+from exmem.cli.output import make_console, print_table
+from exmem.cli.places import find_store
 from exmem.memory import ExemplarMemory
 from exmem.store import format_bytes
 from exmem.tokens import TokenSpec
 
+if TYPE_CHECKING:
+    from exmem.train.folder import RunFolder
+
 __all__ = ["info"]
 
 
-def info(path: Path, /, *, json: bool = False) -> None:
-    """Describe a memory: schema, budget, exemplars of each class.
+def info(path: Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")], /, *, json: bool = False) -> None:
+    """Describe a memory, or a run: schema, budget, exemplars of each class, accuracy after each phase.
 
     Parameters
     ----------
     path : Path
-        Folder of the memory.
+        Folder of the memory, or of a run.
     json : bool
-        Print JSON instead of a table.
+        Print JSON instead of tables.
     """
-    with ExemplarMemory.open(path) as memory:
-        summary = memory.summary()
-        found: dict[str, Any] = {
-            "location": memory.location,
-            "exemplars": len(memory),
-            "used_bytes": memory.used_bytes,
-            "max_bytes": memory.max_bytes,
-            "max_exemplars": memory.max_exemplars,
-            "bytes": memory.bytes_by_part(),
-            "charges": memory.charges,
-            "eviction": memory.eviction,
-            "quota": memory.quota.to_json(),
-            "modalities": {
-                name: {
-                    "positions": spec.positions,
-                    "shape": list(spec.shape),
-                    "dtype": str(spec.dtype),
-                    "codec": _codec(spec),
-                }
-                for name, spec in memory.schema.modalities.items()
-            },
-            "extras": {name: extra.to_json() for name, extra in memory.schema.extras.items()},
-            "attrs": memory.attrs,
-            "class_names": {str(label): name for label, name in memory.class_names.items()},
-            "classes": {
-                str(label): {
-                    "exemplars": held.exemplars,
-                    "payload_bytes": held.payload_bytes,
-                    "quota_bytes": held.quota_bytes,
-                    "weight": memory.quota.weights.get(label, 1.0),
-                }
-                for label, held in sorted(summary.items())
-            },
-        }
-    console = Console()
+    place, run = find_store(path)
+    console = make_console()
+    described: dict[str, Any] = {}
+    if run is not None:
+        described["run"] = _run_facts(run)
+    if run is None or (place / "zarr.json").exists():
+        with ExemplarMemory.open(place) as memory:
+            described |= _memory_facts(memory)
     if json:
-        console.print_json(dumps(found))
+        console.print_json(dumps(described))
         return
+    if run is not None:
+        _print_run(console, described["run"])
+    if "location" in described:
+        _print_memory(console, described)
+
+
+def _run_facts(run: "RunFolder") -> dict[str, Any]:
+    config, noted = run.described()
+    phases = [
+        {
+            "classes": len(entry["classes"]),
+            "linear": entry["linear"]["all"],
+            "nearest_mean": entry["ncm"]["all"],
+            "exemplars": entry["exemplars"],
+            "seconds": entry["seconds"],
+        }
+        for entry in run.metrics()
+    ]
+    return {"path": str(run.path), "classes": len(noted["classes"]), "phases": phases, "config": config.to_json()}
+
+
+def _print_run(console: Console, run: Mapping[str, Any]) -> None:
+    config, phases = run["config"], run["phases"]
+    learnt = sum(phase["classes"] for phase in phases)
     console.print(
-        f"{found['location']}: {found['exemplars']} exemplars, "
-        f"{format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}, eviction {found['eviction']}, "
-        f"quota {memory.quota.unit}",
-        highlight=False,
+        f"{run['path']}: a run with recipe {config['recipe']['name']}, {len(phases)} phases finished, "
+        f"{learnt} of {run['classes']} classes learnt"
     )
-    for name, spec in found["modalities"].items():
-        codec = ", ".join(str(value) if key == "id" else f"{key} {value}" for key, value in spec["codec"].items())
-        console.print(
-            f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}, {codec}", highlight=False
+    rows = [
+        (
+            str(number),
+            str(phase["classes"]),
+            f"{phase['linear']:.1%}",
+            f"{phase['nearest_mean']:.1%}",
+            f"{phase['exemplars']:,}",
+            f"{phase['seconds']:.0f}",
         )
-    for name, extra in found["extras"].items():
-        console.print(f"  extra {name}: {extra['shape']} {extra['dtype']}", highlight=False)
-    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in found["bytes"].items())
-    console.print(f"  bytes: {parts}", highlight=False)
-    table = Table("class", "exemplars", "payload bytes", "quota bytes", "weight")
-    for label, held in found["classes"].items():
+        for number, phase in enumerate(phases, 1)
+    ]
+    print_table(console, ("phase", "new classes", "linear", "nearest mean", "exemplars", "seconds"), rows)
+
+
+def _memory_facts(memory: ExemplarMemory) -> dict[str, Any]:
+    return {
+        "location": memory.location,
+        "exemplars": len(memory),
+        "used_bytes": memory.used_bytes,
+        "max_bytes": memory.max_bytes,
+        "max_exemplars": memory.max_exemplars,
+        "bytes": memory.bytes_by_part(),
+        "charges": memory.charges,
+        "eviction": memory.eviction,
+        "quota": memory.quota.to_json(),
+        "recipe": None if memory.schema.recipe is None else dict(memory.schema.recipe),
+        "modalities": {
+            name: {
+                "positions": spec.positions,
+                "grid": spec.grid,
+                "shape": list(spec.shape),
+                "dtype": str(spec.dtype),
+                "codec": _codec(spec),
+            }
+            for name, spec in memory.schema.modalities.items()
+        },
+        "extras": {name: extra.to_json() for name, extra in memory.schema.extras.items()},
+        "attrs": memory.attrs,
+        "class_names": {str(label): name for label, name in memory.class_names.items()},
+        "classes": {
+            str(label): {
+                "exemplars": held.exemplars,
+                "payload_bytes": held.payload_bytes,
+                "quota_bytes": held.quota_bytes,
+                "weight": memory.quota.weights.get(label, 1.0),
+            }
+            for label, held in sorted(memory.summary().items())
+        },
+    }
+
+
+def _print_memory(console: Console, memory: Mapping[str, Any]) -> None:
+    console.print(
+        f"{memory['location']}: {memory['exemplars']} exemplars, {format_bytes(memory['used_bytes'])} of "
+        f"{format_bytes(memory['max_bytes'])}, eviction {memory['eviction']}, quota {memory['quota']['unit']}"
+    )
+    recipe = (memory["recipe"] or {}).get("recipe")
+    if isinstance(recipe, Mapping):
+        parts = ", ".join(f"{name} {value}" for name, value in recipe.items() if name != "name" and value)
+        console.print(f"  recipe {recipe.get('name')}: {parts}")
+    for name, spec in memory["modalities"].items():
+        codec = ", ".join(str(value) if key == "id" else f"{key} {value}" for key, value in spec["codec"].items())
+        console.print(f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}, {codec}")
+    for name, extra in memory["extras"].items():
+        console.print(f"  extra {name}: {extra['shape']} {extra['dtype']}")
+    console.print(f"  bytes: {', '.join(f'{name} {format_bytes(size)}' for name, size in memory['bytes'].items())}")
+    rows = []
+    for label, held in memory["classes"].items():
         numbers = (f"{held[name]:,}" for name in ("exemplars", "payload_bytes", "quota_bytes"))
-        name = memory.class_names.get(int(label))
-        table.add_row(f"{label} {name}" if name else label, *numbers, f"{held['weight']:g}")
-    console.print(table)
+        name = memory["class_names"].get(label)
+        rows.append((f"{label} {name}" if name else label, *numbers, f"{held['weight']:g}"))
+    print_table(console, ("class", "exemplars", "payload bytes", "quota bytes", "weight"), rows)
 
 
 def _codec(spec: TokenSpec) -> dict[str, Any]:

@@ -4,9 +4,10 @@ import ast
 import importlib.util
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from exmem import __version__
 from exmem.errors import ExmemError
@@ -50,6 +51,7 @@ def main() -> None:
     if words[0] not in COMMANDS:
         sys.stderr.write(f"exmem: unknown command {words[0]!r}; it is one of {', '.join(COMMANDS)}\n")
         raise SystemExit(2)
+    warnings.showwarning = _warn
     try:
         _run(words[0], words[1:])
     except ExmemError as error:
@@ -63,6 +65,19 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("exmem: interrupted; run the same command again to continue\n")
         raise SystemExit(130) from None
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of exmem as one line, others with their place."""
+    place = "" if category.__module__.startswith("exmem.") else f"{filename}:{lineno}: {category.__name__}: "
+    sys.stderr.write(f"exmem: warning: {place}{message}\n")
 
 
 def _run(name: str, words: Sequence[str]) -> None:

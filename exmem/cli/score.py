@@ -1,14 +1,13 @@
-"""`exmem score`: one picture and text through every scorer."""
+"""`exmem score`: one image and text through every scorer."""
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 
-from exmem.cli.show import write_sheet
+from exmem.cli.output import make_console, make_progress
+from exmem.cli.show import output_files, write_sheet
 
 __all__ = ["Model", "score"]
 
@@ -27,7 +26,7 @@ class Model:
     text_model : str, optional
         Hub name or folder of the text encoder of joint; the packaged MiniLM when left out.
     image_size : int
-        Side of the picture in pixels, a multiple of the patch side.
+        Side of the image in pixels, a multiple of the patch side.
     tuned_blocks : int
         Last blocks that image and text run through together (joint).
     max_text : int
@@ -35,30 +34,30 @@ class Model:
     """
 
     backbone: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2"] = "joint"
-    vision: str | None = None
-    text_model: str | None = None
+    vision: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    text_model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     image_size: int = 224
     tuned_blocks: int = 2
     max_text: int = 32
 
 
 def score(
-    image: Annotated[Path, tyro.conf.Positional],
-    text: Annotated[str, tyro.conf.Positional],
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
+    text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")],
     model: Annotated[Model, tyro.conf.arg(name="")],
     *,
-    layers: tuple[int, ...] = (),
+    layers: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (),
     quality: int = 75,
-    out: Path = Path(),
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER|FILE")] = Path(),
 ) -> None:
-    """Show what every scorer keeps of one picture and its text, side by side; as a picture and as a page.
+    """Show what every scorer keeps of one image and its text, side by side; as an image and as a page.
 
     Parameters
     ----------
     image : Path
-        The picture; its centre square is taken.
+        An image file; its centre square is taken.
     text : str
-        Its text.
+        What belongs to the image.
     model : Model
         What scores.
     layers : tuple of int
@@ -76,9 +75,9 @@ def score(
     from exmem.report.view.scoring import score_sheet
     from exmem.train.data import ImageText
 
-    console = Console()
+    files, console = output_files(out, name="scores"), make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    picture = ImageText((image,), (text,), np.zeros(1, np.int64), ("",)).image(0, model.image_size)
+    pixels = ImageText((image,), (text,), np.zeros(1, np.int64), ("",)).image(0, model.image_size)
     backbone = load_backbone(
         model.backbone,
         model.vision,
@@ -88,20 +87,21 @@ def score(
         trainable_blocks=model.tuned_blocks,
         max_text=model.max_text,
     )
-    facts = {"picture": f"{image.name}, its centre square at {model.image_size} px", "backbone": model.backbone}
+    facts = {"image": f"{image.name}, its centre square at {model.image_size} px", "backbone": model.backbone}
     facts["weights"] = model.vision or "the packaged DINOv2-S"
     if model.backbone == "joint":
         facts["weights"] += f", {model.text_model or 'the packaged MiniLM'}"
-    with Progress(console=console, transient=True) as progress:
+    with make_progress(console) as progress:
         task = progress.add_task("Scoring", total=len(SCORERS))
         sheet = score_sheet(
             backbone,
-            picture,
+            pixels,
             text,
             layers=layers or None,
             quality=quality,
             facts=facts,
             advance=lambda done: progress.advance(task, done),
         )
-    for path in write_sheet(sheet, out, name="scores"):
-        console.print(f"Scores: {path}", highlight=False, soft_wrap=True)
+    write_sheet(sheet, files)
+    for file in files:
+        console.print(f"Scores: {file}", soft_wrap=True)

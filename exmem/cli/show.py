@@ -1,40 +1,40 @@
 """`exmem show`: a sheet of stored exemplars."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 
+from exmem.cli.output import make_console, make_progress
+from exmem.cli.places import find_store
 from exmem.errors import DataError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
-from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
-from exmem.report.view.page import write_page
-from exmem.report.view.pictures import parse_grid
+from exmem.report.view.images import parse_grid
 from exmem.report.view.sheet import Sheet
 
 if TYPE_CHECKING:
     from exmem.train.folder import RunFolder
 
-__all__ = ["show", "write_sheet"]
+__all__ = ["output_files", "show", "write_sheet"]
+
+_ENDINGS = (".png", ".html")
 
 
 def show(
-    store: Path,
+    store: Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")],
     /,
     *,
-    slots: tuple[int, ...] = (),
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = (),
-    out: Path = Path(),
-    data: Path | None = None,
+    slots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (),
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(name="class", metavar="NAME ...")] = (),
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER|FILE")] = Path(),
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     scores: bool = True,
     most: int = 24,
-    grid: str | None = None,
+    grid: Annotated[str | None, tyro.conf.arg(metavar="ROWSxCOLUMNS")] = None,
 ) -> None:
-    """Show what is stored of exemplars: patches in their places, words, bytes; as a picture and as a page.
+    """Show what is stored of exemplars: patches in their places, words, bytes; as an image and as a page.
 
     Of a run of the trainer also the originals, the words that were lost, class names and scores.
 
@@ -62,16 +62,18 @@ def show(
     DataError
         If slots and classes are both given.
     """
-    console = Console()
+    files, console = output_files(out, name="exemplars"), make_console()
     shape = parse_grid(grid) if grid is not None else None
     if slots and classes:
         raise DataError("expected --slots or --class, got both; give one of them")
-    place, run = _find(store)
+    place, run = find_store(store)
+    if run is not None and not (place / "zarr.json").exists():
+        raise StoreNotFoundError(f"{run.path}: this run has no memory, or none yet")
     names = tuple(run.described()[1]["classes"]) if run is not None else ()
     with ExemplarMemory.open(place) as memory:
         among = slots_of_classes(memory, classes, names) if classes else None
         chosen = list(dict.fromkeys(slots)) or choose_slots(memory, most=most, among=among)
-    with Progress(console=console, transient=True) as progress:
+    with make_progress(console) as progress:
         task = progress.add_task("Reading exemplars", total=len(chosen))
 
         def tell(text: str) -> None:
@@ -81,58 +83,48 @@ def show(
         tell("Reading exemplars")
         sheet = exemplar_sheet(place, chosen, known=known, grid=shape, advance=lambda n: progress.advance(task, n))
         tell("Drawing")
-        paths = write_sheet(sheet, out, name="exemplars")
-    for path in paths:
-        console.print(f"Exemplars: {path}", highlight=False, soft_wrap=True)
+        write_sheet(sheet, files)
+    for file in files:
+        console.print(f"Exemplars: {file}", soft_wrap=True)
 
 
-def write_sheet(sheet: Sheet, out: Path, *, name: str) -> list[Path]:
-    """Write a sheet as a picture, a page, or both.
-
-    Parameters
-    ----------
-    sheet : Sheet
-        What to show.
-    out : Path
-        A .png file, a .html file, or a folder for both.
-    name : str
-        Name of the files in a folder, without ending.
-
-    Returns
-    -------
-    list of Path
-        What was written.
+def output_files(out: Path, *, name: str) -> list[Path]:
+    """Return the files that `--out` stands for: a .png or .html file, or both of this name in a folder.
 
     Raises
     ------
     DataError
-        If it cannot be written.
+        If it is a file of another kind.
     """
-    writers: dict[str, Callable[[Sheet, Path], None]] = {".png": draw_sheet, ".html": write_page}
-    paths = [out] if out.suffix in writers else [out / f"{name}{ending}" for ending in writers]
-    try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            writers[path.suffix](sheet, path)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error}; choose another place with --out") from error
-    return paths
+    if out.suffix.lower() in _ENDINGS:
+        return [out]
+    if out.exists() and not out.is_dir():
+        endings = " or ".join(_ENDINGS)
+        raise DataError(f"{out}: expected a folder, or a file that ends in {endings}; choose another place with --out")
+    return [out / f"{name}{ending}" for ending in _ENDINGS]
 
 
-def _find(store: Path) -> "tuple[Path, RunFolder | None]":
-    # Where the memory lies, and the run that it belongs to.
-    path = store.expanduser().absolute()
-    for folder in (path, path.parent) if path.name == "memory" else (path,):
-        if not (folder / "config.json").exists():  # then there is no run, and no torch is needed
-            continue
-        from exmem.train.folder import RunFolder
+def write_sheet(sheet: Sheet, files: Sequence[Path]) -> None:
+    """Write a sheet as an image, as a page, or as both, by the endings of the files.
 
-        run = RunFolder(folder)
-        if run.is_run and not (run.memory / "zarr.json").exists():
-            raise StoreNotFoundError(f"{folder}: this run has no memory, or none yet")
-        if run.is_run:
-            return run.memory, run
-    return path, None
+    Raises
+    ------
+    DataError
+        If a file cannot be written.
+    """
+    for file in files:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.suffix.lower() == ".png":  # neither way needs the packages of the other
+                from exmem.report.view.drawing import draw_sheet
+
+                draw_sheet(sheet, file)
+            else:
+                from exmem.report.view.page import write_page
+
+                write_page(sheet, file)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be written: {error}; choose another place with --out") from error
 
 
 def _known(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from exmem.cli.output import make_console
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
@@ -97,13 +98,12 @@ def _named(words: Sequence[str]) -> TrainConfig:
 
 def _run(folder: Path, config: TrainConfig, out: Path) -> None:
     import transformers
-    from rich.console import Console
 
     from exmem.report.run import draw_run
     from exmem.train.folder import RunFolder
     from exmem.train.trainer import Trainer, load_run_backbone, load_run_data
 
-    console = Console()
+    console = make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_run_data(config, folder)
     run = RunFolder(out)
@@ -118,4 +118,4 @@ def _run(folder: Path, config: TrainConfig, out: Path) -> None:
     }
     for what, path in files.items():
         if path.exists():
-            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
+            console.print(f"{what}: {path}")

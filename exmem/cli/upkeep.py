@@ -3,9 +3,11 @@
 import dataclasses
 from json import dumps
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import tyro
 
+from exmem.cli.output import make_console
 from exmem.memory import ExemplarMemory
 from exmem.memory.export import export_folder, import_folder
 from exmem.memory.maintenance import Damage, describe
@@ -17,9 +19,11 @@ from exmem.store import format_bytes
 __all__ = ["check", "compact", "export", "import_", "repair"]
 
 _DAMAGED = 3  # exit code
+_Store = Annotated[Path, tyro.conf.arg(metavar="STORE")]
+_Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 
 
-def check(path: Path, /, *, json: bool = False) -> None:
+def check(path: _Store, /, *, json: bool = False) -> None:
     """Read and decode every byte of a memory; list what is damaged with file and exemplars.
 
     Exit code 0: all is well. 3: there is damage. 1: it cannot be opened.
@@ -42,7 +46,7 @@ def check(path: Path, /, *, json: bool = False) -> None:
         raise SystemExit(_DAMAGED)
 
 
-def repair(path: Path, /, *, json: bool = False) -> None:
+def repair(path: _Store, /, *, json: bool = False) -> None:
     """Drop exactly the exemplars that are damaged, and write damaged metadata again.
 
     Exit code 0: the memory is whole now. 3: damage is left. 1: it cannot be opened.
@@ -60,14 +64,14 @@ def repair(path: Path, /, *, json: bool = False) -> None:
         With code 3 when damage is left.
     """
     report = repair_store(path)
-    found = {"damage": _plain(report.damage), "dropped": list(report.dropped), "left": _plain(report.left)}
+    described = {"damage": _plain(report.damage), "dropped": list(report.dropped), "left": _plain(report.left)}
     lines = [*describe(report.damage), f"dropped {len(report.dropped)} exemplars: {list(report.dropped)}"]
-    _tell(found, [*lines, _summary(report.left)], json=json)
+    _tell(described, [*lines, _summary(report.left)], json=json)
     if report.left:
         raise SystemExit(_DAMAGED)
 
 
-def compact(path: Path, /, *, json: bool = False) -> None:
+def compact(path: _Store, /, *, json: bool = False) -> None:
     """Pack the exemplars of a memory into as few files as they need; their slots stay.
 
     Parameters
@@ -78,12 +82,12 @@ def compact(path: Path, /, *, json: bool = False) -> None:
         Print JSON.
     """
     report = compact_store(path)
-    found = {"before_bytes": report.before_bytes, "after_bytes": report.after_bytes}
-    _tell(found, [f"{format_bytes(report.before_bytes)} -> {format_bytes(report.after_bytes)}"], json=json)
+    described = {"before_bytes": report.before_bytes, "after_bytes": report.after_bytes}
+    _tell(described, [f"{format_bytes(report.before_bytes)} -> {format_bytes(report.after_bytes)}"], json=json)
 
 
-def export(path: Path, folder: Path, /, *, json: bool = False) -> None:
-    """Write a memory as a plain folder: pictures as PNG, positions, labels and the rest as JSON and .npy.
+def export(path: _Store, folder: _Folder, /, *, json: bool = False) -> None:
+    """Write a memory as a plain folder: images as PNG, positions, labels and the rest as JSON and .npy.
 
     Parameters
     ----------
@@ -99,7 +103,14 @@ def export(path: Path, folder: Path, /, *, json: bool = False) -> None:
     _tell({"exemplars": number, "folder": str(folder)}, [f"{number} exemplars in {folder}"], json=json)
 
 
-def import_(folder: Path, path: Path, /, *, max_bytes: str | None = None, json: bool = False) -> None:
+def import_(
+    folder: _Folder,
+    path: _Store,
+    /,
+    *,
+    max_bytes: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None,
+    json: bool = False,
+) -> None:
     """Make a memory out of an exported folder; lossy codecs encode once more.
 
     Parameters
@@ -109,14 +120,14 @@ def import_(folder: Path, path: Path, /, *, max_bytes: str | None = None, json: 
     path : Path
         Folder of the new memory; missing or empty.
     max_bytes : str, optional
-        Budget; that of the exported memory when left out.
+        Budget, such as 64MB; that of the exported memory when left out.
     json : bool
         Print JSON.
     """
     with import_folder(folder, path, max_bytes=max_bytes) as memory:
-        found = {"exemplars": len(memory), "used_bytes": memory.used_bytes, "max_bytes": memory.max_bytes}
-    line = f"{found['exemplars']} exemplars, {format_bytes(found['used_bytes'])} of {format_bytes(found['max_bytes'])}"
-    _tell(found, [line], json=json)
+        described = {"exemplars": len(memory), "used_bytes": memory.used_bytes, "max_bytes": memory.max_bytes}
+    used, budget = format_bytes(described["used_bytes"]), format_bytes(described["max_bytes"])
+    _tell(described, [f"{described['exemplars']} exemplars, {used} of {budget}"], json=json)
 
 
 def _summary(damage: "list[Damage] | tuple[Damage, ...]") -> str:
@@ -124,13 +135,13 @@ def _summary(damage: "list[Damage] | tuple[Damage, ...]") -> str:
 
 
 def _plain(damage: "list[Damage] | tuple[Damage, ...]") -> list[dict[str, object]]:
-    return [dataclasses.asdict(found) for found in damage]
+    return [dataclasses.asdict(place) for place in damage]
 
 
-def _tell(found: object, lines: list[str], *, json: bool) -> None:
-    console = Console()
+def _tell(described: object, lines: list[str], *, json: bool) -> None:
+    console = make_console()
     if json:
-        console.print_json(dumps(found))
+        console.print_json(dumps(described))
         return
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

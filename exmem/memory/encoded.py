@@ -35,11 +35,23 @@ class EncodedExemplars:
         return self.rows.sizes
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "EncodedExemplars":
-        """Return some of them, in this order."""
+        """Return some of them, in this order.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Which, from 0.
+        """
         return EncodedExemplars(self.rows.take(indices))
 
     def joined(self, other: "EncodedExemplars") -> "EncodedExemplars":
-        """Return these and others of the same memory behind them."""
+        """Return these and others of the same memory behind them.
+
+        Parameters
+        ----------
+        other : EncodedExemplars
+            What comes behind.
+        """
         return EncodedExemplars(self.rows.joined(other.rows))
 
 

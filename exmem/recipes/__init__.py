@@ -10,6 +10,7 @@ from exmem.recipes.bound import BoundRecipe, Restorer
 from exmem.recipes.fills import FILLS, Fill, FillContext
 from exmem.recipes.forms import FORMS, Form
 from exmem.recipes.frame import Frame
+from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import EXTRAS, RECIPES, Recipe
 from exmem.recipes.scoring import Masked, Masking
 
@@ -25,6 +26,7 @@ __all__ = [
     "Frame",
     "Masked",
     "Masking",
+    "PlainImages",
     "Recipe",
     "Restorer",
 ]

@@ -1,6 +1,7 @@
 """A recipe bound to a backbone: it makes exemplars; and what a memory alone says of restoring them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
 from exmem.recipes.frame import Frame
+from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import Recipe
 from exmem.recipes.scoring import Masked, Masking
 from exmem.registry import Part
@@ -25,6 +27,7 @@ from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["BoundRecipe", "Restorer"]
 
+_MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
 _SCORELESS = frozenset({"all", "none"})  # text rules that look at no score
 
 
@@ -37,11 +40,14 @@ class Restorer:
     recipe : Recipe
         How they were made.
     frame : Frame or None
-        The patches that images become; None where no image is stored.
+        The patches that images become; None where no image is stored, or nobody knows where its patches stand.
+    length : int
+        Dense length of `image`, 0 where there is none.
     """
 
     recipe: Recipe
     frame: Frame | None
+    length: int
 
     @classmethod
     def of(cls, memory: ExemplarMemory) -> "Restorer":
@@ -69,11 +75,19 @@ class Restorer:
                     f"{memory.location}: expected a record of 'recipe' and 'frame', got {shown(document)}"
                 )
             frame = None if document["frame"] is None else Frame.from_json(document["frame"])
-            return cls(recipe=Recipe.of(document["recipe"]), frame=frame)
+            return cls.framed(Recipe.from_json(document["recipe"]), frame)
         plain = Recipe(name="as stored", image=Part("patches"))
-        if image is None or len(image.shape) != 3 or image.shape[0] != image.shape[1]:
-            return cls(recipe=plain, frame=None)
-        return cls(recipe=plain, frame=Frame(grid=image.image_grid(), patch=image.shape[0]))
+        if image is None:
+            return cls.framed(plain, None)
+        side, is_square = math.isqrt(image.positions), len(image.shape) == 3 and image.shape[0] == image.shape[1]
+        grid = image.grid or ((side, side) if side * side == image.positions else None)
+        frame = Frame(grid=grid, patch=image.shape[0]) if is_square and grid is not None else None
+        return cls(recipe=plain, frame=frame, length=image.positions)
+
+    @classmethod
+    def framed(cls, recipe: Recipe, frame: Frame | None) -> "Restorer":
+        """Restore to a frame."""
+        return cls(recipe=recipe, frame=frame, length=0 if frame is None else frame.length)
 
     def __call__(self, batch: TensorBatch) -> TensorBatch:
         """Restore a batch.
@@ -106,7 +120,7 @@ class BoundRecipe:
     ----------
     recipe : Recipe
         What is made.
-    backbone : Backbone
+    backbone : Backbone or PlainImages
         Says how tokens look, and scores them.
     objective : callable, optional
         What `grad_attention` explains.
@@ -118,13 +132,14 @@ class BoundRecipe:
     Raises
     ------
     SchemaError
-        If the backbone sees nothing of what the recipe stores, lacks its mask token, or an option does not fit it.
+        If the backbone sees nothing of what the recipe stores, cannot score, lacks a mask token, or an option does not
+        fit it.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        backbone: Backbone,
+        backbone: Backbone | PlainImages,
         *,
         objective: Objective | None = None,
         seed: int = 0,
@@ -141,7 +156,7 @@ class BoundRecipe:
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
         frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form is not None else None
-        self.restore = Restorer(recipe=recipe, frame=frame)
+        self.restore = Restorer.framed(recipe, frame)
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
         self.schema = self._schema(specs, num_classes)
         self.masking = self._masking(objective, seed)
@@ -165,7 +180,12 @@ class BoundRecipe:
             given = {"objective": objective, "seed": seed}
             options = {name: given[name] for name in SCORERS.options(recipe.scorer.name) if name in given}
             scorer = SCORERS.make(recipe.scorer.name, **{**options, **recipe.scorer.kwargs})
-            if "layers" in recipe.scorer.kwargs:
+            if isinstance(self.backbone, PlainImages):
+                if recipe.scorer.name not in _MODEL_FREE:
+                    raise SchemaError(
+                        f"scorer {recipe.scorer.name!r} needs a backbone; of plain images use {sorted(_MODEL_FREE)}"
+                    )
+            elif "layers" in recipe.scorer.kwargs:
                 chosen_layers(recipe.scorer.kwargs["layers"], len(self.backbone.attention_taps()))
         keep_rule, codec = None, None
         if scores_image:
@@ -176,11 +196,6 @@ class BoundRecipe:
             _try(keep_rule, spec.positions, measured=codec is not None)
         text_rule = None if recipe.text.name == "none" else TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
-
-    @property
-    def scores_hidden(self) -> bool:
-        """Whether `make` looks at hidden tokens if it is given them: where tokens are scored at all."""
-        return self.masking.scorer is not None
 
     def create_memory(self, place: Place, *, max_bytes: int | str, **options: Any) -> ExemplarMemory:
         """Make an empty memory of its exemplars, which records the recipe.
@@ -210,6 +225,7 @@ class BoundRecipe:
         *,
         extras: Mapping[str, ArrayLike] | None = None,
         hidden: Hidden | None = None,
+        scores: NDArray[np.float32] | None = None,
     ) -> list[Exemplar]:
         """Make exemplars of images and texts.
 
@@ -226,7 +242,9 @@ class BoundRecipe:
         extras : mapping of str to array-like, shape (B, ...), optional
             Those of the recipe.
         hidden : Hidden, optional
-            What the trunk made of them, where it is known; scorers then need no pass of the trunk.
+            What the trunk made of them, where it is known; scorers that look above it then need no pass of it.
+        scores : ndarray, shape (B, L), float32, optional
+            Their patches' scores, where `masking.is_fixed` and they are known.
 
         Returns
         -------
@@ -246,7 +264,7 @@ class BoundRecipe:
         lengths = {len(images), len(texts), len(classes), len(ranks), *map(len, given.values())}
         if len(lengths) > 1:
             raise InvalidExemplarError(f"images, texts, labels, priorities and extras differ in length: {lengths}")
-        masked = self.masking(images, texts, classes, hidden=hidden)
+        masked = self.masking(images, texts, classes, hidden=hidden, scores=scores)
         return [
             Exemplar(
                 self._tokens(image, masked, row),

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.backbones import Backbone, Hidden
 from exmem.codecs import PayloadCodec
-from exmem.masking import KeepRule, ScoreMaps
-from exmem.masking.scorers import Scorer
+from exmem.masking import KeepRule, ScoreMaps, keep_all_text
+from exmem.masking.scorers import FixedScorer, Scorer
+from exmem.recipes.plain import PlainImages
 from exmem.tokens import TokenBatch, TokenSet
 from exmem.tokens.tensors import TensorBatch
 
@@ -48,7 +49,7 @@ class Masking:
     is that of the patches, for a keep rule that measures `encoded_bytes`.
     """
 
-    backbone: Backbone
+    backbone: Backbone | PlainImages
     scorer: Scorer | None
     keep_rule: KeepRule | None
     text_rule: KeepRule | None
@@ -61,10 +62,14 @@ class Masking:
         labels: NDArray[np.int64],
         *,
         hidden: Hidden | None = None,
+        scores: NDArray[np.float32] | None = None,
     ) -> Masked:
-        """Score images (B, H, W, 3) with their texts and classes; `hidden` is what the trunk made of them, if known."""
+        """Mask images (B, H, W, 3) with their texts and classes.
+
+        `hidden` is what the trunk made of them, and `scores` (B, L) are fixed scores of the patches, where known.
+        """
         batch = self.backbone.tokens(images, texts)
-        maps = self._maps(dataclasses.replace(batch, labels=labels), hidden)
+        maps = self._maps(dataclasses.replace(batch, labels=labels), hidden, scores)
         keep = {}
         if "image" in batch.tokens:
             valid = maps.valid["image"]
@@ -79,14 +84,24 @@ class Masking:
             keep["text"] = self.text_rule(maps, keep.get("image", np.zeros((len(batch), 0), np.bool_)), special)
         return Masked(batch, maps, keep)
 
-    def _maps(self, batch: TokenBatch, hidden: Hidden | None) -> ScoreMaps:
-        if self.scorer is not None:
-            return self.scorer(self.backbone, TensorBatch.from_numpy(batch), hidden=hidden)
+    @property
+    def is_fixed(self) -> bool:
+        """Whether what is kept of an image never changes while the backbone is tuned, and of a text either."""
+        scoreless = self.text_rule in {None, keep_all_text}
+        if isinstance(self.backbone, PlainImages) or not isinstance(self.scorer, FixedScorer):
+            return False
+        return scoreless and self.scorer.is_fixed(self.backbone)
+
+    def _maps(self, batch: TokenBatch, hidden: Hidden | None, scores: NDArray[np.float32] | None) -> ScoreMaps:
+        if self.scorer is not None and scores is None:
+            model: Any = self.backbone  # a scorer that needs more than plain images have was refused by the recipe
+            return self.scorer(model, TensorBatch.from_numpy(batch), hidden=hidden)
         valid = {}
         for name, spec in self.backbone.token_specs().items():
             held = batch.tokens[name].valid
             valid[name] = np.pad(held, ((0, 0), (0, spec.positions - held.shape[1])))
-        return ScoreMaps({name: np.zeros(there.shape, np.float32) for name, there in valid.items()}, valid)
+        zeros = {name: np.zeros(tokens.shape, np.float32) for name, tokens in valid.items()}
+        return ScoreMaps(zeros if scores is None else {**zeros, "image": scores}, valid)
 
     def _measure(self, batch: TokenBatch, codec: PayloadCodec) -> Callable[[int, NDArray[np.bool_]], int]:
         patches = batch.tokens["image"].values

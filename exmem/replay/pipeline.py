@@ -38,8 +38,8 @@ class Pipeline:
         self.restore, self.augment = restore, augment
         self.fill = part.name if fill is None else fill
         self._fill = FILLS.make(self.fill, **(part.kwargs if fill is None else {}))
-        frame = restore.frame
-        self._context = FillContext(length=frame.length, grid=frame.grid) if frame is not None else None
+        grid = None if restore.frame is None else restore.frame.grid
+        self._context = FillContext(length=restore.length, grid=grid) if restore.length else None
         self._known_of: int | None = None  # generation whose class means are known
 
     @property

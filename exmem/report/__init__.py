@@ -1,3 +1,3 @@
-"""Pictures and pages of what is stored and what was measured."""
+"""Images and pages of what is stored and what was measured."""
 
 __all__: list[str] = []

@@ -39,7 +39,7 @@ class Selection:
         rng: np.random.Generator | None = None,
         count: int | None = None,
     ) -> NDArray[np.int64]:
-        """Order the examples of one class.
+        """Return the indices of `count` examples of one class, best first.
 
         Parameters
         ----------
@@ -53,11 +53,6 @@ class Selection:
             Source of randomness.
         count : int, optional
             Length of the order; all N when left out or larger.
-
-        Returns
-        -------
-        ndarray, shape (count,), int64
-            Indices, best first.
 
         Raises
         ------

@@ -13,20 +13,8 @@ def k_centre(features: NDArray[np.floating], *, count: int | None = None) -> NDA
 
     Parameters
     ----------
-    features : ndarray, shape (N, D), floating
-        Features; L2-normalised here, as for `herding`. Zero vectors stay zero; NaN is refused.
-    count : int, optional
-        Length of the order; all N when left out or larger.
-
-    Returns
-    -------
-    ndarray, shape (count,), int64
-        Indices, best first, none twice; ties go to the lower index. A shorter order is a prefix of a longer one.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If `features` is not two-dimensional, one is not finite, or `count` is negative.
+    features, count
+        As for `herding`, like the indices that are returned.
 
     Notes
     -----

@@ -9,7 +9,7 @@ __all__ = ["random_order"]
 
 
 def random_order(number: int, rng: np.random.Generator, *, count: int | None = None) -> NDArray[np.int64]:
-    """Order examples at random.
+    """Order examples at random; a shorter order is a prefix of a longer one of the same seed.
 
     Parameters
     ----------
@@ -18,17 +18,7 @@ def random_order(number: int, rng: np.random.Generator, *, count: int | None = N
     rng : numpy.random.Generator
         Source of randomness.
     count : int, optional
-        Length of the order; all N when left out or larger.
-
-    Returns
-    -------
-    ndarray, shape (count,), int64
-        Indices, none twice. A shorter order is a prefix of a longer one of the same seed.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If `count` is negative.
+        Length of the order, 0 or more; all N when left out or larger.
     """
     length = checked_count(count, number)
     return rng.permutation(number)[:length].astype(np.int64)

@@ -27,17 +27,7 @@ def reservoir_order(number: int, rng: np.random.Generator, *, count: int | None 
     rng : numpy.random.Generator
         Source of the keys: one draw per arrival.
     count : int, optional
-        Length of the order; all N when left out or larger.
-
-    Returns
-    -------
-    ndarray, shape (count,), int64
-        Indices of arrivals, none twice; ties go to the lower index.
-
-    Raises
-    ------
-    InvalidExemplarError
-        If `count` is negative.
+        Length of the order, 0 or more; all N when left out or larger.
 
     Notes
     -----
@@ -57,11 +47,6 @@ class Reservoir:
     seed : int
         The same seed makes the same choices for the same arrivals.
 
-    Raises
-    ------
-    SchemaError
-        If the capacity is below 1.
-
     Notes
     -----
     Algorithm R (Vitter 1985, section 2): after n arrivals each is held with probability capacity / n.
@@ -75,13 +60,7 @@ class Reservoir:
         self._rng = np.random.default_rng(seed)
 
     def offer(self) -> int | None:
-        """Decide where the next arrival goes.
-
-        Returns
-        -------
-        int or None
-            The place it takes, whose holder leaves; None when it is not held.
-        """
+        """Return the place that the next arrival takes, whose holder leaves; None when it is not held."""
         self.seen += 1
         if self.seen <= self.capacity:
             return self.seen - 1
@@ -93,17 +72,12 @@ class Reservoir:
         return {"capacity": self.capacity, "seen": self.seen, "rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a saved reservoir stopped.
+        """Continue where a saved reservoir stopped; SchemaError if it has another capacity.
 
         Parameters
         ----------
         state : mapping
             What `state_dict` returned.
-
-        Raises
-        ------
-        SchemaError
-            If it is the state of a reservoir of another capacity.
         """
         if state["capacity"] != self.capacity:
             raise SchemaError(f"expected the state of a reservoir of {self.capacity}, got {state['capacity']}")

@@ -43,8 +43,10 @@ class Exemplars:
     """
 
     def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder) -> None:
-        self._kept = keeps_hidden(config, bound.backbone)
-        self._config, self._bound, self._folder = config, bound, folder
+        backbone = bound.backbone
+        assert isinstance(backbone, Backbone), "what trains has one"
+        self._kept = keeps_hidden(config, backbone)
+        self._config, self._backbone, self._folder = config, backbone, folder
         self._augment = _augmentation(config, bound)
         self._pipeline = Pipeline(bound.restore)
         self._hidden: dict[int, Hidden] = {}  # phase -> hidden tokens of what it added
@@ -81,7 +83,7 @@ class Exemplars:
         tensors = load_file(file) if file.exists() else {}
         known = tensors.pop("slots", torch.zeros(0, dtype=torch.int64)).tolist()
         if not set(slots.tolist()) <= set(known):
-            hidden, known = embedded(self._bound.backbone, self._tokens, slots, advance), slots.tolist()
+            hidden, known = embedded(self._backbone, self._tokens, slots, advance), slots.tolist()
             self._folder.save_tensors(file, {"slots": torch.tensor(known), **hidden.tensors()})
         else:
             hidden = Hidden.of(tensors)
@@ -92,7 +94,7 @@ class Exemplars:
     def hidden(self, slots: NDArray[np.int64]) -> Hidden:
         """Return hidden tokens by slot, float32, on the backbone's device."""
         if not self._kept:
-            return self._bound.backbone.embed(self._tokens(slots))
+            return self._backbone.embed(self._tokens(slots))
         places = [self._place_of[slot] for slot in slots.tolist()]
         phases = sorted({phase for phase, _ in places})
         rows = {phase: [row for of, row in places if of == phase] for phase in phases}
@@ -100,7 +102,7 @@ class Exemplars:
         by_phase = sorted(range(len(places)), key=lambda index: places[index][0])  # stable: the order of `together`
         order = torch.empty(len(places), dtype=torch.int64)
         order[torch.tensor(by_phase)] = torch.arange(len(places))
-        return together.select(order).to(self._bound.backbone.pixel_mean.device).to(torch.float32)
+        return together.select(order).to(self._backbone.pixel_mean.device).to(torch.float32)
 
     def draw(self, batches: int, *, number: int) -> Iterator[tuple[Hidden, Tensor]]:
         """Draw batches of hidden tokens and classes; the number of the pass decides which."""
@@ -117,7 +119,7 @@ class Exemplars:
             )
             loader.set_epoch(number)
             for batch in loader:
-                yield self._bound.backbone.embed(batch), batch.labels
+                yield self._backbone.embed(batch), batch.labels
             return
         generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, number, 1]).integers(2**62)))
         augment = functools.partial(self._augment, generator=generator)

@@ -23,13 +23,7 @@ _LOCK = ".lock"
 
 
 class RunFolder:
-    """Where a run keeps what it needs to go on after a kill, and what it found.
-
-    Parameters
-    ----------
-    path : path
-        The folder; made when it is missing.
-    """
+    """Where a run keeps what it needs to go on after a kill, and what it measured; made when a run locks it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -103,8 +97,8 @@ class RunFolder:
             self._write_json(file, document)
             return False
         try:
-            there, known = self.described()
-            differences = there.differences(config)
+            claimed, known = self.described()
+            differences = claimed.differences(config)
         except SchemaError as error:  # of another version
             known, differences = {}, [f"its configuration, which is none of this version ({error})"]
         differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
@@ -122,15 +116,7 @@ class RunFolder:
         return True
 
     def described(self) -> tuple[TrainConfig, dict[str, Any]]:
-        """Return what the folder was claimed with.
-
-        Returns
-        -------
-        config : TrainConfig
-            The configuration.
-        data : dict
-            What describes the data.
-        """
+        """Return the configuration that the folder was claimed with, and what describes the data."""
         known = self._read_json(self.path / "config.json")
         return TrainConfig.from_json(known["config"]), known["data"]
 
@@ -141,13 +127,7 @@ class RunFolder:
         return [_with_nan(json.loads(line)) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
-        """Add the entry of a phase: this finishes the phase.
-
-        Parameters
-        ----------
-        entry : mapping
-            What was measured, as JSON values; NaN becomes null.
-        """
+        """Add the entry of a phase, JSON values (NaN becomes null): this finishes the phase."""
         lines = [*self.metrics(), dict(entry)]
         text = "".join(json.dumps(_without_nan(line), allow_nan=False) + "\n" for line in lines)
         self._write(self.metrics_file, text.encode())
@@ -157,80 +137,30 @@ class RunFolder:
         return self._state(phase, "hidden.safetensors")
 
     def checkpoint(self, phase: int) -> dict[str, Tensor] | None:
-        """Return what was saved after training a phase.
-
-        Parameters
-        ----------
-        phase : int
-            Phase from 0.
-
-        Returns
-        -------
-        dict of str to Tensor, or None
-            Trained tensors; None when the phase was not trained.
-        """
+        """Return the tensors that were saved after training a phase; None when it was not trained."""
         file = self._state(phase, "tuned.safetensors")
         return load_file(file) if file.exists() else None
 
     def save_checkpoint(self, phase: int, tensors: Mapping[str, Tensor]) -> None:
-        """Save what was trained in a phase; the checkpoint before the last is dropped.
-
-        Parameters
-        ----------
-        phase : int
-            Phase from 0.
-        tensors : mapping of str to Tensor
-            Trained tensors.
-        """
+        """Save the tensors that were trained in a phase; the checkpoint before the last is dropped."""
         self.save_tensors(self._state(phase, "tuned.safetensors"), tensors)
         self._state(phase - 2, "tuned.safetensors").unlink(missing_ok=True)
 
     def save_tensors(self, file: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Save tensors to a file.
-
-        Parameters
-        ----------
-        file : Path
-            The file.
-        tensors : mapping of str to Tensor
-            Tensors.
-        """
+        """Save tensors to a file, whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(file.name + ".tmp")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
         _publish(temporary, file)
 
     def note(self, phase: int, name: str) -> dict[str, Any] | None:
-        """Return a note of a phase.
-
-        Parameters
-        ----------
-        phase : int
-            Phase from 0.
-        name : str
-            Name of the note.
-
-        Returns
-        -------
-        dict or None
-            The note, if there is one.
-        """
+        """Return a note of a phase, None if there is none."""
         file = self._state(phase, f"{name}.json")
-        found: dict[str, Any] | None = self._read_json(file) if file.exists() else None
-        return found
+        note: dict[str, Any] | None = self._read_json(file) if file.exists() else None
+        return note
 
     def save_note(self, phase: int, name: str, values: Mapping[str, Any]) -> None:
-        """Save a note of a phase.
-
-        Parameters
-        ----------
-        phase : int
-            Phase from 0.
-        name : str
-            Name of the note.
-        values : mapping
-            JSON values.
-        """
+        """Save a note of a phase, JSON values."""
         self._write_json(self._state(phase, f"{name}.json"), values)
 
     def _state(self, phase: int, name: str) -> Path:

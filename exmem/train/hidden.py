@@ -1,11 +1,13 @@
 """Hidden tokens of examples: computed once and kept, or computed whenever they are asked for."""
 
 import contextlib
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,14 +20,26 @@ from typing_extensions import override
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.packaged import cache_dir
 from exmem.errors import SchemaError
-from exmem.recipes import BoundRecipe
+from exmem.recipes import BoundRecipe, Masking
 from exmem.replay import Pipeline
 from exmem.store import parse_bytes
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
 
-__all__ = ["HiddenOf", "KeptHidden", "LiveHidden", "embedded", "kept_or_computed", "stored_form", "tokens_of"]
+__all__ = [
+    "HiddenOf",
+    "KeptHidden",
+    "Known",
+    "LiveHidden",
+    "backbone_key",
+    "embedded",
+    "kept_or_computed",
+    "scored_and_embedded",
+    "stored_form",
+    "text_key",
+    "tokens_of",
+]
 
 _ROWS = 64
 _ABANDONED_S = 86_400  # since a file was last written to that its writer has not put in place
@@ -74,20 +88,51 @@ def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
     return read
 
 
-def stored_form(bound: BoundRecipe, data: ImageText) -> Tokens:
+class Known(NamedTuple):
+    """What is known of rows of the data before exemplars are made of them: hidden tokens, or fixed scores (N, L)."""
+
+    hidden: HiddenOf | None = None
+    scores: NDArray[np.float32] | None = None
+
+    def of(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return what `BoundRecipe.make` may be told of some rows."""
+        if self.scores is not None:
+            return {"scores": self.scores[rows]}
+        return {} if self.hidden is None else {"hidden": self.hidden(rows)}
+
+
+def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None) -> Tokens:
     """Return what makes the tokens of rows of the data as a memory would give them back, were its codec lossless."""
-    pipeline = Pipeline(bound.restore)
+    pipeline, backbone = Pipeline(bound.restore), bound.backbone
+    assert isinstance(backbone, Backbone), "what trains has one"
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
-        texts = [data.texts[row] for row in rows.tolist()]
-        images = data.images(rows, bound.backbone.picture_size)
-        extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in bound.schema.extras.items()}
-        exemplars = bound.make(images, texts, data.labels[rows], extras=extras)  # extras are not seen
+        texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
+        images, specs = data.images(rows, backbone.picture_size), bound.schema.extras
+        extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}  # are not seen
+        exemplars = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
         batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
         pipeline.know(lambda: [batch])
         return pipeline(batch)
 
     return read
+
+
+def scored_and_embedded(
+    masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance
+) -> dict[str, Tensor]:
+    """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, `scores` of the patches."""
+    model, scorer = masking.backbone, masking.scorer
+    assert isinstance(model, Backbone)
+    assert scorer is not None
+    parts, scores = [], []
+    for start in range(0, len(rows), _ROWS):
+        batch = tokens(rows[start : start + _ROWS])
+        maps = scorer(model, batch)
+        parts.append(maps.hidden.to("cpu").to(torch.float16))
+        scores.append(torch.from_numpy(maps.scores["image"]))
+        advance(len(batch))
+    return {**Hidden.cat(parts).tensors(), "scores": torch.cat(scores)}
 
 
 def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance | None = None) -> Hidden:
@@ -99,6 +144,22 @@ def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advanc
         if advance is not None:
             advance(len(chosen))
     return Hidden.cat(parts)
+
+
+def backbone_key(backbone: Backbone) -> str:
+    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    sizes = [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
+    digest.update(json.dumps(sizes).encode())
+    return digest.hexdigest()
+
+
+def text_key(text: str) -> str:
+    """Name a text in a few letters that a file name may hold."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def kept_or_computed(name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:

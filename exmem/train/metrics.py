@@ -13,24 +13,10 @@ __all__ = ["accuracies", "average_incremental_accuracy", "backward_transfer", "f
 def accuracies(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], scenario: Scenario, phase: int
 ) -> dict[str, float | list[float]]:
-    """Measure what a classifier gets right after a phase, over all classes seen.
+    """Measure what a classifier gets right after a phase, over test examples of all classes seen.
 
-    Parameters
-    ----------
-    predicted : ndarray, shape (N,), int64
-        Predicted classes of test examples of the classes seen.
-    labels : ndarray, shape (N,), int64
-        Their true classes.
-    scenario : Scenario
-        The phases.
-    phase : int
-        Phase that was just learnt.
-
-    Returns
-    -------
-    dict
-        `all`: share of right predictions over all examples, 0..1. `by_phase`: the same for the classes of each phase.
-        NaN where there are no test examples.
+    `all` is the share of right predictions, 0..1; `by_phase` the same for the classes of each phase. NaN where there
+    are no test examples.
     """
     right = predicted == labels
     groups = [right, *(right[scenario.rows(labels, earlier)] for earlier in range(phase + 1))]
@@ -45,11 +31,6 @@ def average_incremental_accuracy(per_phase: Sequence[float]) -> float:
     ----------
     per_phase : sequence of float
         Accuracy over all classes seen, after each phase.
-
-    Returns
-    -------
-    float
-        Their mean.
     """
     return float(np.mean(per_phase))
 
@@ -59,13 +40,8 @@ def last_accuracy(per_phase: Sequence[float]) -> float:
 
     Parameters
     ----------
-    per_phase : sequence of float
-        Accuracy over all classes seen, after each phase.
-
-    Returns
-    -------
-    float
-        The last one.
+    per_phase
+        As in `average_incremental_accuracy`.
     """
     return float(per_phase[-1])
 
@@ -73,16 +49,13 @@ def last_accuracy(per_phase: Sequence[float]) -> float:
 def forgetting(by_phase: Sequence[Sequence[float]]) -> float:
     """Return how far the classes of earlier phases fell from their best (Chaudhry et al. 2018, section 3).
 
+    Mean over the phases but the last of (best accuracy before the last phase - accuracy after it); 0 with a single
+    phase. Phases without test examples are left out.
+
     Parameters
     ----------
     by_phase : sequence of sequence of float
         Row t holds, after phase t, the accuracy on the classes of phases 0..t.
-
-    Returns
-    -------
-    float
-        Mean over the phases but the last of (best accuracy before the last phase - accuracy after it); 0 with a single
-        phase. Phases without test examples are left out.
 
     Examples
     --------
@@ -97,16 +70,13 @@ def forgetting(by_phase: Sequence[Sequence[float]]) -> float:
 def backward_transfer(by_phase: Sequence[Sequence[float]]) -> float:
     """Return how later phases changed the earlier ones (Lopez-Paz & Ranzato 2017, equation 3).
 
+    Mean over the phases but the last of (accuracy after the last phase - accuracy when learnt); 0 with a single phase.
+    Phases without test examples are left out.
+
     Parameters
     ----------
-    by_phase : sequence of sequence of float
-        Row t holds, after phase t, the accuracy on the classes of phases 0..t.
-
-    Returns
-    -------
-    float
-        Mean over the phases but the last of (accuracy after the last phase - accuracy when learnt); 0 with a single
-        phase. Phases without test examples are left out.
+    by_phase
+        As in `forgetting`.
 
     Examples
     --------

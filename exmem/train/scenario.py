@@ -19,12 +19,7 @@ class Scenario:
     Parameters
     ----------
     phases : tuple of tuple of int
-        Classes that come new in each phase.
-
-    Raises
-    ------
-    SchemaError
-        If there is no phase, a phase is empty, or a class comes twice.
+        Classes that come new in each phase; SchemaError if a phase is empty, there is none, or a class comes twice.
     """
 
     phases: tuple[tuple[int, ...], ...]
@@ -38,24 +33,19 @@ class Scenario:
 
     @classmethod
     def split(cls, num_classes: int, *, first: int, increments: Sequence[int], seed: int) -> "Scenario":
-        """Deal the classes out in a seeded order.
+        """Deal the classes 0..C-1 out in a seeded order.
 
         Parameters
         ----------
         num_classes : int
-            Classes 0..C-1.
+            Number C of classes.
         first : int
             Classes of the first phase.
         increments : sequence of int
-            Classes of the later phases; the last number repeats until no class is left, and what is left at the end
-            makes a smaller last phase.
+            Classes of the later phases; the last number repeats until no class is left, what is left at the end makes
+            a smaller last phase.
         seed : int
             Seed of the class order.
-
-        Returns
-        -------
-        Scenario
-            The phases.
 
         Raises
         ------
@@ -84,7 +74,15 @@ class Scenario:
 
     @classmethod
     def of(cls, data: DataConfig, num_classes: int) -> "Scenario":
-        """Split classes as a configuration says."""
+        """Split classes as a configuration says.
+
+        Parameters
+        ----------
+        data : DataConfig
+            First classes, increments and seed; the first phase is as large as an increment when it says nothing.
+        num_classes : int
+            Number of classes in the data.
+        """
         first = data.increments[0] if data.first_classes is None else data.first_classes
         most = min(first, num_classes) if data.first_classes is None else first
         return cls.split(num_classes, first=most, increments=data.increments, seed=data.class_seed)
@@ -98,17 +96,12 @@ class Scenario:
         Parameters
         ----------
         phase : int
-            Phase from 0.
-
-        Returns
-        -------
-        tuple of int
-            Classes of phases 0..phase.
+            Phase from 0, itself included.
         """
         return tuple(label for classes in self.phases[: phase + 1] for label in classes)
 
     def rows(self, labels: NDArray[np.int64], phase: int) -> NDArray[np.int64]:
-        """Find the examples whose classes come new in a phase.
+        """Find the examples whose classes come new in a phase: their indices, increasing.
 
         Parameters
         ----------
@@ -116,10 +109,5 @@ class Scenario:
             Class of each example.
         phase : int
             Phase from 0.
-
-        Returns
-        -------
-        ndarray, int64
-            Their indices, increasing.
         """
         return np.flatnonzero(np.isin(labels, self.phases[phase]))

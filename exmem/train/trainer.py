@@ -1,7 +1,5 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
-import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -28,10 +26,14 @@ from exmem.train.hidden import (
     Advance,
     HiddenOf,
     KeptHidden,
+    Known,
     LiveHidden,
+    backbone_key,
     embedded,
     kept_or_computed,
+    scored_and_embedded,
     stored_form,
+    text_key,
     tokens_of,
 )
 from exmem.train.learner import ClassMeans, Learner
@@ -43,7 +45,6 @@ from exmem.train.storing import rank_examples, store_phase
 
 __all__ = [
     "Trainer",
-    "backbone_key",
     "bind_random_masks",
     "bind_recipe",
     "folder_bytes",
@@ -109,17 +110,6 @@ def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
     return BoundRecipe(masks, backbone, seed=config.seed)
 
 
-def backbone_key(backbone: Backbone) -> str:
-    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
-    sizes = [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
-    digest.update(json.dumps(sizes).encode())
-    return digest.hexdigest()
-
-
 def folder_bytes(path: Path) -> int:
     """Count the bytes of all files below a folder, as the file system has them; 0 when there is none."""
     return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
@@ -162,6 +152,7 @@ class Trainer:
         masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
         self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
+        self._known = Known()
         self._learnt = -1  # phase that the learner is at
 
     def run(self, console: Console) -> list[dict[str, Any]]:
@@ -200,13 +191,22 @@ class Trainer:
                 )
 
     def _trunk(self, split: str, data: ImageText) -> HiddenOf:
-        tokens = tokens_of(self.backbone, data)
+        """Return hidden tokens of a split; where scores never change, the same pass finds those of what is stored."""
+        tokens, rows = tokens_of(self.backbone, data), np.arange(len(data))
         if not self.config.loop.keep_hidden:
             return LiveHidden(self.backbone, tokens)
         advance = self._progress.stage(f"hidden tokens of {split}", len(data))
-        rows = np.arange(len(data))
+        masking = self.bound.masking if self.bound is not None else None
+        if split == "train" and masking is not None and masking.is_fixed:
+            name = f"{self._keys[split]}-{text_key(str(self.config.recipe.scorer))}"
+            tensors = kept_or_computed(name, lambda: scored_and_embedded(masking, tokens, rows, advance))
+            self._known = Known(scores=tensors.pop("scores").numpy())
+            return KeptHidden(Hidden.of(tensors), self._accelerator.device)
         tensors = kept_or_computed(self._keys[split], lambda: embedded(self.backbone, tokens, rows, advance).tensors())
-        return KeptHidden(Hidden.of(tensors), self._accelerator.device)
+        hidden = KeptHidden(Hidden.of(tensors), self._accelerator.device)
+        if split == "train" and masking is not None and masking.scorer is not None:
+            self._known = Known(hidden=hidden)
+        return hidden
 
     def _open_memory(self, done: int) -> None:
         if self.bound is None:
@@ -274,7 +274,8 @@ class Trainer:
         bound = self.bound if self._random_masks is None else self._random_masks
         assert bound is not None  # the configuration refuses an empty recipe here
         advance = self._progress.stage("new examples as they would be stored", len(rows))
-        made = embedded(self.backbone, stored_form(bound, self.train), rows, advance)
+        known = self._known if bound is self.bound else Known()
+        made = embedded(self.backbone, stored_form(bound, self.train, known), rows, advance)
         return KeptHidden(made, self._accelerator.device, rows)
 
     def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
@@ -282,7 +283,7 @@ class Trainer:
         assert self._exemplars is not None
         config, labels = self.config, self.train.labels[rows]
         if config.ranked_form == "stored":
-            tokens = stored_form(self.bound, self.train)
+            tokens = stored_form(self.bound, self.train, self._known)
             features = self._features(LiveHidden(self.backbone, tokens), rows)
         ranks = rank_examples(
             features.numpy(),
@@ -312,7 +313,6 @@ class Trainer:
         for start in range(0, len(rows), _ROWS):
             chosen = rows[start : start + _ROWS]
             texts, labels = [self.train.texts[row] for row in chosen.tolist()], self.train.labels[chosen]
-            hidden = self._hidden["train"](chosen) if self.bound.scores_hidden else None
             images = self.train.images(chosen, self.backbone.picture_size)
             made += self.bound.make(
                 images,
@@ -320,7 +320,7 @@ class Trainer:
                 labels,
                 priorities[start : start + _ROWS],
                 extras=self._extras(chosen),
-                hidden=hidden,
+                **self._known.of(chosen),
             )
             advance(len(chosen))
         return made

@@ -1,5 +1,7 @@
 """Product quantisation."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -16,18 +18,28 @@ def clusters(count, seed=0):
     return (centres[rng.integers(0, 20, count)] + 0.1 * rng.normal(size=(count, 64))).astype(np.float32)
 
 
+@functools.cache
+def trained():
+    return ProductQuantisation.train(clusters(2000), parts=16)
+
+
+def test_training_twice_gives_the_same_codebooks():
+    given = clusters(300)
+    assert ProductQuantisation.train(given, parts=16) == ProductQuantisation.train(given, parts=16)
+
+
+@pytest.mark.slow
 def test_vectors_like_those_of_the_training_are_kept_well_in_a_byte_a_part():
-    config = ProductQuantisation.train(clusters(2000), parts=16)
-    codec, given = get_codec(config), clusters(100, seed=5)
+    codec, given = get_codec(trained()), clusters(100, seed=5)
     payload = codec.encode(given)
     assert len(payload) == 1600
     error = np.mean((codec.decode(payload) - given) ** 2) / np.mean(given**2)
     assert error < 0.02
-    assert config == ProductQuantisation.train(clusters(2000), parts=16), "training must be deterministic"
 
 
+@pytest.mark.slow
 def test_codebooks_are_stored_once_and_counted(tmp_path):
-    config = ProductQuantisation.train(clusters(2000), parts=16)
+    config = trained()
     schema = Schema({"features": TokenSpec(positions=1, shape=(64,), dtype="float32", codec=config)})
     given = clusters(50, seed=6)
     with ExemplarMemory.create(tmp_path / "m", schema=schema, max_bytes="200kB") as memory:

@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.masking import KEEP_RULES, cumulative, fit_bytes, keep_ratio, mean_threshold, top_k
-from exmem.masking.scorers import SCORERS
 from tests.exemplars import patches
 
 
@@ -166,8 +165,6 @@ def test_an_option_out_of_range_is_refused(name, options, message):
         KEEP_RULES.make(name, **options)(row(0, 1))
 
 
-def test_an_unknown_name_lists_the_choices():
+def test_an_unknown_keep_rule_lists_the_choices():
     with pytest.raises(SchemaError, match=r"unknown keep rule 'top'; choose one of .*'cumulative'"):
         KEEP_RULES.make("top")
-    with pytest.raises(SchemaError, match=r"unknown scorer 'clss'; choose one of .*'cls_attention'"):
-        SCORERS.make("clss")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -16,13 +17,20 @@ from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from tests.exemplars import assert_same, exemplar, patches, schema
 
 
-@pytest.fixture
-def exported(tmp_path):
-    with ExemplarMemory.create(tmp_path / "m", schema=schema("patch_webp"), max_bytes="500kB") as memory:
+@pytest.fixture(scope="module")
+def exported_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    with ExemplarMemory.create(folder / "m", schema=schema("patch_webp"), max_bytes="500kB") as memory:
         memory.add([exemplar(seed, label=seed % 3, priority=[-np.inf, 1.5][seed % 2]) for seed in range(80)])
         memory.commit()
-        assert export_folder(memory, tmp_path / "out") == 80
-    return tmp_path / "out"
+        assert export_folder(memory, folder / "out") == 80
+    return folder / "out"
+
+
+@pytest.fixture
+def exported(exported_once, tmp_path):
+    """An exported folder, to be changed as the test likes."""
+    return shutil.copytree(exported_once, tmp_path / "out")
 
 
 def test_a_memory_comes_back_as_it_was(tmp_path, exported):
@@ -107,10 +115,10 @@ def test_a_wrong_line_is_named_and_nothing_is_kept(tmp_path, exported, change):
         assert len(memory) == 0
 
 
-def test_a_folder_that_is_no_export_or_not_empty_is_refused(tmp_path, exported):
+def test_a_folder_that_is_no_export_or_not_empty_is_refused(tmp_path, exported_once, exported):
     with pytest.raises(DataError, match=r"memory\.json"):
         import_folder(tmp_path, tmp_path / "again")
-    with ExemplarMemory.open(tmp_path / "m") as memory, pytest.raises(DataError, match="not empty"):
+    with ExemplarMemory.open(exported_once.parent / "m") as memory, pytest.raises(DataError, match="not empty"):
         export_folder(memory, exported)
 
 
@@ -374,27 +382,29 @@ def arrivals(first, last):
     return [Exemplar(own, label=0, extras={"number": number}) for number in range(first, last)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_bytes", [None, "60kB"])
-def test_a_stream_goes_on_where_it_was_and_stays_a_uniform_sample(tmp_path, max_bytes):
+def test_a_stream_goes_on_where_it_was_and_stays_a_uniform_sample(tmp_path, max_bytes, in_full):
+    half = 4000 if in_full else 2000
     spec = TokenSpec(positions=1, shape=(32,), dtype="float32", codec="float16")
     own = Schema({"f": spec}, {"number": ExtraSpec(dtype="int32")})
     options = {"schema": own, "max_bytes": "100kB", "eviction": "by_priority", "durable": False}
     with ExemplarMemory.create(tmp_path / "m", **options) as memory:
         stream = StreamReservoir(memory, seed=5)
-        for first in range(0, 4000, 200):
+        for first in range(0, half, 200):
             stream.add(arrivals(first, first + 200))
         memory.commit()
         export_folder(memory, tmp_path / "out")
         state = memory.reservoir_state
     with import_folder(tmp_path / "out", tmp_path / "again", max_bytes=max_bytes) as memory:
         stream = StreamReservoir(memory)
-        assert (stream.seed, stream.seen) == (5, 4000)
+        assert (stream.seed, stream.seen) == (5, half)
         assert (memory.reservoir_state == state) == (max_bytes is None)
-        for first in range(4000, 8000, 200):
+        for first in range(half, 2 * half, 200):
             stream.add(arrivals(first, first + 200))
-            assert len(memory) == (np.sort(keys_of(8000)[: first + 200]) > stream.threshold).sum()
+            assert len(memory) == (np.sort(keys_of(2 * half)[: first + 200]) > stream.threshold).sum()
         held = memory.read(memory.slots).extras["number"]
-        assert sorted(held.tolist()) == np.flatnonzero(keys_of(8000) > stream.threshold).tolist()
+        assert sorted(held.tolist()) == np.flatnonzero(keys_of(2 * half) > stream.threshold).tolist()
 
 
 def keys_of(count):

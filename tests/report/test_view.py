@@ -6,14 +6,12 @@ import html.parser
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
 
 from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSpec
 from exmem.errors import DataError, SchemaError, UnknownSlotError
-from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, Source, choose_slots, exemplar_sheet, slots_of_classes
-from exmem.report.view.page import render_page
-from exmem.report.view.pictures import draw_heat, draw_placed, find_grid, parse_grid, place_tokens, put_together
+from exmem.report.view.images import draw_heat, draw_placed, find_grid, parse_grid, place_tokens, put_together
+from exmem.report.view.page import render_page, write_page
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.words import mark_ids, mark_text, mark_tokens
 from tests.exemplars import GRID, PATCH, crop, exemplar, patches, schema
@@ -24,7 +22,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.pictures, self.captions = [], [], [], []
+        self.open, self.links, self.images, self.captions = [], [], [], []
         self.facts, self.states, self.headings = [], [], []
         self.feed(text)
         self.close()
@@ -40,7 +38,7 @@ class Page(html.parser.HTMLParser):
             self.open.append(tag)
         if tag == "img":
             data = base64.b64decode(dict(attributes)["src"].removeprefix("data:image/webp;base64,"), validate=True)
-            self.pictures.append(imagecodecs.webp_decode(data))
+            self.images.append(imagecodecs.webp_decode(data))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -67,12 +65,12 @@ def test_stored_patches_are_drawn_in_their_places_and_dropped_ones_are_hatched()
     spec = schema().modalities["image"]
     kept = TokenSet([1, 14], patches(0)[[1, 14]])
     placed = place_tokens(kept, spec, (GRID, GRID))
-    picture = crop(0, GRID * PATCH)
+    image = crop(0, GRID * PATCH)
     assert placed.kept.sum() == 2 * PATCH * PATCH
-    np.testing.assert_array_equal(placed.pixels[placed.kept], picture[placed.kept])
+    np.testing.assert_array_equal(placed.pixels[placed.kept], image[placed.kept])
     drawn = draw_placed(placed)
     assert drawn.shape == (192, 192, 3)  # 64 pixels, three times as large
-    np.testing.assert_array_equal(drawn[:48, 48:96], picture[:16, 16:32].repeat(3, 0).repeat(3, 1))
+    np.testing.assert_array_equal(drawn[:48, 48:96], image[:16, 16:32].repeat(3, 0).repeat(3, 1))
     assert sorted(np.unique(drawn[:48, :48])) == [150, 186]
 
 
@@ -144,12 +142,12 @@ def test_a_page_is_self_contained_and_shows_every_slot_with_the_bytes_of_the_sto
     for at, size in enumerate(sizes):
         told = " + ".join(f"{name} {values[at]:,}" for name, values in parts.items())
         assert f"{size:,} = {told}" in page.facts
-    assert len(page.pictures) == len(slots)
+    assert len(page.images) == len(slots)
     spec = schema().modalities["image"]
     with ExemplarMemory.open(folder) as memory:
         for at, slot in enumerate(slots):
             stored = memory.read([slot]).exemplar(0).tokens["image"]
-            np.testing.assert_array_equal(page.pictures[at], draw_placed(place_tokens(stored, spec, (GRID, GRID))))
+            np.testing.assert_array_equal(page.images[at], draw_placed(place_tokens(stored, spec, (GRID, GRID))))
 
 
 def test_text_never_becomes_markup(folder):
@@ -160,6 +158,34 @@ def test_text_never_becomes_markup(folder):
     assert page.headings == [evil]
     named = Page(render_page(exemplar_sheet(folder, [0], known=Known(class_names=[evil] * 3))))
     assert named.headings == [f"{evil}, slot 0"]
+
+
+def test_a_long_text_stands_whole_on_the_page_in_a_box_to_scroll():
+    words = [f"word{number}" for number in range(5_000)]
+    pieces = tuple(Piece(f"{word} ", "kept") for word in words)
+    text = render_page(Sheet("t", {}, (), (Card("c", {}, (), (Passage("text", pieces), Passage("text", pieces[:9]))),)))
+    assert [word.strip() for _, word in Page(text).states] == words + words[:9]
+    assert text.count('<div class="passage long" tabindex="0">') == 1
+    assert text.count('<div class="passage">') == 1
+
+
+def test_a_page_is_for_narrow_screens_too_and_dark_on_white(folder):
+    text = render_page(exemplar_sheet(folder, [0]))
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert "background: #fff; color: #1c2330" in text
+    assert "prefers-color-scheme" not in text
+    assert "minmax(min(100%, var(--card)), 1fr)" in text  # a card is never wider than the screen
+
+
+def test_spaces_of_a_text_stay_as_they_are_on_the_page():
+    pieces = (Piece("red", "kept"), Piece("  \n", "plain"), Piece("roof", "lost"))
+    text = render_page(Sheet("t", {}, (), (Card("c", {}, (), (Passage("text", pieces),)),)))
+    assert '<div class="passage"><mark>red</mark><span>  \n</span><del>roof</del></div>' in text
+
+
+def test_half_a_surrogate_pair_does_not_break_a_page(tmp_path):
+    write_page(Sheet("half \ud800", {}, (), ()), tmp_path / "page.html")
+    assert "half &#55296;" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -217,19 +243,19 @@ def test_without_the_text_tokens_are_spelt_and_without_a_tokenizer_counted(token
 def test_originals_scores_and_words_are_shown_where_they_are_known(tmp_path, tokenizer):
     own = Schema({"image": schema().modalities["image"], "text": TokenSpec(positions=8, dtype="int32")})
     with ExemplarMemory.create(tmp_path / "m", schema=own, max_bytes="200kB", durable=False) as memory:
-        image = TokenSet([0, 5], patches(3)[[0, 5]])
-        memory.add([Exemplar({"image": image, "text": ids([0, 2, 5, 6])}, label=1) for _ in range(2)])
-    picture = crop(3, GRID * PATCH)
-    source = Source(picture, TEXT, np.arange(16, dtype=np.float32), (GRID, GRID))
+        stored = TokenSet([0, 5], patches(3)[[0, 5]])
+        memory.add([Exemplar({"image": stored, "text": ids([0, 2, 5, 6])}, label=1) for _ in range(2)])
+    image = crop(3, GRID * PATCH)
+    source = Source(image, TEXT, np.arange(16, dtype=np.float32), (GRID, GRID))
     known = Known(class_names=["temple", "flower"], tokenizer=tokenizer, max_text=8, sources={0: source})
     sheet = exemplar_sheet(tmp_path / "m", [0, 1], known=known)
     full, bare = sheet.cards
     assert [panel.caption for panel in full.panels] == ["original", "image: 2 of 16", "scores"]
-    assert [panel.picture is None for panel in bare.panels] == [True, False, True]
+    assert [panel.image is None for panel in bare.panels] == [True, False, True]
     assert full.title == "flower, slot 0"
     page = Page(render_page(sheet))
     assert page.states[:4] == [("del", "Red"), ("mark", "roof"), ("del", "s,"), ("mark", "stone")]
-    np.testing.assert_array_equal(page.pictures[0], picture)
+    np.testing.assert_array_equal(page.images[0], image)
 
 
 def test_several_scales_are_drawn_each_and_put_together(tmp_path):
@@ -260,10 +286,10 @@ def test_several_scales_are_drawn_each_and_put_together(tmp_path):
     ]
     assert first.facts["tokens of features"] == "2 of 5, 2 x 3 float32, min 0, mean 2.5, max 5"
     assert empty.facts["tokens of features"] == "0 of 5, 0 x 3 float32"
-    together = first.panels[0].picture
+    together = first.panels[0].image
     thumbnail = np.asarray(tokens["thumbnail"].values)[0]  # below everything, 32 / 8 * 7 times as large
     np.testing.assert_array_equal(together[112:, 112:], thumbnail[4:, 4:].repeat(28, 0).repeat(28, 1))
-    assert sorted(np.unique(empty.panels[0].picture)) == [150, 186]
+    assert sorted(np.unique(empty.panels[0].image)) == [150, 186]
 
 
 def test_what_is_not_there_is_refused_with_what_is(folder):
@@ -273,7 +299,7 @@ def test_what_is_not_there_is_refused_with_what_is(folder):
         exemplar_sheet(folder, [0], grid=(5, 3))
     with ExemplarMemory.open(folder) as memory, pytest.raises(SchemaError, match="there are class 0, class 1, class 2"):
         slots_of_classes(memory, ["cat"])
-    assert [card.panels[0].picture.shape[:2] for card in exemplar_sheet(folder, [0], grid=(2, 8)).cards] == [(32, 128)]
+    assert [card.panels[0].image.shape[:2] for card in exemplar_sheet(folder, [0], grid=(2, 8)).cards] == [(32, 128)]
 
 
 def test_the_first_of_each_class_are_chosen_before_the_second(folder):
@@ -319,14 +345,14 @@ def test_a_damaged_exemplar_says_so_and_the_others_are_shown(folder):
     assert whole.panels
 
 
-def test_a_picture_of_any_text_is_drawn(tmp_path):
-    pieces = (Piece("red $x_1$ 漢字 \U0001f600 ", "kept"), Piece("long" * 60, "lost"), Piece("\n\tend", "plain"))
-    cards = [Card("a & <b>", {"bytes": "1"}, (Panel("p", crop(0, 32)), Panel("q", None)), (Passage("text", pieces),))]
-    draw_sheet(Sheet("title", {}, ("note",), tuple(cards * 50)), tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as picture:
-        assert picture.size[0] == 1569  # three cards of two pictures
-        assert 4_000 < picture.size[1] < 8_000
-        top = np.asarray(picture.convert("RGB"))[:400].reshape(-1, 3)
-    assert len(np.unique(top, axis=0)) > 100
-    draw_sheet(Sheet("nothing", {}, (), ()), tmp_path / "empty.png")
-    assert (tmp_path / "empty.png").stat().st_size > 0
+def test_classes_are_known_by_annotated_names_as_well_as_by_given_ones(folder):
+    with ExemplarMemory.open(folder, mode="r+") as memory:
+        memory.annotate(class_names={0: "sky", 1: "temple", 7: "of no exemplar"})
+    with ExemplarMemory.open(folder) as memory:
+        assert slots_of_classes(memory, ["temple"]) == [1, 4, 7]
+        assert slots_of_classes(memory, ["temple"], ["cloud", "roof"]) == [1, 4, 7]
+        assert slots_of_classes(memory, ["roof"], ["cloud", "roof"]) == [1, 4, 7]
+        with pytest.raises(SchemaError, match=r"there are sky, temple, class 2$"):
+            slots_of_classes(memory, ["of no exemplar"])
+    titles = [card.title for card in exemplar_sheet(folder, [0, 1, 2], known=Known(class_names=["cloud"])).cards]
+    assert titles == ["cloud, slot 0", "temple, slot 1", "class 2, slot 2"]

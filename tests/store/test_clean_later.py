@@ -81,6 +81,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("end", ["commit", "discard"])
 def test_anything_may_come_between_the_add_and_its_commit(tmp_path, name, end):
@@ -151,6 +152,7 @@ def test_an_interrupt_between_the_cleaning_that_is_planned_and_the_staging_costs
     assert check(tmp_path / "m") == []
 
 
+@pytest.mark.slow
 def test_exemplars_of_changing_sizes_are_cleaned_at_once_or_later_within_the_budget(tmp_path):
     sizes = np.random.default_rng(0).integers(16, 320, 800).tolist()
 

@@ -24,7 +24,8 @@ rng = random.Random({seed})
 memory = ExemplarMemory.open({folder!r}, threads=1)
 print("open", flush=True)
 end, right, stale = time.monotonic() + {seconds}, 0, 0
-while time.monotonic() < end:
+last = end + 100  # on a machine that is busy with other things
+while time.monotonic() < end or ((right <= 20 or not stale) and time.monotonic() < last):
     if not len(memory):
         memory.refresh()
         continue
@@ -76,8 +77,9 @@ def opened(process):
     return process
 
 
+@pytest.mark.slow
 def test_readers_read_right_or_are_told_to_refresh_while_a_writer_adds_and_evicts(tmp_path, request):
-    readers, seconds = int(request.config.getoption("--readers")), float(request.config.getoption("--seconds"))
+    readers, seconds = (request.config.getoption(name) for name in ("--readers", "--seconds"))
     folder = tmp_path / "m"
     with ExemplarMemory.create(folder, schema=schema("lossless"), max_bytes="150kB", durable=False) as memory:
         memory.add([exemplar(seed, label=seed % 4) for seed in range(20)])
@@ -112,6 +114,7 @@ def folder(tmp_path):
     return tmp_path / "m"
 
 
+@pytest.mark.kills
 def test_a_second_writer_is_refused_until_the_first_dies_and_takes_over_then(request, folder):
     holder = opened(start(request, HOLDER, folder=str(folder)))
     with pytest.raises(LockedError, match=rf"process {holder.pid} on {socket.gethostname()}"):

@@ -18,6 +18,8 @@ from tests.store.killed_writer import write_until_killed
 
 BUDGET = 60_000
 
+pytestmark = pytest.mark.kills
+
 
 def _die(*_):
     os._exit(KILLED)
@@ -44,7 +46,7 @@ def build(folder):
 
 
 @pytest.mark.parametrize("when", WHENS)
-def test_a_repair_that_dies_anywhere_is_finished_by_the_next(tmp_path, when):
+def test_a_repair_that_dies_anywhere_is_finished_by_the_next(tmp_path, when, one_in):
     whole = tmp_path / "whole"
     count = build(whole)
     damaged = min(whole.glob("e*/image/c.*"))
@@ -55,7 +57,7 @@ def test_a_repair_that_dies_anywhere_is_finished_by_the_next(tmp_path, when):
     metadata.write_text("{}")
     bad = {slot for damage in check(whole) for slot in damage.slots}
     assert len(bad) == 1
-    for number in itertools.count():
+    for number in one_in(3, itertools.count()):
         folder = tmp_path / f"at{number}"
         shutil.copytree(whole, folder)
 
@@ -128,8 +130,9 @@ def test_rows_that_are_damaged_in_the_open_segment_do_not_keep_what_a_commit_lef
     assert damage.slots == (0,)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_random_moments_never_breaks_the_store_or_the_budget(tmp_path, request):
-    kills = int(request.config.getoption("--kills"))
+    kills = request.config.getoption("--kills")
     folder = tmp_path / "m"
     build(folder)
     rng = random.Random(0)

@@ -17,6 +17,8 @@ from tests.driver.schemas import case_named, known
 from tests.driver.sequences import Step, step_commit, step_compact, step_discard
 from tests.driver.trial import OPTIONS, MakeStep, Trial, add, create, perform
 
+pytestmark = [pytest.mark.proof, pytest.mark.kills, pytest.mark.slow]
+
 
 def commit(*_: object) -> Step:
     return step_commit()

@@ -49,10 +49,11 @@ def assert_right_or_stale(reader, held, gone):
         assert batch.labels.tolist() == [slot % 4]
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("part", [slice(0, 1), slice(0, 200), slice(0, None, 3), slice(None)], ids=repr)
-def test_an_older_reader_never_reads_other_bytes_after_a_kill_and_a_recovery(tmp_path, folder, part, when):
-    for number in itertools.count():
+def test_an_older_reader_never_reads_other_bytes_after_a_kill_and_a_recovery(tmp_path, folder, part, when, one_in):
+    for number in one_in(6, itertools.count()):
         place = tmp_path / f"copy{number}"
         shutil.copytree(folder, place)
         reader = ExemplarMemory.open(place, threads=1)
@@ -248,11 +249,11 @@ def test_a_forked_child_that_outlives_the_writer_does_not_hold_the_lock(folder):
 
 
 @pytest.mark.parametrize("when", ["before", "middle", "after"])
-def test_the_books_are_right_after_an_interrupt_at_any_operation(tmp_path, when):
+def test_the_books_are_right_after_an_interrupt_at_any_operation(tmp_path, when, one_in):
     folder, budget = tmp_path / "m", 40_000
     with full(folder, NUMBERS, lambda n: numbered(n, label=n % 4), max_bytes=budget, batch=100) as memory:
         met = 0
-        for number in range(60):
+        for number in one_in(2, range(60)):
             new = [numbered(5000 + turn, label=5, priority=float(number)) for turn in range(60)]
             watched = Watched(Fault("KeyboardInterrupt", number, when), within_limit(folder, lambda: budget))
             with watched, contextlib.suppress(KeyboardInterrupt):

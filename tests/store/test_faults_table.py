@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ def test_a_temporary_file_in_any_folder_of_a_full_memory_does_not_keep_a_writer_
     assert check(folder) == []
 
 
+@pytest.mark.kills
 def test_a_kill_at_any_rename_of_an_eviction_at_the_brim_leaves_a_memory_that_opens(tmp_path):
     folder = tmp_path / "m"
     with at_the_brim(folder, PAIR, pair, 60_000) as memory:
@@ -121,6 +123,8 @@ def test_a_kill_at_any_rename_of_an_eviction_at_the_brim_leaves_a_memory_that_op
 # A full memory, compressible extras, 99 better exemplars.
 
 
+@pytest.mark.slow
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("batch", [1, 10, 99, 400])
 def test_better_exemplars_with_compressible_extras_come_into_a_full_memory_again_and_again(tmp_path, batch):
     folder = tmp_path / "m"
@@ -178,6 +182,8 @@ def test_many_new_classes_at_once_never_empty_a_small_memory(tmp_path, classes):
 # Evicting a random half of many small texts at the brim.
 
 
+@pytest.mark.slow
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("part", [0.03, 0.5, 0.97])
 def test_a_random_part_of_a_full_memory_of_small_texts_can_be_evicted(tmp_path, part):
     folder = tmp_path / "m"
@@ -201,6 +207,8 @@ def test_a_random_part_of_a_full_memory_of_small_texts_can_be_evicted(tmp_path, 
 # Charges.
 
 
+@pytest.mark.slow
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("charge", [1, 20_000, 60_000])
 def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_path, charge):
     folder, limit = tmp_path / "m", 110_000 - charge
@@ -219,22 +227,38 @@ def test_the_files_never_exceed_the_budget_less_charges_at_any_operation(tmp_pat
 # Resize to less.
 
 
+@pytest.fixture(scope="module")
+def scale(in_full):
+    return 1 if in_full else 4
+
+
+def fill_with_vectors(folder, max_bytes, scale):
+    with ExemplarMemory.create(folder, schema=VECTORS, max_bytes=max_bytes, **QUICK) as memory:
+        for turn in range(60 // scale):
+            memory.add(vectors(500, seed=turn))
+            memory.commit()
+        return len(memory)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, scale):
+    """A memory of small exemplars, and how many it holds."""
+    folder = tmp_path_factory.mktemp("large") / "m"
+    return folder, fill_with_vectors(folder, 1_000_000 // scale, scale)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("to", [500_000, 250_000, 125_000])
-def test_after_a_resize_a_memory_of_small_exemplars_holds_what_a_fresh_one_would(tmp_path, to):
-    batch = vectors(500)
-    counts = {}
-    for name, budget in (("resized", 1_000_000), ("fresh", to)):
-        with ExemplarMemory.create(tmp_path / name, schema=VECTORS, max_bytes=budget, **QUICK) as memory:
-            for turn in range(60):
-                memory.add(vectors(500, seed=turn))
-                memory.commit()
-            if name == "resized":
-                full_count = len(memory)
-                memory.resize(to)
-                assert_within(memory, tmp_path / name)
-            counts[name] = len(memory)
-    assert full_count > 2 * len(batch)
-    assert abs(counts["resized"] - counts["fresh"]) <= max(2, 0.03 * counts["fresh"]), counts
+def test_after_a_resize_a_memory_of_small_exemplars_holds_what_a_fresh_one_would(tmp_path, large, to, scale):
+    folder, full_count = large
+    shutil.copytree(folder, tmp_path / "m")
+    fresh_count = fill_with_vectors(tmp_path / "fresh", to // scale, scale)
+    with ExemplarMemory.open(tmp_path / "m", "r+", **QUICK) as memory:
+        memory.resize(to // scale)
+        assert_within(memory, tmp_path / "m")
+        count = len(memory)
+    assert full_count > 1.8 * fresh_count
+    assert abs(count - fresh_count) <= max(2, 0.03 * fresh_count), (count, fresh_count)
 
 
 def test_after_a_resize_a_memory_of_large_exemplars_holds_what_a_fresh_one_would(tmp_path):
@@ -252,9 +276,12 @@ def test_after_a_resize_a_memory_of_large_exemplars_holds_what_a_fresh_one_would
 # A reservoir.
 
 
-def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_path, request):
-    arrivals = 1_000_000 if request.config.getoption("--exhaustive") else 40_000
-    options = {"schema": VECTORS, "max_bytes": 300_000, "eviction": "by_priority"}
+@pytest.mark.slow
+def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_path, request, in_full):
+    exhaustive = request.config.getoption("--exhaustive")
+    scale = 1 if in_full or exhaustive else 4
+    arrivals = 1_000_000 if exhaustive else 40_000 // scale
+    options = {"schema": VECTORS, "max_bytes": 300_000 // scale, "eviction": "by_priority"}
     with ExemplarMemory.create(tmp_path / "m", **options, **QUICK) as memory:
         stream, batch, held = StreamReservoir(memory, seed=0), vectors(500), {}
         while stream.seen < arrivals:
@@ -262,8 +289,8 @@ def test_a_reservoir_holds_as_many_after_a_long_stream_as_after_a_short_one(tmp_
             memory.commit()
             held[stream.seen] = len(memory)
         assert_within(memory, tmp_path / "m")
-    short = held[10_000]
-    assert short < 10_000
+    short = held[10_000 // scale]
+    assert short < 10_000 // scale
     assert abs(held[arrivals] - short) <= 0.03 * short, (short, held[arrivals])
 
 
@@ -275,8 +302,10 @@ def assert_uniform(memory):
     return stream
 
 
+@pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywhere(tmp_path, when):
+def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywhere(tmp_path, when, one_in):
     folder, made = tmp_path / "m", vectors(60)
     options = {"schema": VECTORS, "max_bytes": 40_000, "eviction": "by_priority"}
     with ExemplarMemory.create(folder, **options, **QUICK) as memory:
@@ -284,7 +313,7 @@ def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywher
         while stream.seen < 3_000:
             stream.add(made)
             memory.commit()
-    for number in range(40):
+    for number in one_in(3, range(40)):
 
         def act(number=number):
             stream = assert_uniform(memory := ExemplarMemory.open(folder, "r+", **QUICK))
@@ -302,6 +331,7 @@ def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_a_death_anywher
         assert_within(memory, folder)
 
 
+@pytest.mark.slow
 def test_the_state_of_a_reservoir_is_that_of_its_exemplars_after_interrupts_and_discards(tmp_path):
     made = vectors(60)
     options = {"schema": VECTORS, "max_bytes": 40_000, "eviction": "by_priority"}
@@ -342,6 +372,7 @@ def test_exemplars_without_tokens_that_come_first_take_nothing_from_large_ones(t
 # An eviction over many segments is one commit.
 
 
+@pytest.mark.kills
 def test_an_eviction_over_all_segments_is_seen_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "m"
     with full(

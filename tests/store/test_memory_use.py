@@ -38,6 +38,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("memory") / "m"
 
 
+@pytest.mark.slow
 def test_adding_beyond_the_budget_takes_no_more_than_a_few_segments_and_a_batch(folder):
     with ExemplarMemory.create(folder, schema=SCHEMA, max_bytes=BUDGET, durable=False, threads=1) as memory:
 
@@ -50,6 +51,7 @@ def test_adding_beyond_the_budget_takes_no_more_than_a_few_segments_and_a_batch(
         assert len(memory) < 1600, "nothing was evicted"
 
 
+@pytest.mark.slow
 def test_evicting_checking_and_repairing_do_too(folder):
     with ExemplarMemory.open(folder, mode="r+", durable=False, threads=1) as memory:
         assert peak_of(lambda: memory.evict(memory.slots[::3])) < ALLOWED

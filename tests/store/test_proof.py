@@ -31,6 +31,8 @@ from tests.store.made import (
     vectors,
 )
 
+pytestmark = [pytest.mark.proof, pytest.mark.kills, pytest.mark.slow]
+
 
 @pytest.fixture
 def many(request):

@@ -66,6 +66,7 @@ def stored_bytes(store):
     return asyncio.run(total())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("make", STORES, ids=lambda make: make.__name__)
 def test_a_memory_lives_in_any_zarr_store_under_the_same_budget(server, make, request):

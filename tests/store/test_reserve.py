@@ -2,6 +2,7 @@
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from exmem import Exemplar, ExemplarMemory, ExtraSpec, Schema, TokenSet, TokenSpec
@@ -29,6 +30,7 @@ def made(count, noise, seed, label):
     return Exemplar(tokens, label=label, priority=float(rng.random()), extras={"e": extra.astype(np.uint8)})
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     budget=st.integers(14_000, 120_000),
@@ -60,14 +62,15 @@ def test_no_step_that_gives_bytes_back_takes_more_than_the_reserve(
     assert all(need <= reserve for name, need, reserve in needs if name in {"evict", "change_state"})
 
 
-def test_the_reserve_is_no_larger_than_it_has_to_be(tmp_path):
+@pytest.mark.slow
+def test_the_reserve_is_no_larger_than_it_has_to_be(tmp_path, in_full):
     """Some step takes most of what is kept free for it."""
     needs = []
     with (
         reserve_watched(lambda *step: needs.append(step)),
         full(tmp_path / "m", NUMBERS, numbered, max_bytes=100_000, batch=500) as memory,
     ):
-        for turn in range(20):
+        for turn in range(20 if in_full else 5):
             memory.evict(memory.slots[turn::7])
             memory.add([numbered(10**6 + 1000 * turn + number) for number in range(600)])
             memory.commit()

@@ -11,6 +11,9 @@ class Four:
     def __index__(self) -> int:
         return 4
 
+    def __repr__(self) -> str:
+        return "Four()"
+
 
 @pytest.mark.parametrize(
     ("size", "expected"),

@@ -120,7 +120,7 @@ class Noted:
     """A restorer and an augmentation that say when they are called."""
 
     def __init__(self, restore):
-        self.recipe, self.frame, self.calls = restore.recipe, restore.frame, []
+        self.recipe, self.frame, self.length, self.calls = restore.recipe, restore.frame, restore.length, []
 
     def __call__(self, batch, *, generator=None):
         step = "restore" if generator is None else "augment"

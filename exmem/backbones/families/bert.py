@@ -20,26 +20,18 @@ __all__ = ["Bert"]
 
 
 class Bert(Backbone):
-    """A text encoder alone; pictures are ignored. The class token is the text's `[CLS]`, stored or not.
+    """A text encoder alone; images are ignored. The class token is the text's `[CLS]`, stored or not.
 
     Parameters
     ----------
     text : Module
         A BERT-family encoder of transformers (BERT, RoBERTa).
-    tokenizer : object
-        Its tokenizer.
+    tokenizer
+        Its tokenizer, which has a class token.
     image_size : int or tuple of int
-        Size of the pictures that come with the texts. Nothing depends on it: every family takes the same options.
-    trainable_blocks : int
-        Last blocks that are tuned, the others are frozen.
-    max_text : int
-        Most text tokens, special ones included.
-
-    Raises
-    ------
-    SchemaError
-        If the encoder has fewer blocks or fewer positions than `max_text`, or cannot take sparse tokens, or if the
-        tokenizer has no class token.
+        Size of the images that come with the texts. Nothing depends on it: every family takes the same options.
+    trainable_blocks, max_text
+        See `Backbone`.
     """
 
     def __init__(
@@ -76,23 +68,14 @@ class Bert(Backbone):
         trainable_blocks: int = 2,
         max_text: int = 32,
     ) -> "Bert":
-        """Load weights from a hub name or a local folder.
+        """Load weights and tokenizer from a hub name or a local folder.
 
         Parameters
         ----------
         name : str or path
-            Where the weights and the tokenizer are.
-        image_size : int or tuple of int
-            Size of the pictures that come with the texts; nothing depends on it.
-        trainable_blocks : int
-            Last blocks that are tuned.
-        max_text : int
-            Most text tokens, special ones included.
-
-        Returns
-        -------
-        Bert
-            The backbone.
+            Hub name or local folder.
+        image_size, trainable_blocks, max_text
+            As for the class.
         """
         from transformers import AutoModel, AutoTokenizer
 
@@ -104,8 +87,8 @@ class Bert(Backbone):
             max_text=max_text,
         )
 
+    @override
     def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
-        """Embed words and run the frozen blocks; see `Backbone.embed`."""
         with torch.set_grad_enabled(gradient):
             image, text = self.no_tokens("image", len(batch)), self.modality(batch, "text")
             # The [CLS] is the prefix, whether it was stored or not.
@@ -124,21 +107,21 @@ class Bert(Backbone):
             TokenTensors(hidden[:, 1:], text.positions, valid),
         )
 
+    @override
     def encode(self, trunk: Hidden) -> Tensor:
-        """Run the tuned blocks; see `Backbone.encode`."""
         hidden, valid = torch.cat([trunk.prefix, trunk.text.values], 1), self._valid(trunk)
         positions = torch.cat([trunk.text.positions.new_zeros(len(trunk), 1), trunk.text.positions], 1)
         hidden = self.text.norm(self.text.run(hidden, valid, positions, slice(self.first_trainable, None)))
         return torch.cat([hidden[:, 0], pooled(hidden[:, 1:], trunk.text.valid)], 1)
 
     @property
+    @override
     def modalities(self) -> tuple[str, ...]:
-        """Texts only."""
         return ("text",)
 
     @property
+    @override
     def num_frozen_blocks(self) -> int:
-        """First blocks, which are not tuned."""
         return self.first_trainable
 
     @property
@@ -147,25 +130,26 @@ class Bert(Backbone):
         return self.first_trainable
 
     @property
+    @override
     def text_is_separate(self) -> bool:
         """True without frozen blocks: in every block the class token reads the text."""
         return self.first_trainable == 0
 
+    @override
     def trainable_blocks(self) -> list[nn.Module]:
-        """Return the blocks above the frozen ones."""
         return self.text.blocks[self.first_trainable :]
 
+    @override
     def trainable_extras(self) -> list[str]:
-        """Return nothing: LoRA alone is trained."""
         return []
 
+    @override
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the projections of all blocks."""
         heads = int(self.text.model.config.num_attention_heads)
         return [attention_tap(block, heads) for block in self.text.blocks]
 
+    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
         return SequenceLayout(None, slice(1, None), self._valid(trunk))
 
     def _valid(self, trunk: Hidden) -> Tensor:

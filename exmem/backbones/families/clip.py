@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import override
 
 from exmem.backbones.families.towers import TwoTowers
 from exmem.errors import SchemaError
@@ -21,22 +22,9 @@ class Clip(TwoTowers):
     Parameters
     ----------
     model : Module
-        A `CLIPModel` of transformers.
-    tokenizer : object
-        Its tokenizer.
-    image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
-    trainable_blocks : int
-        Last blocks of each tower that are tuned.
-    max_text : int
-        Most text tokens, special ones included.
-    mean, std : sequence of float
-        Normalisation of the pixels.
-
-    Raises
-    ------
-    SchemaError
-        If the model does not project both towers to one space.
+        A `CLIPModel` of transformers, which projects both towers to one space.
+    tokenizer, image_size, trainable_blocks, max_text, mean, std
+        See `Backbone`.
     """
 
     has_class_token = True
@@ -68,20 +56,23 @@ class Clip(TwoTowers):
         self.text_projection = model.text_projection.requires_grad_(False)
 
     @property
+    @override
     def embedding_dim(self) -> int:
-        """Width of the space that both modalities share."""
         return int(self.image_projection.out_features)
 
+    @override
     def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Project the class token; see `TwoTowers.embed_picture`."""
+        """Project the class token."""
         return self._project(hidden[:, 0])
 
+    @override
     def embed_patches(self, hidden: Tensor) -> Tensor:
-        """Project each patch as if it were the class token; see `TwoTowers.embed_patches`."""
+        """Project each patch as if it were the class token."""
         return self._project(hidden[:, self.vision.num_prefix :])
 
+    @override
     def embed_words(self, states: Tensor) -> Tensor:
-        """Project each text token as if it were the last; see `TwoTowers.embed_words`."""
+        """Project each text token as if it were the last."""
         projected: Tensor = self.text_projection(states)
         return projected
 

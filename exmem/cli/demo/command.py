@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from exmem.cli.output import make_console, print_table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -60,7 +62,6 @@ def demo(
         Seed.
     """
     import transformers
-    from rich.console import Console
 
     from exmem.cli.demo.stickers import StickersConfig, build_stickers, notice
     from exmem.report.plots import draw_accuracy
@@ -69,11 +70,11 @@ def demo(
     from exmem.train.folder import RunFolder
     from exmem.train.trainer import Trainer, load_run_backbone
 
-    console = Console()
+    console = make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
     train, test = load_imagefolder(folder)
-    console.print(notice(folder), highlight=False, style="dim", soft_wrap=True)
+    console.print(notice(folder), style="dim")
     configs = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed)
     console.print(f"{len(train)} images to learn from, {len(test)} to test with, {len(configs)} recipes to run.")
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -92,17 +93,13 @@ def demo(
         "Those of the other recipes": others,
     }
     for what, where in lines.items():
-        console.print(f"{what}: {where}", highlight=False, soft_wrap=True)
+        console.print(f"{what}: {where}")
 
 
 def _show(console: "Console", runs: dict[str, list[dict[str, Any]]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
 
-    headings = ("recipe", "exemplars", "bytes on disk", "each", "linear avg", "last", "NCM avg", "last")
-    table = Table(*headings, "forgetting", "seconds")
+    rows = []
     for name, entries in runs.items():
         last = entries[-1]
         size = last["disk_bytes"] or last["mean_bytes"]
@@ -113,9 +110,9 @@ def _show(console: "Console", runs: dict[str, list[dict[str, Any]]]) -> None:
             cells += [f"{average_incremental_accuracy(overall):.1%}", f"{last_accuracy(overall):.1%}"]
         lost = forgetting([entry["linear"]["by_phase"] for entry in entries])
         seconds = sum(entry["seconds"] for entry in entries)
-        table.add_row(name, str(last["exemplars"]), *cells, f"{lost:.1%}", f"{seconds:.0f}")
-    Console(width=max(console.width, 120)).print(table)  # a narrow table would cut its numbers off
-    missing = {name: len(entries[-1]["classes_without_exemplars"]) for name, entries in runs.items()}
-    for name, number in missing.items():
-        if number:
+        rows.append((name, str(last["exemplars"]), *cells, f"{lost:.1%}", f"{seconds:.0f}"))
+    headings = ("recipe", "exemplars", "bytes on disk", "each", "linear avg", "last", "NCM avg", "last")
+    print_table(console, (*headings, "forgetting", "seconds"), rows)
+    for name, entries in runs.items():
+        if number := len(entries[-1]["classes_without_exemplars"]):
             console.print(f"{name}: {number} classes have no exemplar; the nearest mean cannot predict them.")

@@ -2,7 +2,7 @@
 
 from exmem.masking.scorers.attention_rollout import AttentionRollout
 from exmem.masking.scorers.attention_value_norm import AttentionValueNorm
-from exmem.masking.scorers.base import Scorer
+from exmem.masking.scorers.base import FixedScorer, Scorer
 from exmem.masking.scorers.centre import CentreScores
 from exmem.masking.scorers.cim_box import CimBox
 from exmem.masking.scorers.cls_attention import ClsAttention
@@ -19,6 +19,7 @@ __all__ = [
     "CimBox",
     "ClsAttention",
     "ClsDiverse",
+    "FixedScorer",
     "GradAttention",
     "Objective",
     "RandomScores",

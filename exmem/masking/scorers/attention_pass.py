@@ -21,23 +21,7 @@ __all__ = ["Observed", "carry_down", "check_layers", "chosen_layers", "observe"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Observed:
-    """A forward pass of a batch and what was captured of its attention.
-
-    Parameters
-    ----------
-    model : Backbone
-        The backbone.
-    batch : TensorBatch
-        What it saw.
-    trunk : Hidden
-        What its `embed` returned.
-    features : Tensor, shape (B, F)
-        What its `encode` returned.
-    layers : sequence of int
-        The chosen layers, first to last.
-    captured : mapping of int to Captured
-        The chosen layers and the last one.
-    """
+    """A forward pass of a batch and what was captured of its attention, in the chosen layers and in the last one."""
 
     model: Backbone
     batch: TensorBatch
@@ -52,67 +36,24 @@ class Observed:
         return max(self.captured)
 
     def layout(self, layer: int) -> SequenceLayout:
-        """Say where tokens stand in a layer.
-
-        Parameters
-        ----------
-        layer : int
-            Index of the layer.
-
-        Returns
-        -------
-        SequenceLayout
-            Places of its tokens.
-        """
+        """Say where tokens stand in a layer."""
         return self.model.layout(self.trunk, layer)
 
     def attention(self, layer: int, rows: slice = slice(None)) -> Tensor:
-        """Return the attention of some queries of a layer.
-
-        Parameters
-        ----------
-        layer : int
-            Index of the layer.
-        rows : slice
-            Places of the queries, R of them; all when left out.
-
-        Returns
-        -------
-        Tensor, shape (B, H, R, T)
-            Attention of each head; 0 for padding.
-        """
+        """Return the attention of R queries of a layer, all when left out, (B, H, R, T); 0 for padding."""
         return attention(self.captured[layer], self.layout(layer).valid, rows)
 
     def query_attention(self, layer: int) -> Tensor:
-        """Return the attention of the query that scores: the class token, a probe, or the mean of all queries.
-
-        Parameters
-        ----------
-        layer : int
-            Index of the layer.
-
-        Returns
-        -------
-        Tensor, shape (B, H, T)
-            Its attention, head by head.
-        """
+        """Return the attention (B, H, T) of the query that scores: class token, probe, or the mean of all queries."""
         query = self.layout(layer).query
         if query is not None:
             return self.attention(layer, query).mean(2)
         return torch.einsum("br,bhrt->bht", self.query_weights(layer), self.attention(layer))
 
     def query_weights(self, layer: int) -> Tensor:
-        """Return the share of each query of a layer in the query that scores.
+        """Return the share of each query of a layer in the query that scores, (B, R); rows sum to 1.
 
-        Parameters
-        ----------
-        layer : int
-            Index of the layer.
-
-        Returns
-        -------
-        Tensor, shape (B, R)
-            1 at the class token or probe; where there is neither, the same for every token. Rows sum to 1.
+        It is 1 at the class token or probe; where there is neither, the same for every token.
         """
         layout, queries = self.layout(layer), self.captured[layer].state("query")
         if layout.query is None:
@@ -123,57 +64,28 @@ class Observed:
         return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
     def by_modality(self, rows: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Cut rows over whole sequences into modalities, mean over the layers that hold the modality.
+        """Cut rows (B, T) over whole sequences into modalities, (B, K), mean over the layers that hold the modality.
 
-        Parameters
-        ----------
-        rows : mapping of int to Tensor, shape (B, T)
-            Layer -> one number per token of its sequence.
-
-        Returns
-        -------
-        dict of str to Tensor, shape (B, K)
-            `image` and `text`, without those that no layer holds.
+        A modality that no layer holds is left out.
         """
-        found = {}
+        means = {}
         for name in ("image", "text"):
-            found_at = {layer: getattr(self.layout(layer), name) for layer in rows}
-            parts = [rows[layer][:, where] for layer, where in found_at.items() if where is not None]
-            if parts:
-                found[name] = torch.stack(parts).mean(0)
-        return found
+            places = {layer: getattr(self.layout(layer), name) for layer in rows}
+            per_layer = [rows[layer][:, where] for layer, where in places.items() if where is not None]
+            if per_layer:
+                means[name] = torch.stack(per_layer).mean(0)
+        return means
 
     def class_scores(self) -> dict[str, Tensor]:
-        """Return the attention of the query, mean over heads and over the chosen layers that hold the modality.
-
-        Returns
-        -------
-        dict of str to Tensor, shape (B, K)
-            By modality.
-        """
+        """Return the attention of the query by modality, mean over heads and the chosen layers that hold it."""
         return self.by_modality({layer: self.query_attention(layer).mean(1) for layer in self.layers})
 
     def maps(self, scores: Mapping[str, Tensor]) -> ScoreMaps:
-        """Put scores at their dense positions and add what the text rule needs.
+        """Put scores (B, K) at their dense positions and add what the text rule needs.
 
         The attention between texts and images is that of the last layer, mean over the heads, where both share it; else
-        the model's own similarity, which then also scores the text. A modality without scores (text, where it enters
-        above the chosen layers) takes the attention of the query in the last layer.
-
-        Parameters
-        ----------
-        scores : mapping of str to Tensor, shape (B, K)
-            Scores of the tokens as they stand in the batch, by modality.
-
-        Returns
-        -------
-        ScoreMaps
-            Maps of every modality of the model.
-
-        Raises
-        ------
-        SchemaError
-            If the model takes texts, but neither its last layer nor a similarity tells of them.
+        the model's own similarity, which then also scores the text (SchemaError if it has none). A modality without
+        scores (text, where it enters above the chosen layers) takes the attention of the query in the last layer.
         """
         lengths, layout = dense_lengths(self.model), self.layout(self.last)
         if lengths.keys() - scores.keys():
@@ -181,8 +93,8 @@ class Observed:
         crosses: list[Tensor] = []
         if {"image", "text"} <= lengths.keys():
             if layout.image is not None and layout.text is not None:
-                found = self.attention(self.last).mean(1)
-                crosses = [found[:, layout.text, layout.image], found[:, layout.image, layout.text]]
+                heads_mean = self.attention(self.last).mean(1)
+                crosses = [heads_mean[:, layout.text, layout.image], heads_mean[:, layout.image, layout.text]]
             else:
                 similarity = self.model.similarity(self.batch, self.trunk)
                 if similarity is None:
@@ -231,24 +143,9 @@ def observe(
 
 
 def chosen_layers(layers: Sequence[int] | None, number: int) -> list[int]:
-    """Return chosen layers of a model, counted from 0.
+    """Return chosen layers of a model from 0, first to last, none twice; negative ones count back, None is all.
 
-    Parameters
-    ----------
-    layers : sequence of int or None
-        Chosen layers; negative ones count from the last. None for all.
-    number : int
-        Layers of the model.
-
-    Returns
-    -------
-    list of int
-        First to last, none twice.
-
-    Raises
-    ------
-    SchemaError
-        If the model lacks a layer.
+    SchemaError if the model lacks a layer.
     """
     wrong = [layer for layer in layers or () if not -number <= layer < number]
     if wrong:
@@ -257,23 +154,7 @@ def chosen_layers(layers: Sequence[int] | None, number: int) -> list[int]:
 
 
 def check_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return layers as a tuple; None stays None.
-
-    Parameters
-    ----------
-    layers : sequence of int or None
-        Chosen layers.
-
-    Returns
-    -------
-    tuple of int or None
-        The same.
-
-    Raises
-    ------
-    SchemaError
-        If no layer is given.
-    """
+    """Return layers as a tuple, None as it is; SchemaError if no layer is given."""
     if layers is None:
         return None
     if not layers:
@@ -284,47 +165,29 @@ def check_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:
 def carry_down(
     seen: Observed, attended: Callable[[int], Tensor], mix: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Follow what the query reads, layer by layer, from the top of the chosen layers down to the tokens.
+    """Follow what the query reads from the top of the chosen layers down to the tokens; the vector (B, K) by modality.
 
-    The row of the class token in a product of maps M_top ... M_1 is the vector e M_top ... M_1, where e is 1 at the
-    class token and 0 elsewhere. Matrix products are associative, so the vector may be carried through one map at a
-    time, from the top, and the product of the matrices is never formed; each M is a mix of the identity (the residual
-    connection) and of the layer's attention A, so v M needs v and v A alone.
-
-    Text that enters in the middle of a model stands in no layer below: its part of the vector is final there.
-
-    Parameters
-    ----------
-    seen : Observed
-        A forward pass.
-    attended : callable
-        Takes a layer and returns its map A, shape (B, R, T).
-    mix : callable
-        Takes v and v A and returns v M. It is not asked where queries are no tokens: there v M is v A.
-
-    Returns
-    -------
-    dict of str to Tensor, shape (B, K)
-        The vector at the tokens, by modality.
-
-    Notes
-    -----
-    O(T^2) memory: the map of one layer at a time.
+    `attended` gives a layer's map A, (B, R, T); `mix` takes v and v A and gives v M, and is not asked where queries are
+    no tokens: there v M is v A. Text that enters in the middle stands in no layer below: its part is final there.
     """
-    found: dict[str, Tensor] = {}
+    # The row of the class token in a product of maps M_top ... M_1 is the vector e M_top ... M_1, where e is 1 at the
+    # class token and 0 elsewhere. Matrix products are associative, so the vector may be carried through one map at a
+    # time, from the top, and the product of the matrices is never formed. Each M is a mix of the identity (the residual
+    # connection) and of the layer's attention A, so v M needs v and v A alone: O(T^2) memory, one map at a time.
+    final: dict[str, Tensor] = {}
     above, vector = seen.layout(seen.layers[-1]), seen.query_weights(seen.layers[-1])
     for layer in reversed(seen.layers):
         layout = seen.layout(layer)
         if above.text is not None and layout.text is None:
-            found["text"] = vector[:, above.text]
+            final["text"] = vector[:, above.text]
             below = torch.ones(vector.shape[1], dtype=torch.bool, device=vector.device)
             below[above.text] = False
             vector = vector[:, below]
         read = (vector.unsqueeze(1) @ attended(layer)).squeeze(1)
         vector, above = mix(vector, read) if layout.residual else read, layout
-    return {**seen.by_modality({seen.layers[0]: vector}), **found}
+    return {**seen.by_modality({seen.layers[0]: vector}), **final}
 
 
 def _numpy(values: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = values.detach().float().cpu().numpy()
-    return found
+    array: NDArray[np.float32] = values.detach().float().cpu().numpy()
+    return array

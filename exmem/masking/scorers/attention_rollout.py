@@ -21,12 +21,7 @@ class AttentionRollout(Scorer):
     Parameters
     ----------
     layers : sequence of int or None
-        Layers that take part; negative ones count from the last. None, the default, stands for all, as in the paper.
-
-    Raises
-    ------
-    SchemaError
-        If no layer is given.
+        Layers that take part, as in `ClsAttention`; all by default, as in the paper.
 
     Notes
     -----

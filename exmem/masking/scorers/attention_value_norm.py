@@ -8,27 +8,22 @@ from typing_extensions import override
 from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
-from exmem.masking.scorers.attention_pass import check_layers, observe
-from exmem.masking.scorers.base import Scorer
+from exmem.masking.scorers.attention_pass import check_layers, chosen_layers, observe
+from exmem.masking.scorers.base import FixedScorer, Scorer
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["AttentionValueNorm"]
 
 
-class AttentionValueNorm(Scorer):
+class AttentionValueNorm(Scorer, FixedScorer):
     """Score a token by the attention of the class token times the norm of the token's value vector, head by head.
 
     Tokens that draw attention without giving anything (attention sinks) have small values, so they score low here.
 
     Parameters
     ----------
-    layers : sequence of int or None
-        Layers of the mean, as in `ClsAttention`.
-
-    Raises
-    ------
-    SchemaError
-        If no layer is given.
+    layers
+        As in `ClsAttention`.
 
     Notes
     -----
@@ -51,3 +46,7 @@ class AttentionValueNorm(Scorer):
                 }
             )
         )
+
+    @override
+    def is_fixed(self, model: Backbone) -> bool:
+        return max(chosen_layers(self.layers, len(model.attention_taps()))) < model.first_tuned_layer

@@ -15,7 +15,7 @@ __all__ = ["CentreScores", "centre_distances"]
 
 
 class CentreScores(Scorer):
-    """Score a patch by how near it is to the centre of the picture, and a word by how early it stands (the lead).
+    """Score a patch by how near it is to the centre of the image, and a word by how early it stands (the lead).
 
     Scores are negative distances, in patches and in tokens. Attention between texts and images is uniform.
     """
@@ -24,8 +24,8 @@ class CentreScores(Scorer):
     def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
         valid = valid_tokens(model, batch)
         scores = {
-            name: np.where(there, -_distances(model, name, there.shape[1]), 0).astype(np.float32)
-            for name, there in valid.items()
+            name: np.where(is_token, -_distances(model, name, is_token.shape[1]), 0).astype(np.float32)
+            for name, is_token in valid.items()
         }
         if not {"image", "text"} <= valid.keys():
             return ScoreMaps(scores, valid)
@@ -34,23 +34,7 @@ class CentreScores(Scorer):
 
 
 def centre_distances(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the distance of each patch's centre to the centre of the grid.
-
-    Parameters
-    ----------
-    grid : tuple of int
-        Rows and columns of patches.
-
-    Returns
-    -------
-    ndarray, shape (L,), float64
-        Distances in patches, row by row.
-
-    Examples
-    --------
-    >>> centre_distances((1, 4))
-    array([1.5, 0.5, 0.5, 1.5])
-    """
+    """Return the distance of each patch's centre to the centre of the grid, in patches, row by row."""
     rows, columns = (np.arange(length) - (length - 1) / 2 for length in grid)
     distances: NDArray[np.float64] = np.hypot(rows[:, None], columns[None, :]).ravel()
     return distances

@@ -11,14 +11,14 @@ from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.errors import SchemaError
 from exmem.masking.maps import ScoreMaps
-from exmem.masking.scorers.base import Scorer
+from exmem.masking.scorers.base import FixedScorer, Scorer
 from exmem.masking.scorers.cls_attention import ClsAttention
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["CimBox", "box_scores"]
 
 
-class CimBox(Scorer):
+class CimBox(Scorer, FixedScorer):
     """Score image tokens inside the bounding box of what is active 1, those outside 0, plus a small share of attention.
 
     The map is the class-token attention, and texts are scored by it too. The share of attention, below 1 / (2 L),
@@ -30,13 +30,8 @@ class CimBox(Scorer):
     ----------
     threshold : float
         A token is active from this share of the range of the map on, 0..1 (a choice).
-    layers : sequence of int or None
-        Layers of the class-token attention, as in `ClsAttention`.
-
-    Raises
-    ------
-    SchemaError
-        If the threshold is outside 0..1, or no layer is given.
+    layers
+        As in `ClsAttention`.
 
     Notes
     -----
@@ -58,33 +53,17 @@ class CimBox(Scorer):
         boxes = box_scores(maps.scores["image"], maps.valid["image"], model.grid, threshold=self.threshold)
         return dataclasses.replace(maps, scores={**maps.scores, "image": boxes})
 
+    @override
+    def is_fixed(self, model: Backbone) -> bool:
+        return self._attention.is_fixed(model)
+
 
 def box_scores(
     scores: NDArray[np.float32], valid: NDArray[np.bool_], grid: tuple[int, int], *, threshold: float
 ) -> NDArray[np.float32]:
-    """Return 1 inside the box around the active tokens and 0 outside, plus less than 1 / (2 L) by score.
+    """Return 1 inside the box around the active tokens and 0 outside, plus less than 1 / (2 L) by score, (B, L).
 
-    Parameters
-    ----------
-    scores : ndarray, shape (B, L), float32
-        Importance of each token.
-    valid : ndarray, shape (B, L), bool
-        True where there is a token.
-    grid : tuple of int
-        Rows and columns of patches, L of them.
-    threshold : float
-        Share of a row's range from which on a token is active.
-
-    Returns
-    -------
-    ndarray, shape (B, L), float32
-        Scores; 0 where there is no token.
-
-    Examples
-    --------
-    >>> box = box_scores(np.array([[9, 0, 0, 9, 1, 1]], np.float32), np.ones((1, 6), bool), (2, 3), threshold=0.5)
-    >>> box.round().astype(int)
-    array([[1, 0, 0, 1, 0, 0]])
+    `threshold` is the share of a row's range from which on a token is active; 0 where there is no token.
     """
     low = np.where(valid, scores, np.inf).min(1, keepdims=True)
     high = np.where(valid, scores, -np.inf).max(1, keepdims=True)
@@ -98,6 +77,6 @@ def box_scores(
 
 def _between(active: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """From the first to the last active place of each row."""
-    begun, not_over = (np.logical_or.accumulate(part, 1) for part in (active, active[:, ::-1]))
+    begun, not_over = (np.logical_or.accumulate(direction, 1) for direction in (active, active[:, ::-1]))
     between: NDArray[np.bool_] = begun & not_over[:, ::-1]
     return between

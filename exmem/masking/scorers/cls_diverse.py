@@ -28,13 +28,8 @@ class ClsDiverse(Scorer):
 
     Parameters
     ----------
-    layers : sequence of int or None
-        Layers of the class-token attention, as in `ClsAttention`. The keys are those of the last layer (a choice).
-
-    Raises
-    ------
-    SchemaError
-        If no layer is given.
+    layers
+        As in `ClsAttention`. The keys are those of the last layer (a choice).
 
     Notes
     -----
@@ -52,9 +47,9 @@ class ClsDiverse(Scorer):
         maps = seen.maps(seen.class_scores())
         keys, layout = seen.captured[seen.last].state("key").float().cpu().numpy(), seen.layout(seen.last)
         scores = dict(maps.scores)
-        for name, part in (("image", layout.image), ("text", layout.text)):
-            if part is not None and name in scores:  # a restricted model has places for what it is not given
-                dense = place(keys[:, part], batch.tokens.get(name), scores[name].shape[1])
+        for name, places in (("image", layout.image), ("text", layout.text)):
+            if places is not None and name in scores:  # a restricted model has places for what it is not given
+                dense = place(keys[:, places], batch.tokens.get(name), scores[name].shape[1])
                 scores[name] = diverse_gains(scores[name], dense, maps.valid[name])
         return dataclasses.replace(maps, scores=scores)
 
@@ -62,31 +57,10 @@ class ClsDiverse(Scorer):
 def diverse_gains(
     scores: NDArray[np.float32], keys: NDArray[np.float32], valid: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Choose tokens greedily by score times novelty and return what each added when it was chosen.
+    """Choose tokens greedily by score times novelty and return what each added when it was chosen, (B, L); O(B L^2 D).
 
-    Parameters
-    ----------
-    scores : ndarray, shape (B, L), float32
-        Importance of each token, at least 0.
-    keys : ndarray, shape (B, L, D), float32
-        Vectors whose cosine says how similar two tokens are; negative cosines count as 0.
-    valid : ndarray, shape (B, L), bool
-        True where there is a token.
-
-    Returns
-    -------
-    ndarray, shape (B, L), float32
-        Gains, which fall in the order of choice; ties go to the lower position, 0 where there is no token.
-
-    Notes
-    -----
-    O(B L^2 D) time.
-
-    Examples
-    --------
-    >>> keys = np.array([[[1, 0], [1, 0], [0, 1]]], np.float32)
-    >>> diverse_gains(np.array([[0.5, 0.4, 0.1]], np.float32), keys, np.ones((1, 3), bool))
-    array([[0.5, 0. , 0.1]], dtype=float32)
+    Scores are 0 or more; negative cosines of keys (B, L, D) count as 0. Gains fall in the order of choice, ties go to
+    the lower position.
     """
     units = keys / np.maximum(np.linalg.norm(keys, axis=2, keepdims=True), 1e-12)
     novelty = 1 - np.clip(units @ units.transpose(0, 2, 1), 0, 1)

@@ -26,17 +26,12 @@ class GradAttention(Scorer):
     Parameters
     ----------
     layers : sequence of int or None
-        Layers that take part; negative ones count from the last. None, the default, stands for all, as in the paper.
-        The graph is recorded from the lowest of them on, so a few top layers cost less.
+        Layers that take part, as in `ClsAttention`; all by default, as in the paper. The graph is recorded from the
+        lowest of them on, so a few top layers cost less.
     objective : callable, optional
         Takes features (B, F) and labels (B,) and returns a scalar: the sum over the rows of what is to be explained,
         such as the logit of the true class. When left out, half the squared norm of the features (a choice, for models
         without a classifier).
-
-    Raises
-    ------
-    SchemaError
-        If no layer is given.
 
     Notes
     -----

@@ -22,7 +22,7 @@ class RandomScores(Scorer):
     Parameters
     ----------
     seed : int
-        Seed.
+        Another seed gives other scores.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -32,7 +32,7 @@ class RandomScores(Scorer):
     def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:
         valid = valid_tokens(model, batch)
         rngs = [np.random.default_rng([self.seed, _fingerprint(batch, row)]) for row in range(len(batch))]
-        scores = {name: _draw(rngs, there) for name, there in valid.items()}
+        scores = {name: _draw(rngs, is_token) for name, is_token in valid.items()}
         if not {"image", "text"} <= valid.keys():
             return ScoreMaps(scores, valid)
         pairs = valid["text"][:, :, None] & valid["image"][:, None, :]
@@ -52,6 +52,6 @@ def _fingerprint(batch: TensorBatch, row: int) -> int:
         tokens = batch.tokens[name]
         valid = tokens.valid[row]
         order = tokens.positions[row][valid].argsort()
-        for part in (tokens.positions[row][valid][order], tokens.values[row][valid][order]):
-            digest.update(part.cpu().contiguous().numpy().tobytes())
+        for tensor in (tokens.positions[row][valid][order], tokens.values[row][valid][order]):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return int.from_bytes(digest.digest(), "little")

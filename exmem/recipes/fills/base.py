@@ -23,14 +23,9 @@ class FillContext:
     length : int
         Length L of the dense sequence of `image`.
     grid : tuple of int, optional
-        Rows and columns of patches; a square when left out. Only fills that need places ask for it.
+        Rows and columns of L patches, else SchemaError; a square when left out. Only fills that need places ask.
     class_means : mapping of int to Tensor, shape (3,), float32, optional
         Mean colour of each class, for `class_mean`.
-
-    Raises
-    ------
-    SchemaError
-        If the grid does not hold L patches.
     """
 
     length: int
@@ -42,18 +37,7 @@ class FillContext:
             raise SchemaError(f"expected a grid of {self.length} patches, got {self.grid}")
 
     def rows_and_columns(self) -> tuple[int, int]:
-        """Return the grid.
-
-        Returns
-        -------
-        tuple of int
-            Rows and columns.
-
-        Raises
-        ------
-        SchemaError
-            If it was not given and L is no square number.
-        """
+        """Return the grid; SchemaError if it was not given and L is no square number."""
         if self.grid is not None:
             return self.grid
         side = math.isqrt(self.length)
@@ -66,23 +50,21 @@ class Fill(Protocol):
     """Says what becomes of dropped tokens of `image`; a batch without `image` comes back as it is."""
 
     def __call__(self, batch: TensorBatch, context: FillContext) -> TensorBatch:
-        """Fill a batch."""
+        """Fill a batch.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Stored exemplars.
+        context : FillContext
+            What the fill knows beside them.
+        """
 
 
 def filled(tokens: TokenTensors, background: Tensor) -> TokenTensors:
-    """Put kept tokens over a dense background.
+    """Put kept tokens over a dense background (B, L, *shape), which is overwritten; all L are then kept.
 
-    Parameters
-    ----------
-    tokens : TokenTensors
-        Kept tokens.
-    background : Tensor, shape (B, L, *shape)
-        Values where nothing was kept; it is overwritten.
-
-    Returns
-    -------
-    TokenTensors
-        L tokens per row, all of them kept; a token of unknown value stays one.
+    A token of unknown value stays one.
     """
     rows, places = tokens.valid.nonzero(as_tuple=True)
     positions = tokens.positions[rows, places]
@@ -96,18 +78,7 @@ def filled(tokens: TokenTensors, background: Tensor) -> TokenTensors:
 
 
 def check_patches(tokens: TokenTensors) -> None:
-    """Refuse tokens that have no colours.
-
-    Parameters
-    ----------
-    tokens : TokenTensors
-        Tokens of `image`.
-
-    Raises
-    ------
-    SchemaError
-        If their shape is not (h, w, 3).
-    """
+    """Refuse tokens that have no colours: SchemaError if their shape is not (h, w, 3)."""
     shape = tuple(tokens.values.shape[2:])
     if len(shape) != 3 or shape[-1] != 3:
         raise SchemaError(
@@ -116,20 +87,7 @@ def check_patches(tokens: TokenTensors) -> None:
 
 
 def colour_sums(tokens: TokenTensors) -> tuple[Tensor, Tensor]:
-    """Add up the pixels of the kept tokens of each row, those of unknown value left out.
-
-    Parameters
-    ----------
-    tokens : TokenTensors
-        Patches, (B, K, h, w, 3) uint8.
-
-    Returns
-    -------
-    sums : Tensor, shape (B, 3), int64
-        Sum of each channel.
-    pixels : Tensor, shape (B, 1), int64
-        Number of pixels.
-    """
+    """Add up the pixels of each row's kept patches, not those of unknown value: sums (B, 3) and counts (B, 1)."""
     check_patches(tokens)
     known = tokens.valid if tokens.unknown is None else tokens.valid & ~tokens.unknown
     sums = (tokens.values.sum((2, 3)) * known[..., None]).sum(1)

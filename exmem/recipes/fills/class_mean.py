@@ -16,22 +16,7 @@ __all__ = ["class_means", "fill_class_mean"]
 def fill_class_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
     """Put the mean colour of the class, over all its exemplars in the memory, where patches were dropped.
 
-    Parameters
-    ----------
-    batch : TensorBatch
-        Stored exemplars.
-    context : FillContext
-        The dense length and the means of `class_means`.
-
-    Returns
-    -------
-    TensorBatch
-        L image tokens per row, all of them kept.
-
-    Raises
-    ------
-    SchemaError
-        If the mean of a class is not known, or image tokens are no patches.
+    SchemaError if the mean of a class is not known (`class_means` measures them), or image tokens are no patches.
     """
     image = batch.tokens.get("image")
     if image is None:
@@ -46,17 +31,9 @@ def fill_class_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
 
 
 def class_means(batches: Iterable[TensorBatch]) -> Mapping[int, Tensor]:
-    """Return the mean colour of the kept patches of each class; black where none was kept.
+    """Return the mean colour (3,) of the kept pixels of each class, all alike; black where none was kept.
 
-    Parameters
-    ----------
-    batches : iterable of TensorBatch
-        All exemplars of a memory; batches without `image` say nothing.
-
-    Returns
-    -------
-    mapping of int to Tensor, shape (3,), float32
-        Label -> mean colour, each pixel counted once.
+    The batches are all exemplars of a memory; those without `image` say nothing.
     """
     sums: dict[int, Tensor] = {}
     for batch in batches:

@@ -7,18 +7,5 @@ __all__ = ["fill_drop"]
 
 
 def fill_drop(batch: TensorBatch, context: FillContext) -> TensorBatch:
-    """Leave dropped tokens out: only kept tokens enter the transformer, with their true positions.
-
-    Parameters
-    ----------
-    batch : TensorBatch
-        Stored exemplars.
-    context : FillContext
-        Not used.
-
-    Returns
-    -------
-    TensorBatch
-        The same batch.
-    """
+    """Leave dropped tokens out: only kept tokens enter the transformer, with their true positions."""
     return batch

@@ -12,20 +12,7 @@ __all__ = ["fill_mask_token"]
 
 
 def fill_mask_token(batch: TensorBatch, context: FillContext) -> TensorBatch:
-    """Put tokens of unknown value where tokens were dropped: the backbone embeds its mask token there.
-
-    Parameters
-    ----------
-    batch : TensorBatch
-        Stored exemplars.
-    context : FillContext
-        The dense length.
-
-    Returns
-    -------
-    TensorBatch
-        L image tokens per row, all of them kept; `unknown` where they were dropped.
-    """
+    """Put tokens of unknown value where tokens were dropped: the backbone embeds its mask token there."""
     if "image" not in batch.tokens:
         return batch
     stored = batch.tokens["image"]

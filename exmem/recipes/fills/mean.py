@@ -11,22 +11,7 @@ __all__ = ["fill_mean", "over_colour"]
 def fill_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
     """Put the mean colour of an exemplar's kept patches where patches were dropped; black where none was kept.
 
-    Parameters
-    ----------
-    batch : TensorBatch
-        Stored exemplars.
-    context : FillContext
-        The dense length.
-
-    Returns
-    -------
-    TensorBatch
-        L image tokens per row, all of them kept.
-
-    Raises
-    ------
-    SchemaError
-        If image tokens are no patches.
+    SchemaError if image tokens are no patches.
     """
     image = batch.tokens.get("image")
     if image is None:
@@ -36,27 +21,7 @@ def fill_mean(batch: TensorBatch, context: FillContext) -> TensorBatch:
 
 
 def over_colour(image: TokenTensors, colours: Tensor, length: int) -> TokenTensors:
-    """Put kept patches over one colour per row.
-
-    Parameters
-    ----------
-    image : TokenTensors
-        Kept patches.
-    colours : Tensor, shape (B, 3), float32
-        Colours 0..255; they are rounded.
-    length : int
-        Length L of the dense sequence.
-
-    Returns
-    -------
-    TokenTensors
-        L patches per row.
-
-    Raises
-    ------
-    SchemaError
-        If the tokens are no patches.
-    """
+    """Put kept patches over one colour per row, (B, 3) of 0..255, rounded; SchemaError if the tokens are no patches."""
     check_patches(image)
     plain = colours.round().to(image.values.dtype)[:, None, None, None, :]
     return filled(image, plain.repeat(1, length, *image.values.shape[2:4], 1))

@@ -14,24 +14,8 @@ def fill_thumbnail(batch: TensorBatch, context: FillContext) -> TensorBatch:
     """Put the exemplar's thumbnail, scaled up, where patches were dropped; black where it has none.
 
     The thumbnail is a modality of one token, stored with the exemplar and paid for like everything else that is stored;
-    it is not in the batch afterwards.
-
-    Parameters
-    ----------
-    batch : TensorBatch
-        Stored exemplars with a modality `thumbnail`.
-    context : FillContext
-        The dense length and the grid.
-
-    Returns
-    -------
-    TensorBatch
-        L image tokens per row, all of them kept.
-
-    Raises
-    ------
-    SchemaError
-        If there is no such modality, the grid is not known, or image tokens are no patches.
+    it is not in the batch afterwards. SchemaError if there is no modality `thumbnail`, the grid is not known, or image
+    tokens are no patches.
     """
     image, thumbnail = batch.tokens.get("image"), batch.tokens.get("thumbnail")
     if image is None:

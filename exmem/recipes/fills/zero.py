@@ -7,20 +7,7 @@ __all__ = ["fill_zero"]
 
 
 def fill_zero(batch: TensorBatch, context: FillContext) -> TensorBatch:
-    """Put zeros (black) where tokens were dropped: the sequence is dense again.
-
-    Parameters
-    ----------
-    batch : TensorBatch
-        Stored exemplars.
-    context : FillContext
-        The dense length.
-
-    Returns
-    -------
-    TensorBatch
-        L image tokens per row, all of them kept.
-    """
+    """Put zeros (black) where tokens were dropped: the sequence is dense again."""
     image = batch.tokens.get("image")
     if image is None:
         return batch

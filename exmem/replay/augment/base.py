@@ -18,39 +18,23 @@ class Augmentation(Protocol):
     """
 
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Augment a batch; all randomness comes from the generator."""
+        """Augment a batch.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Stored exemplars.
+        generator : torch.Generator
+            Source of all randomness.
+        """
 
 
 def check_share(name: str, value: float) -> None:
-    """Refuse a probability or ratio that is none.
-
-    Parameters
-    ----------
-    name : str
-        How the error names it.
-    value : float
-        The probability or ratio.
-
-    Raises
-    ------
-    SchemaError
-        If it is outside 0..1.
-    """
+    """Refuse a probability or ratio outside 0..1 (SchemaError), by its name."""
     if not 0 <= value <= 1:
         raise SchemaError(f"{name} must be in 0..1, got {value}")
 
 
 def is_image(tokens: TokenTensors) -> bool:
-    """Say whether the tokens of a modality are pictures or pieces of one: (B, K, h, w, 3) uint8.
-
-    Parameters
-    ----------
-    tokens : TokenTensors
-        One modality.
-
-    Returns
-    -------
-    bool
-        False for token ids, features and whatever else has no colours.
-    """
+    """Say whether tokens are images or pieces of one, (B, K, h, w, 3) uint8: not ids or features."""
     return tokens.values.ndim == 5 and tokens.values.shape[-1] == 3 and tokens.values.dtype == torch.uint8

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from exmem.replay.augment.base import check_share, is_image
+from exmem.replay.augment.base import Augmentation, check_share, is_image
 from exmem.tokens.tensors import TensorBatch, TokenTensors, uniform
 
 __all__ = ["ColourJitter"]
@@ -15,11 +16,12 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ColourJitter:
+class ColourJitter(Augmentation):
     """Scale brightness, contrast and saturation by random factors, one of each per exemplar.
 
-    All patches and all scales of an exemplar get the same factors, and one mean grey to spread contrast around, so
-    that they still fit together. Padding and tokens of unknown value stay zero.
+    In this order, without rounding in between (a choice). All patches and all scales of an exemplar get the same
+    factors, and one mean grey to spread contrast around, so that they still fit together. Padding and tokens of unknown
+    value stay zero.
 
     Parameters
     ----------
@@ -27,15 +29,6 @@ class ColourJitter:
         Factors are drawn from 1 - x .. 1 + x; 0..1, 0 turns one off.
     probability : float
         Chance of each exemplar, 0..1.
-
-    Raises
-    ------
-    SchemaError
-        If an option is outside 0..1.
-
-    Notes
-    -----
-    In this order, without rounding in between (a choice).
     """
 
     brightness: float = 0.2
@@ -47,21 +40,8 @@ class ColourJitter:
         for field in dataclasses.fields(self):
             check_share(field.name, getattr(self, field.name))
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Jitter colours.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        TensorBatch
-            The batch with other colours.
-        """
         pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
         if not pictures:
             return batch

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import override
 
 from exmem.replay.augment.base import Augmentation
 from exmem.tokens.tensors import TensorBatch
@@ -12,7 +13,7 @@ __all__ = ["Compose"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Compose:
+class Compose(Augmentation):
     """Apply augmentations in order.
 
     Parameters
@@ -23,21 +24,8 @@ class Compose:
 
     augmentations: Sequence[Augmentation]
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Augment a batch.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness of all of them.
-
-        Returns
-        -------
-        TensorBatch
-            The augmented batch.
-        """
         for augmentation in self.augmentations:
             batch = augmentation(batch, generator=generator)
         return batch

@@ -5,31 +5,27 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from exmem.errors import SchemaError
-from exmem.replay.augment.base import check_share, is_image
+from exmem.replay.augment.base import Augmentation, check_share, is_image
 from exmem.tokens.tensors import TensorBatch, TokenTensors, packed, uniform
 
 __all__ = ["Flip"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Flip:
-    """Mirror pictures left to right: tokens move within their grid and their values are mirrored.
+class Flip(Augmentation):
+    """Mirror images left to right: tokens move within their grid and their values are mirrored.
 
     All scales of an exemplar are flipped together. Tokens are sorted by position again.
 
     Parameters
     ----------
     grids : mapping of str to tuple of int
-        Rows and columns of each modality that holds pieces of the picture; (1, 1) for the whole picture as one token.
+        Rows and columns of each modality that holds pieces of the image; (1, 1) for the whole image as one token.
     probability : float
         Chance of each exemplar, 0..1.
-
-    Raises
-    ------
-    SchemaError
-        If the probability is outside 0..1 or a grid has a side below 1.
 
     Examples
     --------
@@ -45,26 +41,9 @@ class Flip:
             if len(grid) != 2 or min(grid) < 1:
                 raise SchemaError(f"the grid of {name!r} must be (rows, columns) of 1 or more, got {grid}")
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Flip some exemplars.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        TensorBatch
-            The batch, its pictures mirrored in some rows.
-
-        Raises
-        ------
-        SchemaError
-            If the grid of a modality with pictures is not known, or a position lies outside it.
-        """
+        """Flip some exemplars; SchemaError if a modality with images has no grid, or a position lies outside it."""
         pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
         missing = sorted(set(pictures) - set(self.grids))
         if missing:

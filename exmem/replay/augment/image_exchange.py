@@ -3,8 +3,9 @@
 import dataclasses
 
 import torch
+from typing_extensions import override
 
-from exmem.replay.augment.base import check_share
+from exmem.replay.augment.base import Augmentation, check_share
 from exmem.replay.augment.partners import class_partners
 from exmem.tokens.tensors import TensorBatch
 
@@ -12,21 +13,16 @@ __all__ = ["ImageExchange"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageExchange:
+class ImageExchange(Augmentation):
     """An exemplar takes the image tokens of another of its class.
 
-    All modalities but `text` go together, so that the scales of one picture stay together. Labels and extra fields stay
+    All modalities but `text` go together, so that the scales of one image stay together. Labels and extra fields stay
     where they are.
 
     Parameters
     ----------
     probability : float
         Chance of each exemplar, 0..1.
-
-    Raises
-    ------
-    SchemaError
-        If the probability is outside 0..1.
     """
 
     probability: float = 0.5
@@ -34,21 +30,8 @@ class ImageExchange:
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Exchange image tokens.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        TensorBatch
-            The batch with exchanged images; texts are as they were.
-        """
         images = {name: tokens for name, tokens in batch.tokens.items() if name != "text"}
         if not images:
             return batch

@@ -4,9 +4,10 @@ import dataclasses
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from exmem.errors import SchemaError
-from exmem.replay.augment.base import check_share
+from exmem.replay.augment.base import Augmentation, check_share
 from exmem.replay.augment.partners import class_partners
 from exmem.tokens.tensors import TensorBatch, TokenTensors, packed, random_subset
 
@@ -14,7 +15,7 @@ __all__ = ["PatchPaste"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchPaste:
+class PatchPaste(Augmentation):
     """Tokens of another exemplar of the same class are pasted where this one has none; its own tokens win.
 
     It works on tokens that were dropped: after a dense fill there is no place left. Tokens of different modalities are
@@ -27,14 +28,9 @@ class PatchPaste:
     ratio : float
         Share of the tokens that could be pasted, 0..1, drawn at random; rounded.
     most : int, optional
-        At most so many tokens are pasted; no bound when left out.
+        At most so many tokens are pasted, 0 or more; no bound when left out.
     modality : str
         Where tokens are pasted.
-
-    Raises
-    ------
-    SchemaError
-        If the probability or the ratio is outside 0..1 or `most` is negative.
     """
 
     probability: float = 0.5
@@ -48,38 +44,25 @@ class PatchPaste:
         if self.most is not None and self.most < 0:
             raise SchemaError(f"most must be 0 or more, got {self.most}")
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Paste tokens.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        TensorBatch
-            The batch with more tokens in some rows.
-        """
         if self.modality not in batch.tokens:
             return batch
         rows = class_partners(batch.labels, probability=self.probability, generator=generator)
-        own = batch.tokens[self.modality]
-        other = own.select(rows)
-        free = other.valid & ~_is_held(own, other.positions)
-        if other.unknown is not None:
-            free &= ~other.unknown
+        stored = batch.tokens[self.modality]
+        partner = stored.select(rows)
+        free = partner.valid & ~_is_held(stored, partner.positions)
+        if partner.unknown is not None:
+            free &= ~partner.unknown
         counts = (free.sum(1) * self.ratio).round().long()
         if self.most is not None:
             counts = counts.clamp(max=self.most)
         pasted = random_subset(free, counts, generator=generator)
-        unknown = None if own.unknown is None else torch.cat([own.unknown, torch.zeros_like(pasted)], 1)
+        unknown = None if stored.unknown is None else torch.cat([stored.unknown, torch.zeros_like(pasted)], 1)
         both = TokenTensors(
-            torch.cat([own.values, other.values], 1),
-            torch.cat([own.positions, other.positions], 1),
-            torch.cat([own.valid, pasted], 1),
+            torch.cat([stored.values, partner.values], 1),
+            torch.cat([stored.positions, partner.positions], 1),
+            torch.cat([stored.valid, pasted], 1),
             unknown,
         )
         return batch.with_tokens({self.modality: packed(both)})

@@ -3,8 +3,9 @@
 import dataclasses
 
 import torch
+from typing_extensions import override
 
-from exmem.replay.augment.base import check_share
+from exmem.replay.augment.base import Augmentation, check_share
 from exmem.replay.augment.partners import class_partners
 from exmem.tokens.tensors import TensorBatch
 
@@ -12,21 +13,15 @@ __all__ = ["TextExchange"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextExchange:
+class TextExchange(Augmentation):
     """Pair the image tokens of an exemplar with the text tokens of another of the same class.
 
-    A batch without `text` comes back as it is. (Exemplar masking, Lee et al. 2024, diversifies multimodal exemplars by
-    an unpublished recipe; this is our choice.)
+    (Exemplar masking, Lee et al. 2024, diversifies multimodal exemplars by an unpublished recipe; this is our choice.)
 
     Parameters
     ----------
     probability : float
         Chance of each exemplar, 0..1.
-
-    Raises
-    ------
-    SchemaError
-        If the probability is outside 0..1.
     """
 
     probability: float = 0.5
@@ -34,21 +29,8 @@ class TextExchange:
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Exchange texts.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        TensorBatch
-            The batch with exchanged texts.
-        """
         if "text" not in batch.tokens:
             return batch
         rows = class_partners(batch.labels, probability=self.probability, generator=generator)

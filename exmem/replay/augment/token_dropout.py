@@ -5,16 +5,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from exmem.errors import SchemaError
-from exmem.replay.augment.base import check_share
+from exmem.replay.augment.base import Augmentation, check_share
 from exmem.tokens.tensors import TensorBatch, TokenTensors, packed, random_subset, uniform
 
 __all__ = ["TokenDropout"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenDropout:
+class TokenDropout(Augmentation):
     """A share of the tokens of a modality is dropped at random; at least one stays where there was one.
 
     It makes exemplars differ from draw to draw, and a step cheaper.
@@ -26,14 +27,9 @@ class TokenDropout:
     probability : float
         Chance of each exemplar, 0..1.
     modalities : sequence of str
-        Where tokens are dropped; one that a batch lacks is passed over.
+        One or more names; one that a batch lacks is passed over.
     protected_ids : sequence of int
         Values of `text` that stay: the tokenizer's special tokens.
-
-    Raises
-    ------
-    SchemaError
-        If the ratio or the probability is outside 0..1, or no modality is named.
     """
 
     ratio: float = 0.5
@@ -47,21 +43,8 @@ class TokenDropout:
         if isinstance(self.modalities, str) or not self.modalities:
             raise SchemaError(f"modalities must be one or more names, got {self.modalities!r}")
 
+    @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        """Drop tokens.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Exemplars.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        TensorBatch
-            The batch with fewer tokens.
-        """
         chosen = uniform(len(batch), generator=generator, device=batch.labels.device) < self.probability
         changed = {}
         for name in self.modalities:

@@ -1,3 +1,3 @@
-"""Pictures and pages of exemplars and scores."""
+"""Images and pages of exemplars and scores."""
 
 __all__: list[str] = []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from exmem.errors import CorruptExemplarError, SchemaError, UnknownSlotError
 from exmem.memory import ExemplarMemory
 from exmem.memory.export import is_image
-from exmem.report.view.pictures import Placed, draw_heat, draw_placed, find_grid, place_tokens, put_together
+from exmem.report.view.images import Placed, draw_heat, draw_placed, find_grid, place_tokens, put_together
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.words import mark_ids, mark_text, mark_tokens
 from exmem.store import Place, format_bytes
@@ -28,7 +28,7 @@ class Source:
     Parameters
     ----------
     picture : ndarray, shape (H, W, 3), uint8
-        The picture as the backbone saw it.
+        The image as the backbone saw it.
     text : str
         The whole text.
     scores : ndarray, shape (L,), float32, or None
@@ -50,7 +50,7 @@ class Known:
     Parameters
     ----------
     class_names : sequence of str
-        Name of each class; empty when they are not known.
+        Name of each class; for others the names that the memory was annotated with are taken.
     tokenizer : object, optional
         Tokenizer of the modality `text`.
     max_text : int
@@ -75,12 +75,12 @@ class Known:
 
 
 def choose_slots(memory: ExemplarMemory, *, most: int, among: Collection[int] | None = None) -> list[int]:
-    """Choose exemplars to look at: the first of each class, then the second of each, and so on.
+    """Choose exemplars to show: the first of each class, then the second of each, and so on.
 
     Parameters
     ----------
     memory : ExemplarMemory
-        The memory.
+        Where they are stored.
     most : int
         Exemplars, at most; classes are chosen evenly where there are more.
     among : collection of int, optional
@@ -111,35 +111,21 @@ def choose_slots(memory: ExemplarMemory, *, most: int, among: Collection[int] | 
 
 
 def slots_of_classes(memory: ExemplarMemory, wanted: Sequence[str], class_names: Sequence[str] = ()) -> list[int]:
-    """Find the exemplars of classes by name or number.
-
-    Parameters
-    ----------
-    memory : ExemplarMemory
-        The memory.
-    wanted : sequence of str
-        Names, or numbers as they are stored.
-    class_names : sequence of str
-        Name of each class; empty when they are not known.
-
-    Returns
-    -------
-    list of int
-        Their slots.
+    """Return the slots of classes by a name of theirs, given here or annotated, or else by their number.
 
     Raises
     ------
     SchemaError
         If no exemplar is of such a class; the message lists the classes that are there.
     """
-    held = {label: _name(class_names, label) for label in sorted(set(memory.labels.tolist()))}
-    labels = set()
+    shown, annotated = _names(memory, class_names), memory.class_names
+    labels = set[int]()
     for name in wanted:
-        found = [label for label, own in held.items() if name == own]
-        found = found or [label for label in held if name == str(label)]
-        if not found:
-            raise SchemaError(f"no exemplar is of the class {name!r}; there are {_listed([*held.values()])}")
-        labels.update(found)
+        named = [label for label in shown if name in {shown[label], annotated.get(label)}]
+        named = named or [label for label in shown if name == str(label)]
+        if not named:
+            raise SchemaError(f"no exemplar is of the class {name!r}; there are {_listed([*shown.values()])}")
+        labels.update(named)
     return [slot for slot, label in zip(memory.slots.tolist(), memory.labels.tolist(), strict=True) if label in labels]
 
 
@@ -186,13 +172,13 @@ def exemplar_sheet(
             raise UnknownSlotError(
                 f"no exemplar is in the slots {_listed(unknown)}; {len(held)} slots hold one: {_listed(held)}"
             )
-        grids = _grids(memory.schema, grid, known.grid)
+        names, grids = _names(memory, known.class_names), _grids(memory.schema, grid, known.grid)
         parts = memory.sizes_by_part(slots)
         cards = []
         for at, slot in enumerate(slots):
             sizes = {name: int(values[at]) for name, values in parts.items()}
             try:
-                cards.append(_card(memory, slot, sizes, known, grids))
+                cards.append(_card(memory, slot, sizes, known=known, names=names, grids=grids))
             except CorruptExemplarError as error:
                 cards.append(Card(f"slot {slot}", {"damaged": str(error)}))
             if advance is not None:
@@ -200,7 +186,7 @@ def exemplar_sheet(
         budget = f"{memory.used_bytes:,} of {memory.max_bytes:,} ({format_bytes(memory.max_bytes)})"
         facts = {
             "memory": memory.location,
-            "exemplars": f"{len(slots)} of {len(held)} are shown, of {len(set(memory.labels.tolist()))} classes",
+            "exemplars": f"{len(slots)} of {len(held)} are shown, of {len(names)} classes",
             "bytes": budget,
             **known.facts,
         }
@@ -210,13 +196,13 @@ def exemplar_sheet(
 
 def _grids(schema: Schema, asked: tuple[int, int] | None, known: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
     # The grid of each modality that can be drawn.
-    pictures = {name: spec.positions for name, spec in schema.modalities.items() if is_image(spec)}
-    if asked is not None and asked[0] * asked[1] not in pictures.values():
-        raise SchemaError(f"no modality of patches has {asked[0]} x {asked[1]} positions; there are {pictures}")
+    images = {name: spec.positions for name, spec in schema.modalities.items() if is_image(spec)}
+    if asked is not None and asked[0] * asked[1] not in images.values():
+        raise SchemaError(f"no modality of patches has {asked[0]} x {asked[1]} positions; there are {images}")
     given = [grid for grid in (asked, known) if grid is not None]
     return {
         name: next((grid for grid in given if grid[0] * grid[1] == positions), find_grid(positions))
-        for name, positions in pictures.items()
+        for name, positions in images.items()
     }
 
 
@@ -231,7 +217,7 @@ def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *
     ]
     if any(source.scores is not None for source in known.sources.values()):
         notes.append(
-            "Scores: dark is the lowest of the picture, light the highest 2%; the line runs around what image holds."
+            "Scores: dark is the lowest of the image, light the highest 2%; the line runs around what image holds."
         )
     if known.sources or (known.tokenizer is not None and "text" in schema.modalities):
         notes.append("Words: green is stored, struck out is lost.")
@@ -242,7 +228,13 @@ def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *
 
 
 def _card(
-    memory: ExemplarMemory, slot: int, sizes: Mapping[str, int], known: Known, grids: Mapping[str, tuple[int, int]]
+    memory: ExemplarMemory,
+    slot: int,
+    sizes: Mapping[str, int],
+    *,
+    known: Known,
+    names: Mapping[int, str],
+    grids: Mapping[str, tuple[int, int]],
 ) -> Card:
     exemplar = memory.read([slot]).exemplar(0)
     source, modalities = known.sources.get(slot), memory.schema.modalities
@@ -251,8 +243,8 @@ def _card(
     layers = _layers(placed)
     if layers:
         panels.append(Panel(" over ".join(layers), draw_placed(put_together([placed[name] for name in layers]))))
-    for name, picture in placed.items():
-        panels.append(Panel(f"{name}: {_count(exemplar.tokens[name], modalities[name])}", draw_placed(picture)))
+    for name, image in placed.items():
+        panels.append(Panel(f"{name}: {_count(exemplar.tokens[name], modalities[name])}", draw_placed(image)))
     if any(other.scores is not None for other in known.sources.values()):
         panels.append(
             Panel("scores", _heat(exemplar, source, modalities["image"].positions if "image" in grids else 0))
@@ -269,12 +261,12 @@ def _card(
     if source is not None and "text" not in modalities:
         passages.append(Passage("text: not stored", (Piece(source.text, "lost"),)))
     facts |= {f"extra {name}": _numbers(np.asarray(value)) for name, value in exemplar.extras.items()}
-    return Card(f"{_name(known.class_names, exemplar.label)}, slot {slot}", facts, tuple(panels), tuple(passages))
+    return Card(f"{names[exemplar.label]}, slot {slot}", facts, tuple(panels), tuple(passages))
 
 
 def _layers(placed: Mapping[str, Placed]) -> list[str]:
-    """Return modalities that show one picture at several resolutions, finest first; empty when there are none."""
-    shapes = {name: picture.kept.shape for name, picture in placed.items()}
+    """Return modalities that show one image at several resolutions, finest first; empty when there are none."""
+    shapes = {name: image.kept.shape for name, image in placed.items()}
     ratios = {height / width for height, width in shapes.values()}
     if len(placed) < 2 or len(ratios) > 1 or len(set(shapes.values())) < len(placed):
         return []
@@ -304,8 +296,10 @@ def _count(tokens: TokenSet, spec: TokenSpec) -> str:
     return f"{len(tokens)} of {spec.positions}"
 
 
-def _name(class_names: Sequence[str], label: int) -> str:
-    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
+def _names(memory: ExemplarMemory, class_names: Sequence[str]) -> dict[int, str]:
+    """Return the name of each class that is held, by label: as given here, else as annotated, else a number."""
+    names = memory.class_names | dict(enumerate(class_names))
+    return {label: names.get(label, f"class {label}") for label in sorted(set(memory.labels.tolist()))}
 
 
 def _numbers(values: NDArray[Any]) -> str:

@@ -1,4 +1,4 @@
-"""A sheet of one picture and text: what every scorer makes of them."""
+"""A sheet of one image and text: what every scorer makes of them."""
 
 import dataclasses
 import inspect
@@ -12,7 +12,7 @@ from exmem.codecs import get_codec
 from exmem.masking import border_share, keep_all_text, keep_text_of_lost_patches, mean_threshold
 from exmem.masking.scorers import SCORERS
 from exmem.recipes import Masked, Masking
-from exmem.report.view.pictures import draw_heat, draw_placed, place_tokens
+from exmem.report.view.images import draw_heat, draw_placed, place_tokens
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.report.view.words import mark_text
 from exmem.tokens import Exemplar, TokenSet
@@ -22,7 +22,7 @@ __all__ = ["score_sheet"]
 
 def score_sheet(
     backbone: Backbone,
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     text: str,
     *,
     layers: Sequence[int] | None = None,
@@ -30,18 +30,18 @@ def score_sheet(
     facts: Mapping[str, str] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Sheet:
-    """Show what every scorer of the registry makes of one picture and its text, side by side.
+    """Show what every scorer of the registry makes of one image and its text, side by side.
 
     Image tokens are kept by `mean_threshold`, text tokens by `keep_text_of_lost_patches`: the paper's rules.
 
     Parameters
     ----------
     backbone : Backbone
-        The backbone.
-    picture : ndarray, shape (image_size, image_size, 3), uint8
-        The picture.
+        What scores.
+    image : ndarray, shape (image_size, image_size, 3), uint8
+        As the backbone sees it.
     text : str
-        Its text.
+        What belongs to it.
     layers : sequence of int, optional
         Layers of those scorers that take layers; their own when left out.
     quality : int
@@ -54,14 +54,14 @@ def score_sheet(
     Returns
     -------
     Sheet
-        One card for the whole picture, and one a scorer in the order of their names.
+        One card for the whole image, and one a scorer in the order of their names.
     """
-    example = _Example(backbone, picture, text, quality)
-    tokens = backbone.tokens(picture[None], [text])
+    example = _Example(backbone, image, text, quality)
+    tokens = backbone.tokens(image[None], [text])
     whole = tokens.exemplar(0)
     whole_bytes, drawn = example.stored(whole)
     about = {"kept": f"{len(whole.tokens['image'])} patches", "bytes": f"{whole_bytes:,}"}
-    panels = Panel("picture", picture), Panel(f"all patches, JPEG quality {quality}", drawn)
+    panels = Panel("whole image", image), Panel(f"all patches, JPEG quality {quality}", drawn)
     cards = [Card("everything", about, panels, (example.passage(whole),))]
     for name in sorted(SCORERS):
         option = inspect.signature(SCORERS[name]).parameters.get("layers")
@@ -73,15 +73,15 @@ def score_sheet(
             keep_rule=mean_threshold,
             text_rule=keep_text_of_lost_patches if relates else keep_all_text,
         )
-        masked = masking(picture[None], [text], np.zeros(1, np.int64))
+        masked = masking(image[None], [text], np.zeros(1, np.int64))
         about = {key: "all" if chosen is None else ", ".join(map(str, chosen)) for key, chosen in options.items()}
         cards.append(example.card(name, masked, whole_bytes, about))
         if advance is not None:
             advance(1)
     notes = (
         "Kept are the patches that score above their mean (mean_threshold); the line runs around them.",
-        "Scores: dark is the lowest of the picture, light the highest 2%.",
-        "Hatched in grey: dropped. Black is black in the picture. What is kept is shown as it is decoded.",
+        "Scores: dark is the lowest of the image, light the highest 2%.",
+        "Hatched in grey: dropped. Black is black in the image. What is kept is shown as it is decoded.",
         "Words: green is kept, struck out is lost. Kept is what the scorer puts above the mean of the words, and what "
         "belongs to the dropped patches more than the mean (lost_patches).",
         f"Bytes: the payload of patch_jpeg at quality {quality}; the header that all exemplars share is not in it.",
@@ -91,10 +91,10 @@ def score_sheet(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Example:
-    """One picture and text, and what is stored of them."""
+    """One image and text, and what is stored of them."""
 
     backbone: Backbone
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     text: str
     quality: int
 
@@ -115,7 +115,7 @@ class _Example:
         }
         if maps.text_to_image is None and "text" in exemplar.tokens:
             facts["text"] = "kept whole: this scorer does not relate words and patches"
-        heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.picture, keep=keep)
+        heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.image, keep=keep)
         panels = Panel("scores", heat), Panel("kept", drawn)
         return Card(title, facts, panels, (self.passage(exemplar),))
 

@@ -1,4 +1,4 @@
-"""What a sheet shows, before it is drawn as a picture or written as a page."""
+"""What a sheet shows, before it is drawn as an image or written as a page."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,23 +7,26 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Card", "Panel", "Passage", "Piece", "Sheet"]
+__all__ = ["Card", "Panel", "Passage", "Piece", "Sheet", "State"]
+
+
+State = Literal["kept", "lost", "plain"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture of a card.
+    """An image of a card.
 
     Parameters
     ----------
     caption : str
         What it is.
-    picture : ndarray, shape (H, W, 3), uint8, or None
-        The picture; None where this exemplar has none, though others of the sheet have.
+    image : ndarray, shape (H, W, 3), uint8, or None
+        None where this exemplar has none, though others of the sheet have.
     """
 
     caption: str
-    picture: NDArray[np.uint8] | None
+    image: NDArray[np.uint8] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Piece:
     """
 
     text: str
-    state: Literal["kept", "lost", "plain"]
+    state: State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Card:
     facts : mapping of str to str
         What is told in words and numbers: name -> value.
     panels : tuple of Panel
-        Pictures; every card of a sheet has the same captions in the same order.
+        Images; every card of a sheet has the same captions in the same order.
     passages : tuple of Passage
         Texts.
     """

@@ -17,29 +17,7 @@ _MOST_IDS = 64
 
 
 def mark_text(text: str, tokens: TokenSet, tokenizer: Any, max_text: int) -> tuple[Piece, ...]:
-    """Mark what is stored of a text.
-
-    Parameters
-    ----------
-    text : str
-        The whole text.
-    tokens : TokenSet
-        Its stored tokens.
-    tokenizer : object
-        A fast tokenizer of transformers.
-    max_text : int
-        Most text tokens, special ones included; what is cut off counts as lost.
-
-    Returns
-    -------
-    tuple of Piece
-        The text in reading order; special tokens belong to no part of it.
-
-    Raises
-    ------
-    DataError
-        If the stored tokens are not those of this text.
-    """
+    """Mark what is stored of a text; what was cut off after `max_text` tokens, special ones included, is lost."""
     cut = tokenizer(text, truncation=True, max_length=max_text, return_offsets_mapping=True)
     ids = np.asarray(cut["input_ids"], np.int64)
     if len(tokens) and (tokens.positions[-1] >= len(ids) or (ids[tokens.positions] != tokens.values).any()):
@@ -55,37 +33,13 @@ def mark_text(text: str, tokens: TokenSet, tokenizer: Any, max_text: int) -> tup
 
 
 def mark_tokens(tokens: TokenSet, tokenizer: Any) -> tuple[Piece, ...]:
-    """Show stored tokens where the text is not known: what stood between them is counted.
-
-    Parameters
-    ----------
-    tokens : TokenSet
-        Stored tokens.
-    tokenizer : object
-        A tokenizer of transformers.
-
-    Returns
-    -------
-    tuple of Piece
-        Tokens in the tokenizer's spelling, and how many are lost between them.
-    """
+    """Spell stored tokens where the text is not known, and count what is lost between them."""
     spelt = tokenizer.convert_ids_to_tokens(tokens.values.tolist())
     return _in_places(tokens.positions, [str(token) for token in spelt])
 
 
 def mark_ids(tokens: TokenSet) -> tuple[Piece, ...]:
-    """Show stored numbers where nothing is known of them, with how many are lost between them; at most 64.
-
-    Parameters
-    ----------
-    tokens : TokenSet
-        Stored tokens, one integer each.
-
-    Returns
-    -------
-    tuple of Piece
-        The numbers.
-    """
+    """Show the first 64 stored numbers where nothing is known of them, and count what is lost between them."""
     shown = [str(value) for value in tokens.values[:_MOST_IDS].tolist()]
     pieces = _in_places(tokens.positions[:_MOST_IDS], shown)
     more = len(tokens) - _MOST_IDS

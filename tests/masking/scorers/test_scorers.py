@@ -8,6 +8,7 @@ from transformers import ViTModel
 from exmem.errors import SchemaError
 from exmem.masking import keep_ratio, mean_threshold, top_k
 from exmem.masking.scorers import (
+    SCORERS,
     AttentionRollout,
     AttentionValueNorm,
     CentreScores,
@@ -23,7 +24,7 @@ from exmem.masking.scorers.cim_box import box_scores
 from exmem.masking.scorers.cls_diverse import diverse_gains
 from exmem.tokens.tensors import TensorBatch
 from tests.backbones.models import TEXTS, load, original, pixels
-from tests.masking.cases import Toy, sparse_batch, whole_batch
+from tests.masking.scorers.cases import Toy, sparse_batch, whole_batch
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # float32, sums in another order
 EYE = torch.eye
@@ -296,3 +297,8 @@ def test_scores_come_through_lora(written):
     found = GradAttention()(model, whole_batch(model)).scores["image"]
     np.testing.assert_allclose(found, before, **CLOSE)  # LoRA starts as nothing
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_unknown_scorer_lists_the_choices():
+    with pytest.raises(SchemaError, match=r"unknown scorer 'clss'; choose one of .*'cls_attention'"):
+        SCORERS.make("clss")

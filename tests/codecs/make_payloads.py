@@ -1,6 +1,6 @@
 """Writes golden payloads of this release; those of an old release are never overwritten.
 
-Run `python -m tests.data.make_payloads`.
+Run `python -m tests.codecs.make_payloads`.
 """
 
 import base64
@@ -12,7 +12,7 @@ import numpy as np
 import exmem
 from tests.codecs.cases import cases, values
 
-FOLDER = Path(__file__).parent / "payloads"
+FOLDER = Path(__file__).parents[1] / "data" / "payloads"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Tokens as pictures: kept patches in their places, dropped ones hatched, scores as a heat map."""
+"""Tokens as images: kept patches in their places, dropped ones hatched, scores as a heat map."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ __all__ = ["Placed", "draw_heat", "draw_placed", "find_grid", "parse_grid", "pla
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
-_SIDE = 240  # smaller pictures are drawn with whole multiples of their pixels
+_SIDE = 240  # smaller images are drawn with whole multiples of their pixels
 _STRIPES, _STRIPE = np.array([150, 186], np.uint8), 4  # greys of the hatching, pixels of a stripe
 _OUTLINE = np.array([0, 229, 255], np.uint8)  # a colour that the heat map lacks
 _BRIGHTEST = 98.0  # percentile; the few highest scores would leave everything else dark
@@ -41,88 +41,28 @@ _HEAT = np.array(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placed:
-    """A picture of which parts may be missing.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (H, W, 3), uint8
-        The picture; any value where nothing is stored.
-    kept : ndarray, shape (H, W), bool
-        True where something is stored.
-    """
+    """An image of which parts may be missing: pixels (H, W, 3), and where something is stored, (H, W)."""
 
     pixels: NDArray[np.uint8]
     kept: NDArray[np.bool_]
 
 
 def parse_grid(text: str) -> tuple[int, int]:
-    """Read rows and columns of patches.
-
-    Parameters
-    ----------
-    text : str
-        Such as `12x16`.
-
-    Returns
-    -------
-    tuple of int
-        Rows and columns.
-
-    Raises
-    ------
-    SchemaError
-        If the text has another form.
-
-    Examples
-    --------
-    >>> parse_grid("12x16")
-    (12, 16)
-    """
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if found is None:
+    """Read rows and columns of patches, written such as 12x16."""
+    matched = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if matched is None:
         raise SchemaError(f"expected a grid of rows and columns such as 12x16, got {text!r}")
-    return int(found[1]), int(found[2])
+    return int(matched[1]), int(matched[2])
 
 
 def find_grid(positions: int) -> tuple[int, int]:
-    """Return the rows and columns nearest to a square.
-
-    Parameters
-    ----------
-    positions : int
-        Patches of a picture.
-
-    Returns
-    -------
-    tuple of int
-        Rows and columns, rows <= columns; their product is `positions`.
-
-    Examples
-    --------
-    >>> find_grid(144), find_grid(192), find_grid(7)
-    ((12, 12), (12, 16), (1, 7))
-    """
+    """Return the rows and columns nearest to a square, rows <= columns; 7 positions are 1 x 7."""
     rows = next(side for side in range(math.isqrt(positions), 0, -1) if positions % side == 0)
     return rows, positions // rows
 
 
 def place_tokens(tokens: TokenSet, spec: TokenSpec, grid: tuple[int, int]) -> Placed:
-    """Put patches in their places.
-
-    Parameters
-    ----------
-    tokens : TokenSet
-        Kept patches.
-    spec : TokenSpec
-        Their modality, one of which `is_image` holds.
-    grid : tuple of int
-        Rows and columns of patches.
-
-    Returns
-    -------
-    Placed
-        The picture; grey patches become colour.
-    """
+    """Put patches of a modality that `is_image` holds in their places; grey ones become colour."""
     (rows, columns), (height, width, *channels) = grid, spec.shape
     pixels = np.zeros((rows, height, columns, width, 3), np.uint8)
     kept = np.zeros((rows, height, columns, width), np.bool_)
@@ -133,18 +73,7 @@ def place_tokens(tokens: TokenSet, spec: TokenSpec, grid: tuple[int, int]) -> Pl
 
 
 def put_together(layers: Sequence[Placed]) -> Placed:
-    """Lay pictures of one scene over each other, finer ones above coarser ones.
-
-    Parameters
-    ----------
-    layers : sequence of Placed
-        One picture or more, of the same aspect ratio.
-
-    Returns
-    -------
-    Placed
-        At the resolution of the finest.
-    """
+    """Lay images of one scene and aspect ratio over each other, the finest on top and at its resolution."""
     coarse_first = sorted(layers, key=lambda layer: layer.kept.size)
     height, width = coarse_first[-1].kept.shape
     pixels, kept = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.bool_)
@@ -156,18 +85,7 @@ def put_together(layers: Sequence[Placed]) -> Placed:
 
 
 def draw_placed(placed: Placed) -> NDArray[np.uint8]:
-    """Draw a picture, hatched in grey where nothing is stored: black stays what was stored as black.
-
-    Parameters
-    ----------
-    placed : Placed
-        The picture.
-
-    Returns
-    -------
-    ndarray, shape (H, W, 3), uint8
-        Small pictures enlarged by whole multiples.
-    """
+    """Draw an image, small ones enlarged, hatched in grey where nothing is stored: stored black stays black."""
     pixels, kept = _enlarged(placed.pixels), _enlarged(placed.kept)
     down, across = np.indices(kept.shape)
     hatching = _STRIPES[(down + across) // _STRIPE % 2]
@@ -178,36 +96,19 @@ def draw_placed(placed: Placed) -> NDArray[np.uint8]:
 def draw_heat(
     scores: NDArray[np.float32],
     grid: tuple[int, int],
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     *,
     keep: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw scores over a picture, from dark (the lowest) to light (the highest).
-
-    Parameters
-    ----------
-    scores : ndarray, shape (L,), float32
-        One score a patch.
-    grid : tuple of int
-        Rows and columns of patches.
-    picture : ndarray, shape (H, W, 3), uint8
-        What was scored.
-    keep : ndarray, shape (L,), bool, optional
-        Kept patches; a line is drawn around them.
-
-    Returns
-    -------
-    ndarray, shape (H, W, 3), uint8
-        Colours are linear in the score up to its 98th percentile, and the same above (a choice).
-    """
+    """Draw one score a patch over an image, from dark (the lowest) to light (the 98th percentile and above)."""
     low, high = float(scores.min()), float(np.percentile(scores, _BRIGHTEST))
     share = np.clip((scores - low) / (high - low if high > low else 1), 0, 1) * (len(_HEAT) - 1)
     colours = np.stack([np.interp(share, np.arange(len(_HEAT)), channel) for channel in _HEAT.T], -1)
-    under = _enlarged(picture)
+    under = _enlarged(image)
     height, width = under.shape[:2]
     heat = _scaled(colours.reshape(*grid, 3), height, width)
-    out = _OPACITY * heat + (1 - _OPACITY) * under.mean(-1, keepdims=True)
-    drawn: NDArray[np.uint8] = out.round().astype(np.uint8)
+    blended = _OPACITY * heat + (1 - _OPACITY) * under.mean(-1, keepdims=True)
+    drawn: NDArray[np.uint8] = blended.round().astype(np.uint8)
     if keep is not None:
         inside = _scaled(keep.reshape(grid), height, width)
         drawn[inside & ~_shrunk(inside)] = _OUTLINE
@@ -228,7 +129,7 @@ def _enlarged(values: NDArray[_Pixel]) -> NDArray[_Pixel]:
 
 
 def _shrunk(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what is two pixels or more from the outside; beyond the picture is outside too."""
+    """Return what is two pixels or more from the outside; beyond the image is outside too."""
     padded = np.pad(inside, 2)
     height, width = inside.shape
     shifts = [(2, 0), (2, 4), (0, 2), (4, 2), (1, 1), (1, 3), (3, 1), (3, 3)]

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from tests.masking.cases import FORMS
+from tests.masking.scorers.cases import FORMS
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import torch
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.masking.scorers import SCORERS
 from exmem.tokens.tensors import TensorBatch
-from tests.masking.cases import FORMS, alone, shuffled, sparse_batch, whole_batch
+from tests.masking.scorers.cases import FORMS, alone, shuffled, sparse_batch, whole_batch
 
-pytestmark = [pytest.mark.parametrize("name", SCORERS), pytest.mark.parametrize("form", FORMS)]
+pytestmark = [pytest.mark.one_in(3), pytest.mark.parametrize("name", SCORERS), pytest.mark.parametrize("form", FORMS)]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order, through three layers of large weights
 
 

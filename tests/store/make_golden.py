@@ -1,4 +1,4 @@
-"""Write the golden store of the release that runs this: `python -m tests.data.make_golden`. Run by hand, once."""
+"""Write the golden store of the release that runs this: `python -m tests.store.make_golden`. Run by hand, once."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ EVICTED = [2, 7, 8, 23]
 
 
 def main() -> None:
-    folder = Path(__file__).parent / f"format1-exmem{exmem.__version__}"
+    folder = Path(__file__).parents[1] / "data" / f"format1-exmem{exmem.__version__}"
     given = [exemplar(seed, label=seed % 3, priority=-seed) for seed in SEEDS]
     with exmem.ExemplarMemory.create(folder / "store", schema=schema(), max_bytes="100kB") as memory:
         for start in range(0, len(given), 8):
