@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from exmem.report.view.pictures import draw_placed, place_tokens
+from exmem.report.view.images import draw_placed, place_tokens
 from matplotlib.figure import Figure
 
 from bench.report.rows import PROBE, Row

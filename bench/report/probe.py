@@ -42,8 +42,8 @@ class Remembered:
         self.kept: list[float] = []
         self.at_border: list[float] = []
 
-    def __call__(self, images: Any, texts: Any, labels: Any, *, hidden: Hidden | None = None) -> Masked:
-        masked = self._masking(images, texts, labels, hidden=hidden)
+    def __call__(self, images: Any, texts: Any, labels: Any, **known: Any) -> Masked:
+        masked = self._masking(images, texts, labels, **known)
         self.kept += masked.keep["image"].mean(1).tolist()
         self.at_border += border_share(masked.keep["image"], self._masking.backbone.grid).kept.tolist()
         return masked
