@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from exmem.report.view.images import draw_placed, place_tokens
 from matplotlib.figure import Figure
 
 from bench.report.rows import PROBE, Row
 from exmem.backbones import Backbone
 from exmem.recipes import BoundRecipe
 from exmem.replay import Pipeline
+from exmem.report.view.images import draw_placed, place_tokens
 from exmem.tokens import PaddedTokens
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
