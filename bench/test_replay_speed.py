@@ -13,7 +13,9 @@ from transformers import ViltConfig, ViltModel
 from bench.timing import interleaved
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet
 from exmem.backbones import Vilt
-from exmem.replay import ReplayDataset
+from exmem.recipes import Restorer
+from exmem.replay import Pipeline
+from exmem.tokens.tensors import TensorBatch
 from tests.exemplars import patches
 
 BATCH, GRID, PATCH, TEXT = 4, 12, 32, 40
@@ -43,8 +45,9 @@ def stored(folder, backbone, *, kept_patches, kept_text):
         given.append(Exemplar(tokens | {"text": TokenSet(text, words[text])}, label=0))
     schema = Schema(backbone.token_specs())
     with ExemplarMemory.create(folder, schema=schema, max_bytes="4MB", durable=False) as memory:
-        memory.add(given)
-    return ReplayDataset(folder, fill="drop").__getitems__(list(range(BATCH)))
+        slots = memory.add(given).slots
+        memory.commit()
+        return Pipeline(Restorer.of(memory), fill="drop")(TensorBatch.from_numpy(memory.read(slots)))
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""A tiny random backbone and a small folder of real pictures, for tests of the trainer."""
+"""A tiny random backbone and a small folder of real images, for tests of the trainer."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,18 @@ from exmem.train.folder import RunFolder
 from exmem.train.trainer import Trainer
 from tests.exemplars import crop
 
+torch.set_num_threads(1)  # of such models, threads only wait for each other
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "temple", "flower", "red", "roof", "leaf", "garden", "stone"]
 SIDE, CLASSES = 32, 4
-CONFIG = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1}
-CONFIG |= {"recipe": "masked", "quality": 75, "text_rule": "lost_patches"}
-CONFIG |= {"batch": 8, "replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
+CONFIG: dict[str, Any] = {
+    "recipe": {"name": "masked", "image": "patches", "codec": "patch_jpeg:quality=75", "text": "lost_patches"},
+    "max_bytes": "40kB",
+    "data": {"first_classes": 2, "increments": [1]},
+    "backbone": {"image_size": SIDE, "max_text": 8},
+    "tuner": {"blocks": 1, "rank": 2},
+    "loop": {"epochs": 1, "batch": 8, "replay_batch": 8},
+}
 _SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -29,9 +37,9 @@ def write_imagefolder(folder: Path) -> Path:
         (folder / split).mkdir(parents=True)
         for label in range(CLASSES):
             for index in range(count):
-                picture = crop(label % 2 + 2 * (100 * label + index + 50 * (split == "test")), 48)
+                image = crop(label % 2 + 2 * (100 * label + index + 50 * (split == "test")), 48)
                 name = f"{label}-{index}.png"
-                Image.fromarray(np.roll(picture, label, axis=2)).save(folder / split / name)
+                Image.fromarray(np.roll(image, label, axis=2)).save(folder / split / name)
                 text = f"{WORDS[5 + label]} {WORDS[7 + index % 5]} stone"
                 rows.append(json.dumps({"file_name": name, "text": text, "label": f"class{label}"}) + "\n")
         (folder / split / "metadata.jsonl").write_text("".join(rows))
@@ -67,7 +75,17 @@ def load_joint(models: tuple[Path, Path], *, blocks: int = 1) -> Joint:
     return Joint.from_pretrained(*models, image_size=SIDE, trainable_blocks=blocks, max_text=8)
 
 
-def start(folder, make_backbone, data, **options):
+def config_of(recipe: str | dict[str, Any] | None = None, **options: Any) -> TrainConfig:
+    """Three short phases; a recipe by name, or what changes in the masked one; a group of options keeps the others."""
+    document = {**CONFIG, "recipe": {**CONFIG["recipe"], **recipe} if isinstance(recipe, dict) else CONFIG["recipe"]}
+    if isinstance(recipe, str):
+        document["recipe"] = recipe
+    for name, value in options.items():
+        document[name] = {**document.get(name, {}), **value} if isinstance(value, dict) else value
+    return TrainConfig.from_json(document)
+
+
+def start(folder, make_backbone, examples, recipe=None, /, **options):
     """A trainer of three short phases, unless options say otherwise."""
-    config = TrainConfig(**(CONFIG | options))
-    return Trainer(RunFolder(folder), config, make_backbone(), train=data[0], test=data[1])
+    config = config_of(recipe, **options)
+    return Trainer(RunFolder(folder), config, make_backbone(), train=examples[0], test=examples[1])

@@ -8,12 +8,11 @@ import torch
 from rich.console import Console
 
 from bench.report.rows import Row
-from exmem.backbones import Joint
 from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
 from exmem.train.scenario import Scenario
-from exmem.train.trainer import Trainer
+from exmem.train.trainer import Trainer, load_run_backbone
 
 BUDGETS = (50_000, 150_000)
 SEEDS = (0, 1, 2)
@@ -26,31 +25,24 @@ def run(
     budget: int,
     modalities: str,
     *,
-    weights: tuple[Path, Path],
     data: tuple[ImageText, ImageText],
     folder: Path,
 ) -> dict[str, Any]:
     """Run, or go on with, one run of the trainer."""
     config = row.config(
         seed=seed,
-        class_seed=seed,
         max_bytes=str(budget),
-        modalities=modalities,
-        test_stored_form=row.stored_test,
-        batch=32,
-        replay_batch=32,
-        epochs=2,
+        data={"class_seed": seed, "modalities": modalities},
+        loop={"test_stored_form": row.stored_test, "batch": 32, "replay_batch": 32, "epochs": 2},
     )
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{row.key}-{seed}-{budget}-{modalities}")
     place = RunFolder(folder / "runs" / name)
-    phases = Scenario.split(
-        len(data[0].class_names), first=config.first_classes, increments=config.increments, seed=config.class_seed
-    )
+    phases = Scenario.of(config.data, len(data[0].class_names))
     entries = place.metrics()
     if len(entries) < len(phases):
         torch.manual_seed(seed)
-        backbone = Joint.from_pretrained(*weights, image_size=112, trainable_blocks=1)
-        trainer = Trainer(place, config, backbone, train=data[0], test=data[1], features=folder / "features")
+        backbone = load_run_backbone(config)
+        trainer = Trainer(place, config, backbone, train=data[0], test=data[1])
         entries = trainer.run(Console(quiet=True))
     found: dict[str, Any] = {"key": row.key, "seed": seed, "budget": budget, "modalities": modalities}
     found |= {"exemplars": entries[-1]["exemplars"], "seconds": sum(entry["seconds"] for entry in entries)}

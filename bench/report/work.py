@@ -40,5 +40,5 @@ def probe_rows(rows: list[Row]) -> list[dict[str, Any]]:
 def trained_cells(cells: list[tuple[Row, int, int, str]]) -> list[dict[str, Any]]:
     if "data" not in _state:
         _state["data"] = load_imagefolder(build_stickers(TRAINED_DATA))
-    options = {"weights": _state["weights"], "data": _state["data"], "folder": _state["out"]}
+    options = {"data": _state["data"], "folder": _state["out"]}
     return [trained.run(*cell, **options) for cell in cells]

@@ -1,6 +1,7 @@
 """`exmem train`: the reference trainer on the user's own folder."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from exmem.cli.output import make_console
+from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
 from exmem.registry import Part
@@ -17,6 +19,19 @@ __all__ = ["parts", "train_command"]
 
 parts = tyro.constructors.ConstructorRegistry()
 """How parts are read from the command line: NAME or NAME:OPTION=VALUE,..."""
+
+
+@parts.primitive_rule
+def _name(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
+    if info.type is not str:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    )
 
 
 @parts.primitive_rule
@@ -34,14 +49,7 @@ def _part(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primit
 
 def train_command(words: Sequence[str]) -> Callable[..., None]:
     """Return the command, whose defaults are those of the recipe and of the file that its words name."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--recipe")
-    early.add_argument("--config")
-    named, _ = early.parse_known_args(list(words))
-    document: dict[str, Any] = read_document(named.config) if named.config else {}
-    if named.recipe:
-        document["recipe"] = Recipe.of(named.recipe).to_json()
-    defaults = TrainConfig.from_json(document)
+    defaults = _named(words)
 
     def train(
         data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
@@ -73,6 +81,19 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         _run(data, options, out)
 
     return train
+
+
+def _named(words: Sequence[str]) -> TrainConfig:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe", nargs="?")  # a value that lacks is told by the command itself
+    early.add_argument("--config", nargs="?")
+    named, _ = early.parse_known_args(list(words))
+    document: dict[str, Any] = read_document(named.config) if named.config else {}
+    try:
+        config = TrainConfig.from_json(document)
+    except SchemaError as error:
+        raise SchemaError(f"{named.config}: {error}") from error
+    return dataclasses.replace(config, recipe=Recipe.of(named.recipe)) if named.recipe else config
 
 
 def _run(folder: Path, config: TrainConfig, out: Path) -> None:

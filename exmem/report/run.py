@@ -18,10 +18,11 @@ from exmem.report.view.page import write_page
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
+from exmem.train.hidden import backbone_key
 from exmem.train.learner import Learner
 from exmem.train.scenario import Scenario
 from exmem.train.storing import stored_rows
-from exmem.train.trainer import Trainer, backbone_key, bind_recipe, load_run_backbone, load_run_data
+from exmem.train.trainer import Trainer, bind_recipe, load_run_backbone, load_run_data
 
 __all__ = ["draw_run", "known_of_folder"]
 

@@ -3,7 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from exmem.errors import SchemaError
 from exmem.masking.scorers import SCORERS
@@ -17,6 +19,11 @@ from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.reading import read_fields
 
 __all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
+
+
+def _shown(metavar: str) -> Any:
+    """Say how the help of `exmem train` writes the values of an option."""
+    return tyro.conf.arg(metavar=metavar)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +47,12 @@ class DataConfig:
         Column of the metadata that holds the classes.
     """
 
-    first_classes: int | None = None
+    first_classes: Annotated[int | None, _shown("INT")] = None
     increments: tuple[int, ...] = (10,)
     class_seed: int = 0
     modalities: Literal["both", "image", "text"] = "both"
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: Annotated[str, _shown("COLUMN")] = "text"
+    label_column: Annotated[str, _shown("COLUMN")] = "label"
 
     def __post_init__(self) -> None:
         if not self.increments:
@@ -75,8 +82,8 @@ class BackboneConfig:
     """
 
     family: Literal["joint", "vilt", "clip", "siglip", "vit", "dinov2", "bert"] = "joint"
-    vision: str | None = None
-    text: str | None = None
+    vision: Annotated[str | None, _shown("NAME|FOLDER")] = None
+    text: Annotated[str | None, _shown("NAME|FOLDER")] = None
     image_size: int = 224
     max_text: int = 32
 
@@ -196,6 +203,8 @@ class LoopConfig:
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
         for part in self.augment:
             _known(AUGMENTATIONS, part)
+            grids: dict[str, Any] = {"grids": {}} if "grids" in AUGMENTATIONS.options(part.name) else {}
+            AUGMENTATIONS.make(part.name, **grids, **part.kwargs)  # a value out of range is told here, not at replay
         _known(SAMPLERS, Part(self.sampler))
         for name in ("test_stored_form", "keep_hidden"):
             flag(getattr(self, name), f"loop.{name}")
@@ -238,7 +247,7 @@ class TrainConfig:
     """
 
     recipe: Recipe = Recipe(name="half_jpeg")  # noqa: RUF009 - frozen
-    max_bytes: str = "64MB"
+    max_bytes: Annotated[str, _shown("BYTES")] = "64MB"
     seed: int = 0
     quota: Literal["bytes", "counts", "frequency"] = "bytes"
     selection: Part = Part("herding")
@@ -350,8 +359,11 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+_GIVEN = frozenset({"count", "features", "grids", "rng", "values"})  # options that the trainer gives
+
+
 def _known(registry: Registry[Any], part: Part) -> None:
-    known = set(registry.options(part.name))
+    known = set(registry.options(part.name)) - _GIVEN
     if strange := sorted(set(part.kwargs) - known):
         raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
 

@@ -21,25 +21,31 @@ from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import Advance, embedded
 
-__all__ = ["Exemplars"]
+__all__ = ["Exemplars", "keeps_hidden"]
 
 _ON_HIDDEN = frozenset({"text_exchange", "token_dropout"})  # augmentations that need no pixels
+
+
+def keeps_hidden(config: TrainConfig, backbone: Backbone) -> bool:
+    """Say whether hidden tokens of exemplars are kept; SchemaError if texts are to be exchanged in those that mix."""
+    names = {part.name for part in config.loop.augment}
+    kept = config.loop.keep_hidden and names <= _ON_HIDDEN
+    if kept and "text_exchange" in names and not backbone.text_is_separate:
+        raise SchemaError("text_exchange needs loop.keep_hidden=False with frozen blocks that mix image and text")
+    return kept
 
 
 class Exemplars:
     """The exemplars of a run's memory, by slot.
 
     Their hidden tokens are kept, one file a phase, unless the configuration or an augmentation asks for pixels at each
-    step. SchemaError if texts are to be exchanged in hidden tokens that mix image and text.
+    step.
     """
 
     def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder) -> None:
         backbone = bound.backbone
         assert isinstance(backbone, Backbone), "what trains has one"
-        names = {part.name for part in config.loop.augment}
-        self._kept = config.loop.keep_hidden and names <= _ON_HIDDEN
-        if "text_exchange" in names and self._kept and not backbone.text_is_separate:
-            raise SchemaError("text_exchange needs loop.keep_hidden=False with frozen blocks that mix image and text")
+        self._kept = keeps_hidden(config, backbone)
         self._config, self._backbone, self._folder = config, backbone, folder
         self._augment = _augmentation(config, bound)
         self._pipeline = Pipeline(bound.restore)

@@ -19,6 +19,8 @@ from exmem.train.config import TrainConfig
 
 __all__ = ["RunFolder"]
 
+_LOCK = ".lock"
+
 
 class RunFolder:
     """Where a run keeps what it needs to go on after a kill, and what it measured; made when a run locks it."""
@@ -67,10 +69,11 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = _taken(filelock.FileLock(self.path / ".lock", timeout=0))
+            lock = _taken(filelock.FileLock(self.path / _LOCK, timeout=0))
         except filelock.Timeout as error:
+            left = "" if error.lock_file.endswith(_LOCK) else f", or remove {error.lock_file} if there is none"
             raise LockedError(
-                f"{self.path}: another process runs in this folder; wait for it or choose another folder"
+                f"{self.path}: another process runs in this folder; wait for it{left}, or choose another folder"
             ) from error
         except OSError as error:
             raise DataError(f"{self.path}: cannot make the run folder: {error}; choose another with --out") from error
@@ -88,7 +91,7 @@ class RunFolder:
         file, document = self.path / "config.json", {"config": config.to_json(), "data": dict(data)}
         if not self.is_run:
             names = sorted(path.name for path in self.path.iterdir())
-            others = [name for name in names if not name.startswith(".lock") and not name.endswith(".tmp")]
+            others = [name for name in names if not name.startswith(_LOCK) and not name.endswith(".tmp")]
             if others:
                 raise DataError(f"{self.path}: expected an empty folder or a run, found {others[:5]}; choose another")
             self._write_json(file, document)

@@ -1,6 +1,10 @@
 """Hidden tokens of examples: computed once and kept, or computed whenever they are asked for."""
 
+import contextlib
+import hashlib
+import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typing_extensions import override
@@ -27,14 +32,17 @@ __all__ = [
     "KeptHidden",
     "Known",
     "LiveHidden",
+    "backbone_key",
     "embedded",
     "kept_or_computed",
     "scored_and_embedded",
     "stored_form",
+    "text_key",
     "tokens_of",
 ]
 
 _ROWS = 64
+_ABANDONED_S = 86_400  # since a file was last written to that its writer has not put in place
 Advance = Callable[[int], None]
 Tokens = Callable[[NDArray[np.int64]], TensorBatch]  # rows of the data -> their tokens
 
@@ -101,9 +109,9 @@ def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None)
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
         images, specs = data.images(rows, backbone.picture_size), bound.schema.extras
-        extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}
-        made = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
-        batch = TensorBatch.from_numpy(TokenBatch.of(made))
+        extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}  # are not seen
+        exemplars = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
+        batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
         pipeline.know(lambda: [batch])
         return pipeline(batch)
 
@@ -138,33 +146,65 @@ def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advanc
     return Hidden.cat(parts)
 
 
+def backbone_key(backbone: Backbone) -> str:
+    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    sizes = [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
+    digest.update(json.dumps(sizes).encode())
+    return digest.hexdigest()
+
+
+def text_key(text: str) -> str:
+    """Name a text in a few letters that a file name may hold."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def kept_or_computed(name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the tensors of a name in the cache that all runs share, or compute and keep them.
 
-    The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first.
+    The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first, and what
+    is larger by itself is not kept.
     """
-    file = cache_dir() / "hidden" / f"{name}.safetensors"
-    if file.exists():
+    most, file = _most_bytes(), cache_dir() / "hidden" / f"{name}.safetensors"
+    try:
         os.utime(file)
         return load_file(file)
-    tensors = {key: tensor.detach().contiguous() for key, tensor in compute().items()}
-    _make_room(file.parent, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    except (FileNotFoundError, SafetensorError):  # not there, removed meanwhile by another process, or cut off
+        tensors = {key: tensor.detach().contiguous() for key, tensor in compute().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary)
-    temporary.replace(file)
+    try:
+        save_file(tensors, temporary)
+        if (size := temporary.stat().st_size) <= most:
+            _make_room(file, most - size)
+            temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     return tensors
 
 
-def _make_room(folder: Path, coming: int) -> None:
-    setting = os.environ.get("EXMEM_HIDDEN_BYTES", "16GB")
+def _most_bytes() -> int:
     try:
-        most = parse_bytes(setting)
+        return parse_bytes(os.environ.get("EXMEM_HIDDEN_BYTES", "16GB"))
     except SchemaError as error:
         raise SchemaError(f"EXMEM_HIDDEN_BYTES: {error}") from error
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime) if folder.exists() else []
-    held = sum(file.stat().st_size for file in files)
-    for file in files:
-        if held + coming > most:
-            held -= file.stat().st_size
-            file.unlink(missing_ok=True)
+
+
+def _make_room(coming: Path, most: int) -> None:
+    """Remove what was not used for longest until at most so many bytes are left beside the coming file."""
+    others: list[tuple[float, int, Path]] = []
+    for other in coming.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+            used, size = other.stat().st_mtime, other.stat().st_size
+            if other.suffix != ".tmp" and other != coming:
+                others.append((used, size, other))
+            elif other.suffix == ".tmp" and time.time() - used > _ABANDONED_S:
+                other.unlink()
+    held = sum(size for _, size, _ in others)
+    for _, size, other in sorted(others):
+        if held > most:
+            held -= size
+            other.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Nested frozen dataclasses out of plain documents."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -26,9 +27,14 @@ def read_fields(config: type[_Config], document: Mapping[str, Any], where: str) 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
     if kind is Recipe:
+        if not isinstance(value, str | os.PathLike | Mapping | Recipe):
+            raise SchemaError(f"{where}: expected a name, a file or a mapping of parts, got {shown(value)}")
         return Recipe.of(value)
     if kind is Part:
-        return Part.of(value)
+        try:
+            return Part.of(value)
+        except SchemaError as error:
+            raise SchemaError(f"{where}: {error}") from error
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):
             raise SchemaError(f"{where}: expected a mapping of options, got {shown(value)}")

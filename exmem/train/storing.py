@@ -13,7 +13,7 @@ from exmem.selection import SELECTIONS
 from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
 
-__all__ = ["Stored", "rank_examples", "store_phase", "stored_rows"]
+__all__ = ["Make", "Stored", "rank_examples", "store_phase", "stored_rows"]
 
 _FIRST_RANKS = 32  # of each class, that are made before it is asked whether they fit
 Make = Callable[[NDArray[np.int64], NDArray[np.float64]], list[Exemplar]]  # rows of the data, priorities

@@ -1,7 +1,5 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
-import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -16,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exmem.backbones import Backbone, Hidden, load_backbone
+from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.tokens import Exemplar
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText, load_imagefolder
-from exmem.train.exemplars import Exemplars
+from exmem.train.exemplars import Exemplars, keeps_hidden
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import (
     Advance,
@@ -29,10 +28,12 @@ from exmem.train.hidden import (
     KeptHidden,
     Known,
     LiveHidden,
+    backbone_key,
     embedded,
     kept_or_computed,
     scored_and_embedded,
     stored_form,
+    text_key,
     tokens_of,
 )
 from exmem.train.learner import ClassMeans, Learner
@@ -42,7 +43,14 @@ from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario
 from exmem.train.storing import rank_examples, store_phase
 
-__all__ = ["Trainer", "backbone_key", "bind_recipe", "folder_bytes", "load_run_backbone", "load_run_data"]
+__all__ = [
+    "Trainer",
+    "bind_random_masks",
+    "bind_recipe",
+    "folder_bytes",
+    "load_run_backbone",
+    "load_run_data",
+]
 
 _ROWS = 128
 
@@ -86,20 +94,20 @@ def bind_recipe(config: TrainConfig, learner: Learner, *, num_classes: int) -> B
     )
 
 
-def backbone_key(backbone: Backbone) -> str:
-    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
-    sizes = [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
-    digest.update(json.dumps(sizes).encode())
-    return digest.hexdigest()
-
-
-def text_key(text: str) -> str:
-    """Name a text in a few letters that a file name may hold."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
+    """Bind what masks new examples at random, whatever the recipe keeps; it goes with the recipe's fill."""
+    if "image" not in backbone.token_specs():
+        raise SchemaError(
+            "loop.stored_masks='random' masks images, and this learner sees none; use loop.stored_masks='scores'"
+        )
+    masks = Recipe.of("masked").refined(
+        image={"name": "patches", "thumbnail": config.recipe.image.kwargs.get("thumbnail", 0)},
+        scorer="random",
+        keep={"name": "keep_ratio", "ratio": config.loop.random_ratio},
+        text="all",
+        fill=config.recipe.fill,
+    )
+    return BoundRecipe(masks, backbone, seed=config.seed)
 
 
 def folder_bytes(path: Path) -> int:
@@ -139,6 +147,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.learner = Learner(self.backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
+        if self.bound is not None:
+            keeps_hidden(config, self.backbone)  # refused before anything is computed
+        masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
+        self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
         self._known = Known()
         self._learnt = -1  # phase that the learner is at
@@ -257,19 +269,9 @@ class Trainer:
 
     def _stored_form(self, rows: NDArray[np.int64]) -> HiddenOf | None:
         """Return new examples as they would be stored; the scorer sees the model as it is before the phase."""
-        loop = self.config.loop
-        if not loop.stored_form:
+        if not self.config.loop.stored_form:
             return None
-        bound = self.bound
-        if loop.stored_masks == "random":
-            thumbnail = self.config.recipe.image.kwargs.get("thumbnail", 0)
-            masks = Recipe.of("masked").refined(
-                image={"name": "patches", "thumbnail": thumbnail},
-                scorer="random",
-                keep={"name": "keep_ratio", "ratio": loop.random_ratio},
-                fill=self.config.recipe.fill,
-            )
-            bound = BoundRecipe(masks, self.backbone, seed=self.config.seed)
+        bound = self.bound if self._random_masks is None else self._random_masks
         assert bound is not None  # the configuration refuses an empty recipe here
         advance = self._progress.stage("new examples as they would be stored", len(rows))
         known = self._known if bound is self.bound else Known()

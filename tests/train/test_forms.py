@@ -1,172 +1,153 @@
-"""Examples in the form in which they are replayed, stored or not."""
+"""Examples in the form in which they would be replayed, though they are not stored."""
 
 import numpy as np
 import pytest
 import torch
-from exmem.train.features import embed_rows
-from exmem.train.forms import Replayed, stored_form
-from exmem.train.making import make_random_masks
+from PIL import Image
 
-from exmem import ExemplarMemory, TokenBatch
-from exmem.errors import SchemaError
-from exmem.replay import FILLS, FillContext, class_means
+from exmem import ExemplarMemory
+from exmem.backbones import load_backbone
+from exmem.recipes import BoundRecipe, Recipe
+from exmem.replay import Pipeline
 from exmem.replay.augment import ColourJitter
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
-from tests.backbones.models import load
-from tests.recipes.cases import LABELS, LENGTH, PRIORITIES, TEXTS, config, made, pictures, recipe_of
+from exmem.train.hidden import embedded, stored_form
+from tests.exemplars import crop
 
-ROWS = np.array([2, 0, 3])
-
-
-class Pictures(ImageText):
-    """Data whose pictures are at hand."""
-
-    def images(self, rows, size):
-        return pictures(size)[rows]
-
-
-DATA = Pictures(("a.png",) * 4, tuple(TEXTS), LABELS, tuple("abcdef"))
+SIZE, LENGTH, ROWS = (32, 48), 24, np.array([2, 0, 3])
+TEXTS = ["temple roof red", "leaf", "flower leaf red roof temple", ""]
 
 
 @pytest.fixture(scope="module")
-def model(written):
-    return load("joint", written["joint"])
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"{row}.png" for row in range(4)]
+    for row, path in enumerate(paths):
+        Image.fromarray(crop(row, 60)).save(path)
+    return ImageText(paths, TEXTS, [3, 5, 3, 4], tuple("abcdef"))
 
 
 @pytest.fixture(scope="module")
-def dinov2(written):
-    return load("dinov2", written["dinov2"])
+def load(written):
+    return lambda kind: load_backbone(kind, *written[kind], image_size=SIZE, trainable_blocks=2, max_text=8)
 
 
-def assert_equal(found, expected):
-    assert found.tokens.keys() == expected.tokens.keys()
-    assert torch.equal(found.labels, expected.labels)
+@pytest.fixture(scope="module")
+def model(load):
+    return load("joint")
+
+
+def stored(folder, bound, data):
+    """What a memory of the rows holds, read in their order, and what it replays of them."""
+    texts = [data.texts[row] for row in ROWS.tolist()]
+    images = data.images(ROWS, SIZE)
+    extras = {name: np.ones((3, *spec.shape), np.float32) for name, spec in bound.schema.extras.items()}
+    with bound.create_memory(folder, max_bytes="1MB", durable=False) as memory:
+        slots = memory.add(bound.make(images, texts, data.labels[ROWS], extras=extras)).slots
+        memory.commit()
+    with ExemplarMemory.open(folder) as memory:
+        batch = TensorBatch.from_numpy(memory.read(slots))
+    pipeline = Pipeline(bound.restore)
+    pipeline.know(lambda: [batch])
+    return batch, pipeline(batch)
+
+
+def assert_equal(batch, expected):
+    assert batch.tokens.keys() == expected.tokens.keys()
+    assert torch.equal(batch.labels, expected.labels)
     for name, tokens in expected.tokens.items():
-        for part in ("values", "positions", "valid", "unknown"):
-            one, other = getattr(found.tokens[name], part), getattr(tokens, part)
-            assert (one is None and other is None) or torch.equal(one, other), (name, part)
+        for field in ("values", "positions", "valid", "unknown"):
+            one, other = getattr(batch.tokens[name], field), getattr(tokens, field)
+            assert (one is None and other is None) or torch.equal(one, other), (name, field)
 
 
 @pytest.mark.parametrize(
-    ("name", "fill"),
+    ("name", "parts"),
     [
-        *(("masked", fill) for fill in ("drop", "zero", "mean", "class_mean")),
-        ("masked, thumbnail", "thumbnail"),
-        *((name, "drop") for name in ("foveated", "foveated_picture", "rate_aware", "half_jpeg", "text")),
-        ("foveated, a part dropped", "zero"),
-        ("text", "class_mean"),
-        ("half_jpeg", "class_mean"),
+        *(("masked", {"fill": fill}) for fill in ("drop", "zero", "mean", "class_mean")),
+        ("masked", {"image": "patches:thumbnail=12", "fill": "thumbnail", "text": "lost_patches"}),
+        ("foveated", {}),
+        ("foveated", {"image": {"name": "scales", "factors": [1, 4], "shares": [0.5]}, "fill": "zero"}),
+        ("smoothed", {"extras": ["features"]}),
+        ("half_jpeg", {"fill": "class_mean", "text": "none"}),
+        ("text", {"fill": "class_mean"}),
     ],
+    ids=str,
 )
-def test_the_stored_form_of_rows_is_what_a_lossless_memory_would_replay_of_them(model, name, fill):
-    recipe = recipe_of(name, model)
-    exemplars = recipe.make(pictures()[ROWS], [TEXTS[row] for row in ROWS], LABELS[ROWS], PRIORITIES[ROWS])
-    tokens = recipe.restore(TensorBatch.from_numpy(TokenBatch.of(exemplars)))
-    means = class_means([tokens]) if "image" in tokens.tokens else None
-    expected = FILLS.make(fill)(tokens, FillContext(length=LENGTH, grid=model.grid, class_means=means))
-    found = stored_form(model, DATA, recipe, fill=fill)(ROWS)
-    assert_equal(found, expected)
-    assert found.labels.tolist() == LABELS[ROWS].tolist()
-    if fill != "drop" and name != "text":
-        assert found.tokens["image"].valid.shape == (3, LENGTH)
-        assert found.tokens["image"].valid.all()
-    assert len(embed_rows(model, stored_form(model, DATA, recipe, fill=fill), ROWS)) == 3
+def test_the_stored_form_of_rows_is_what_a_lossless_memory_replays_of_them(tmp_path, model, data, name, parts):
+    bound = BoundRecipe(Recipe.of(name).refined(codec="lossless", **parts), model)
+    _, expected = stored(tmp_path / "memory", bound, data)
+    batch = stored_form(bound, data)(ROWS)
+    assert_equal(batch, expected)
+    assert batch.labels.tolist() == data.labels[ROWS].tolist()
+    if parts.get("fill", "drop") != "drop" and name != "text":
+        assert batch.tokens["image"].valid.shape == (3, LENGTH)
+        assert batch.tokens["image"].valid.all()
+    assert len(embedded(model, stored_form(bound, data), ROWS)) == 3
 
 
-def test_stored_exemplars_are_replayed_from_a_memory_as_they_would_be_before(tmp_path, model):
-    recipe = recipe_of("masked", model)
-    with ExemplarMemory.create(tmp_path / "m", schema=recipe.schema(), max_bytes="1MB", durable=False) as memory:
-        slots = memory.add(made(recipe)).slots
-        memory.commit()
-        found = Replayed(model, recipe, fill="mean")(TensorBatch.from_numpy(memory.read(slots)))
-    expected = stored_form(model, DATA, recipe, fill="mean")(np.arange(4))
-    assert torch.equal(found.tokens["text"].values, expected.tokens["text"].values)
-    difference = found.tokens["image"].values.float() - expected.tokens["image"].values.float()
+def test_the_stored_form_lacks_what_a_lossy_codec_does(tmp_path, model, data):
+    bound = BoundRecipe(Recipe.of("masked").refined(fill="mean", codec="patch_jpeg:quality=90"), model)
+    _, expected = stored(tmp_path / "memory", bound, data)
+    batch = stored_form(bound, data)(ROWS)
+    assert torch.equal(batch.tokens["text"].values, expected.tokens["text"].values)
+    difference = batch.tokens["image"].values.float() - expected.tokens["image"].values.float()
     assert 0 < difference.abs().mean() < 6, "JPEG of quality 90 stands between"
 
 
-def test_a_class_mean_is_that_of_the_exemplars_that_are_known(model):
-    recipe = recipe_of("masked", model)
-    exemplars = made(recipe)
-    batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
-    replayed = Replayed(model, recipe, fill="class_mean")
-    with pytest.raises(SchemaError, match=r"no mean colour of the classes \[3, 4, 5\]"):
-        replayed(batch)
-    replayed.know(lambda: [batch])
-    found = replayed(batch).tokens["image"]
-    kept = np.concatenate([own.tokens["image"].values for own in exemplars if own.label == 3])
-    mean = kept.reshape(-1, 3).mean(0).round()
+def test_the_class_means_of_the_stored_form_are_those_of_the_rows_that_are_read_together(model, data):
+    bound = BoundRecipe(Recipe.of("masked").refined(fill="class_mean"), model)
+    image = stored_form(bound, data)(ROWS).tokens["image"]
+    exemplars = bound.make(data.images(ROWS, SIZE), [data.texts[row] for row in ROWS], data.labels[ROWS])
+    kept = np.concatenate([exemplar.tokens["image"].values for exemplar in exemplars if exemplar.label == 3])
     places = exemplars[0].tokens["image"].positions
     dropped = np.setdiff1d(np.arange(LENGTH), places)
-    assert (found.values[0, dropped].numpy() == mean).all()
-    assert (found.values[0, places].numpy() == exemplars[0].tokens["image"].values).all()
+    assert (image.values[0, dropped].numpy() == kept.reshape(-1, 3).mean(0).round()).all()
+    assert (image.values[0, places].numpy() == exemplars[0].tokens["image"].values).all()
 
-    def never():
-        raise AssertionError("other fills read nothing")
 
-    Replayed(model, recipe, fill="mean").know(never)
+def test_a_mask_token_stands_where_patches_were_dropped(load, data):
+    bound = BoundRecipe(Recipe.of("masked").refined(fill="mask_token"), load("dinov2"))
+    image = stored_form(bound, data)(ROWS).tokens["image"]
+    exemplars = bound.make(data.images(ROWS, SIZE), [""] * 3, data.labels[ROWS])
+    for at, exemplar in enumerate(exemplars):
+        assert np.flatnonzero(~image.unknown[at]).tolist() == exemplar.tokens["image"].positions.tolist()
+    assert bound.backbone(stored_form(bound, data)(ROWS)).isfinite().all()
 
 
 class Noted:
-    """A recipe and an augmentation that say when they are called."""
+    """A restorer and an augmentation that say when they are called."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, restore):
+        self.recipe, self.frame, self.length, self.calls = restore.recipe, restore.frame, restore.length, []
 
-    def restore(self, batch):
-        self.calls.append(("restore", "dense" if batch.tokens["image"].valid.all() else "sparse"))
-        return batch
-
-    def __call__(self, batch, *, generator):
-        self.calls.append(("augment", "dense" if batch.tokens["image"].valid.all() else "sparse"))
+    def __call__(self, batch, *, generator=None):
+        step = "restore" if generator is None else "augment"
+        self.calls.append((step, "dense" if batch.tokens["image"].valid.all() else "sparse"))
         return batch
 
 
-def test_exemplars_are_put_together_then_augmented_then_filled(model):
-    batch = TensorBatch.from_numpy(TokenBatch.of(made(recipe_of("masked", model))))
-    noted = Noted()
-    replayed = Replayed(model, noted, fill="zero", augmentation=noted)
-    found = replayed(batch, torch.Generator().manual_seed(0))
+def test_exemplars_are_restored_then_augmented_then_filled(tmp_path, model, data):
+    bound = BoundRecipe(Recipe.of("masked").refined(fill="zero"), model)
+    batch, _ = stored(tmp_path / "memory", bound, data)
+    noted = Noted(bound.restore)
+    pipeline = Pipeline(noted, augment=noted)
+    assert pipeline(batch, torch.Generator().manual_seed(0)).tokens["image"].valid.all(), "filled last"
     assert noted.calls == [("restore", "sparse"), ("augment", "sparse")]
-    assert found.tokens["image"].valid.all(), "filled last"
     noted.calls.clear()
-    replayed(batch)
+    pipeline(batch)
     assert noted.calls == [("restore", "sparse")], "without a generator nothing is augmented"
 
 
-def test_the_generator_decides_what_augmentations_do(model):
-    recipe = recipe_of("half_jpeg", model)
-    batch = TensorBatch.from_numpy(TokenBatch.of(made(recipe)))
-    replayed = Replayed(model, recipe, fill="drop", augmentation=ColourJitter(probability=1.0))
+def test_the_generator_decides_what_augmentations_do(tmp_path, model, data):
+    bound = BoundRecipe(Recipe.of("half_jpeg"), model)
+    batch, plain = stored(tmp_path / "memory", bound, data)
+    pipeline = Pipeline(bound.restore, augment=ColourJitter(probability=1.0))
     one, same, other = (
-        replayed(batch, torch.Generator().manual_seed(seed)).tokens["image"].values for seed in (1, 1, 2)
+        pipeline(batch, torch.Generator().manual_seed(seed)).tokens["image"].values for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    assert not torch.equal(one, replayed(batch).tokens["image"].values)
-
-
-def test_a_mask_token_stands_where_patches_were_dropped(dinov2):
-    recipe = recipe_of("masked", dinov2, fill="mask_token")
-    found = stored_form(dinov2, DATA, recipe, fill="mask_token")(ROWS).tokens["image"]
-    kept = made(recipe)
-    for at, row in enumerate(ROWS.tolist()):
-        assert np.flatnonzero(~found.unknown[at]).tolist() == kept[row].tokens["image"].positions.tolist()
-
-
-@pytest.mark.parametrize("fill", ["drop", "thumbnail"])
-def test_random_masks_keep_their_ratio_whatever_the_recipe_keeps_and_go_with_the_fill(model, fill):
-    options = config(recipe="masked", fill=fill, keep_ratio=0.25, keep_rule="top_k", keep_patches=1, text_rule="none")
-    recipe = make_random_masks(options, model)
-    exemplars = made(recipe)
-    assert [len(own.tokens["image"]) for own in exemplars] == [6] * 4
-    assert len({tuple(own.tokens["image"].positions) for own in exemplars}) > 1
-    assert [len(own.tokens["text"]) for own in exemplars] == [5, 3, 7, 2], "texts whole"
-    found = stored_form(model, DATA, recipe, fill=fill)(ROWS).tokens["image"]
-    assert found.valid.sum(1).tolist() == [6 if fill == "drop" else LENGTH] * 3
-
-
-def test_random_masks_need_pictures(written):
-    with pytest.raises(SchemaError, match="this learner sees none; use new_masks 'scores'"):
-        make_random_masks(config(), load("bert", written["bert"]))
+    assert not torch.equal(one, plain.tokens["image"].values)
+    assert torch.equal(pipeline(batch).tokens["image"].values, plain.tokens["image"].values)

@@ -11,12 +11,7 @@ from exmem.masking.scorers import ClsAttention, GradAttention
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.learner import ClassMeans, Learner, distillation
 from tests.exemplars import crop
-from tests.tiny import SIDE, load_joint, write_models
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return write_models(tmp_path_factory.mktemp("models"))
+from tests.tiny import SIDE, load_joint
 
 
 @pytest.fixture
@@ -25,8 +20,8 @@ def backbone(models):
 
 
 def batch(backbone):
-    pictures = np.stack([crop(seed, SIDE) for seed in range(4)])
-    return TensorBatch.from_numpy(backbone.tokens(pictures, ["temple roof", "red leaf stone", "garden", ""]))
+    images = np.stack([crop(seed, SIDE) for seed in range(4)])
+    return TensorBatch.from_numpy(backbone.tokens(images, ["temple roof", "red leaf stone", "garden", ""]))
 
 
 def learner_of(backbone, classes=(3, 5)):
@@ -36,26 +31,26 @@ def learner_of(backbone, classes=(3, 5)):
     return learner
 
 
-def step(learner, stream, labels, **options):
+def step(learner, hidden, labels, **options):
     learner.zero_grad()
-    loss = learner.loss(stream, labels, **({"teacher": {}, "weight": 0.0, "temperature": 2.0} | options))
+    loss = learner.loss(hidden, labels, **({"teacher": {}, "weight": 0.0, "temperature": 2.0} | options))
     loss.backward()
     return loss.item()
 
 
 def test_gradients_reach_adapters_text_projection_and_head_and_nothing_else(backbone):
     learner = learner_of(backbone)
-    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
+    hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
     trained = [value for value in learner.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.01)
     for _ in range(3):  # LoRA starts at B = 0, the head at 0: A moves in the third step
-        first = step(learner, stream, labels)
+        first = step(learner, hidden, labels)
         optimizer.step()
     touched = {name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()}
     expected = {name for name, _ in learner.named_parameters() if "lora_" in name or "text_in" in name}
     assert touched == expected | {"weight", "bias"}
     assert all(".1." in name for name in expected if "lora_" in name)  # the last of two blocks
-    assert step(learner, stream, labels) < first
+    assert step(learner, hidden, labels) < first
 
 
 def test_scores_come_from_the_tuned_attention(backbone):
@@ -73,17 +68,17 @@ def test_scores_come_from_the_tuned_attention(backbone):
 
 def test_a_checkpoint_brings_the_learner_back(models):
     one, two = learner_of(load_joint(models)), learner_of(load_joint(models))
-    stream, labels = one.backbone.embed(batch(one.backbone)), torch.tensor([3, 5, 3, 5])
-    step(one, stream, labels)
+    hidden, labels = one.backbone.embed(batch(one.backbone)), torch.tensor([3, 5, 3, 5])
+    step(one, hidden, labels)
     with torch.no_grad():
         for value in one.parameters():
             if value.requires_grad:
                 value.add_(torch.randn_like(value))
     two.load((3, 5), one.tuned())
-    torch.testing.assert_close(two(stream), one(stream), rtol=0, atol=0)
+    torch.testing.assert_close(two(hidden), one(hidden), rtol=0, atol=0)
     one.grow((9,))
-    assert one(stream).shape == (4, 3)
-    torch.testing.assert_close(one(stream)[:, :2], two(stream))
+    assert one(hidden).shape == (4, 3)
+    torch.testing.assert_close(one(hidden)[:, :2], two(hidden))
     assert one.targets(torch.tensor([9, 3])).tolist() == [2, 0]
     with pytest.raises(DataError, match="another model"):
         two.load((3, 5), one.tuned())
@@ -91,13 +86,13 @@ def test_a_checkpoint_brings_the_learner_back(models):
 
 def test_distillation_pulls_towards_the_model_before(backbone):
     learner = learner_of(backbone)
-    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
+    hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
     teacher = learner.tuned() | {"weight": torch.randn_like(learner.weight)}
-    alone = step(learner, stream, labels)
-    both = step(learner, stream, labels, teacher=teacher, weight=2.0)
+    alone = step(learner, hidden, labels)
+    both = step(learner, hidden, labels, teacher=teacher, weight=2.0)
     with torch.no_grad():
-        before = learner.features(stream) @ teacher["weight"].T
-        expected = 2 * distillation(learner(stream), before, temperature=2.0)
+        before = learner.features(hidden) @ teacher["weight"].T
+        expected = 2 * distillation(learner(hidden), before, temperature=2.0)
     assert both == pytest.approx(alone + float(expected), rel=1e-5)
     same = torch.randn(4, 3)
     assert float(distillation(same, same, temperature=2.0)) == pytest.approx(0, abs=1e-6)
@@ -118,10 +113,10 @@ def test_true_logits_are_those_of_the_classes_of_the_examples(backbone):
     with torch.no_grad():
         learner.weight.copy_(torch.randn(learner.weight.shape, generator=torch.Generator().manual_seed(0)))
         learner.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
-    stream, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 9, 3])
-    encoded = backbone.encode(stream).detach().requires_grad_()
+    hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 9, 3])
+    encoded = backbone.encode(hidden).detach().requires_grad_()
     found = learner.true_logits(encoded, labels)
-    logits = learner(stream)
+    logits = learner(hidden)
     torch.testing.assert_close(found, logits[0, 1] + logits[1, 0] + logits[2, 2] + logits[3, 1])
     (gradient,) = torch.autograd.grad(found, encoded)
     assert gradient.abs().sum(1).min() > 0

@@ -1,17 +1,25 @@
-"""Parts of the trainer: scenario, metrics, configuration, run folder, ranking, progress."""
+"""Parts of the trainer: scenario, metrics, run folder, ranking, progress."""
 
+import errno
 import io
+import json
 import math
+import os
 import re
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from exmem.errors import DataError, SchemaError
+from exmem.errors import DataError, LockedError, SchemaError
+from exmem.recipes import Recipe
+from exmem.registry import Part
 from exmem.selection import SELECTIONS
-from exmem.train.config import TrainConfig
+from exmem.train.config import DataConfig, LoopConfig, TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import accuracies, average_incremental_accuracy, backward_transfer, forgetting, last_accuracy
 from exmem.train.progress import RunProgress
@@ -53,54 +61,16 @@ def test_accuracies_worked_by_hand():
     assert forgetting([[math.nan], [math.nan, 0.8], [math.nan, 0.7, 1.0]]) == pytest.approx(0.1)
 
 
-def test_a_configuration_survives_json_and_refuses_unknown_keys():
-    config = TrainConfig(first_classes=3, increments=(2, 1), score_layers=(-3, -1))
-    assert TrainConfig.from_json(config.to_json()) == config
-    with pytest.raises(SchemaError, match=r"unknown keys \['epoch'\]; known are .*'epochs'"):
-        TrainConfig.from_json({"first_classes": 1, "increments": [1], "epoch": 3})
-    with pytest.raises(SchemaError, match="lacks"):
-        TrainConfig.from_json({"first_classes": 1})
-    other = TrainConfig(first_classes=3, increments=(2, 1), score_layers=(-3, -1), lr=0.1)
-    assert config.differences(other) == ["lr: 0.001, 0.1"]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"epochs": 0},
-        {"increments": ()},
-        {"lr": float("nan")},
-        {"augment_probability": 2.0},
-        {"qualities": (0, 50)},
-        {"quality": 0},
-        {"recipe": "x"},
-        {"scale_factors": (1, 0)},
-        {"scale_factors": ()},
-        {"keep_ratio": 0.0},
-        {"keep_mass": 1.5},
-        {"text_threshold": -1.0},
-    ],
-)
-def test_a_value_out_of_range_is_named(wrong):
-    with pytest.raises(SchemaError, match=next(iter(wrong))):
-        TrainConfig(**({"first_classes": 3, "increments": (1,)} | wrong))
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"recipe": "none", "new_stored_form": 0.5}, "stores nothing"),
-        ({"recipe": "none", "test_stored_form": True}, "stores nothing"),
-        ({"recipe": "text", "text_rule": "none"}, "nothing to store"),
-        ({"recipe": "half_jpeg", "fill": "thumbnail"}, "needs recipe 'masked'"),
-        ({"scorer": "grad_attention", "new_stored_form": 0.5}, "knows nothing of new classes"),
-        ({"scorer": "grad_attention", "test_stored_form": True}, "tell their labels"),
-        ({"fill": "class_mean", "test_stored_form": True}, "show their labels"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(options, why):
-    with pytest.raises(SchemaError, match=why):
-        TrainConfig(first_classes=3, increments=(1,), **options)
+def test_the_first_phase_is_as_large_as_an_increment_unless_it_is_given():
+    sizes = {
+        (first, increments): [
+            len(phase) for phase in Scenario.of(DataConfig(first_classes=first, increments=increments), 7).phases
+        ]
+        for first, increments in ((None, (3,)), (None, (10,)), (4, (2,)), (None, (1, 2)))
+    }
+    assert sizes == {(None, (3,)): [3, 3, 1], (None, (10,)): [7], (4, (2,)): [4, 2, 1], (None, (1, 2)): [1, 1, 2, 2, 1]}
+    with pytest.raises(SchemaError, match=r"first_classes must be in 1\.\.7"):
+        Scenario.of(DataConfig(first_classes=10), 7)
 
 
 def test_a_run_folder_keeps_metrics_notes_and_the_last_two_checkpoints(tmp_path):
@@ -128,23 +98,136 @@ def test_a_run_folder_keeps_metrics_notes_and_the_last_two_checkpoints(tmp_path)
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
-    config = TrainConfig(first_classes=3, increments=(1,))
     with pytest.raises(DataError, match=r"photo\.jpg"):
-        RunFolder(tmp_path).claim(config, {})
-    assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
+        RunFolder(tmp_path).claim(TrainConfig(), {})
+    (tmp_path / "photo.jpg").rename(tmp_path / "config.json")
+    with pytest.raises(DataError, match=r"config\.json: expected JSON"):
+        RunFolder(tmp_path).claim(TrainConfig(), {})
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(DataError, match=r"expected an empty folder or a run, found \['config.json'\]"):
+        RunFolder(tmp_path).claim(TrainConfig(), {})
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
+
+
+@pytest.fixture
+def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.claim(config, {"key": "a"})
-    folder.claim(config, {"key": "a"})
-    with pytest.raises(DataError, match="data key: 'a', 'b'"):
-        folder.claim(config, {"key": "b"})
+    folder.claim(TrainConfig(), {"train": "a", "classes": ["x", "y"]})
+    return folder
+
+
+OTHER = TrainConfig(recipe=Recipe.of("masked"), loop=LoopConfig(epochs=2))
+
+
+def test_a_run_without_a_finished_phase_takes_other_settings_and_begins_anew(folder):
+    folder.save_checkpoint(0, {"weight": torch.ones(2)})
+    folder.memory.mkdir()
+    (folder.memory / "zarr.json").write_text("{}")
+    assert not folder.claim(TrainConfig(), {"train": "a", "classes": ["x", "y"]}), "the same run goes on"
+    assert folder.checkpoint(0) is not None
+    assert folder.claim(OTHER, {"train": "a", "classes": ["x", "y"]})
+    assert folder.checkpoint(0) is None
+    assert not folder.memory.exists()
+    assert folder.described() == (OTHER, {"train": "a", "classes": ["x", "y"]})
+
+
+def test_a_run_with_a_finished_phase_is_refused_with_what_differs(folder):
+    folder.add_metrics({"phase": 0})
+    with pytest.raises(DataError) as refused:
+        folder.claim(OTHER, {"train": "b", "classes": ["x", "y"]})
+    for told in ("loop.epochs: 5, 2", "recipe.image: ", "the train data", "another folder"):
+        assert told in str(refused.value)
+    assert "classes" not in str(refused.value)
+    assert folder.described()[0] == TrainConfig()
+
+
+def test_what_may_change_is_noted_when_a_run_goes_on(folder):
+    folder.add_metrics({"phase": 0})
+    changed = TrainConfig(loop=LoopConfig(keep_hidden=False, num_workers=2))
+    assert not folder.claim(changed, {"train": "a", "classes": ["x", "y"]})
+    assert folder.described()[0] == changed
+    assert len(folder.metrics()) == 1
+
+
+def test_a_run_of_another_version_is_refused_once_it_has_finished_a_phase(folder):
+    document = {"config": {"first_classes": 2, "increments": [1]}, "data": {"train": "a"}}
+    (folder.path / "config.json").write_text(json.dumps(document))
+    folder.add_metrics({"phase": 0})
+    with pytest.raises(DataError, match=r"none of this version .*unknown keys"):
+        folder.claim(TrainConfig(), {"train": "a"})
+    folder.metrics_file.unlink()
+    assert folder.claim(TrainConfig(), {"train": "a"})
+
+
+HOLD = """
+import sys
+from exmem.train.folder import RunFolder
+with RunFolder(sys.argv[1]).locked():
+    print(1, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_folder_is_for_one_process(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    command = [sys.executable, "-c", HOLD, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "1\n"
+        with pytest.raises(LockedError, match="another process runs in this folder"), folder.locked():
+            pass
+        other.stdin.close()
+    with folder.locked():
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_a_lock_file_stands_in(tmp_path, monkeypatch, code):
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    folder = RunFolder(tmp_path / "run")
+    told = (
+        "falling back to SoftFileLock" if code == errno.ENOSYS else "no locks here .*remove it if a killed run leaves"
+    )
+    for _ in range(2):
+        held = folder.locked()
+        with pytest.warns(UserWarning, match=told):
+            held.__enter__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(LockedError, match="another process"), RunFolder(folder.path).locked():
+                pass
+        assert not folder.claim(TrainConfig(), {}), "lock files are no other program's"
+        held.__exit__(None, None, None)
+
+
+def test_a_lock_file_that_a_killed_run_left_is_named(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".locked").write_text("1\nanother-host\n")
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(LockedError, match=r"remove \S+/run/\.locked if there is none"), folder.locked():
+        pass
+
+
+def test_a_file_in_the_place_of_a_run_folder_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(DataError, match=r"cannot make the run folder: .*choose another with --out"), folder.locked():
+        pass
+    assert (tmp_path / "run").read_text() == "mine"
 
 
 @pytest.mark.parametrize("selection", sorted(SELECTIONS))
 def test_examples_are_ranked_within_their_class(selection):
     labels = np.array([4, 1, 4, 4, 1])
     features = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    options = {"selection": selection, "seed": [0, 1], "values": np.array([0.3, 0.2, 0.1, 0.7, 0.9])}
+    options = {"selection": Part.of(selection), "seed": [0, 1], "values": np.array([0.3, 0.2, 0.1, 0.7, 0.9])}
     ranks = rank_examples(features, labels, **options)
     assert sorted(ranks[labels == 4].tolist()) == [0, 1, 2]
     assert sorted(ranks[labels == 1].tolist()) == [0, 1]
@@ -160,15 +243,30 @@ def test_progress_says_what_is_left(terminal, monkeypatch):
     monkeypatch.setattr("exmem.train.progress.time.monotonic", lambda: now[0])
     console = Console(file=out, force_terminal=terminal, width=100)
     with RunProgress(console, name="masked", total=100, done=20) as progress:
-        progress.stage("phase 2/3, storing")
-        progress.advance(10)
+        advance = progress.stage("phase 2/3, learning", 40)
         now[0] += 30
-        progress.reach(60)  # 40 units in 30 s, 40 are left
-        progress.line("second", last=False)
+        for _ in range(4):  # 40 examples in 30 s, 40 are left
+            advance(10)
+            progress.learnt(10)
+        progress.line("second")
         now[0] += 30
-        progress.reach(100)
-        progress.line("third", last=True)
+        progress.learnt(40)
+        progress.line("third")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     assert "second; about 0:00:30 left" in text
     assert "third\n" in text
-    assert ("phase 2/3, storing" in text) == terminal
+    assert ("phase 2/3, learning" in text) == terminal
+    if terminal:
+        assert "40/40" in text, "the stage counts its own examples"
+        assert "100/100" in text
+
+
+def test_a_run_that_goes_on_guesses_by_what_it_learnt_itself(monkeypatch):
+    out, now = io.StringIO(), [0.0]
+    monkeypatch.setattr("exmem.train.progress.time.monotonic", lambda: now[0])
+    with RunProgress(Console(file=out, width=100), name="masked", total=100, done=90) as progress:
+        now[0] += 10
+        progress.line("nothing learnt")
+        progress.learnt(5)
+        progress.line("half")
+    assert out.getvalue() == "nothing learnt\nhalf; about 0:00:10 left\n"

@@ -1,0 +1,36 @@
+"""`exmem` in a process of its own, forked off one that has imported everything: as from a shell, but at once."""
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["fork_command"]
+
+_IMPORTED = ["datasets", "exmem.cli.train", "exmem.report.run", "matplotlib.figure", "peft", "rich.progress"]
+_IMPORTED += [
+    f"transformers.models.{name}" for name in ("bert.modeling_bert", "bert.tokenization_bert", "vit.modeling_vit")
+]
+_FORKS = multiprocessing.get_context("forkserver")
+
+
+def _run(words: list[str], environment: dict[str, str], said: str) -> None:
+    import torch
+
+    from exmem.cli.main import main
+
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    sys.argv = ["exmem", *words]
+    main()
+
+
+def fork_command(words, environment, said: Path):
+    """Start a command that writes what it says to a file; return its process."""
+    _FORKS.set_forkserver_preload(_IMPORTED)
+    process = _FORKS.Process(target=_run, args=(list(words), environment, os.fspath(said)))
+    process.start()
+    return process

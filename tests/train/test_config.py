@@ -1,0 +1,210 @@
+"""The configuration of a run: documents and back, what is refused, and what may change when a run goes on."""
+
+import dataclasses
+import json
+
+import pytest
+
+from exmem.errors import SchemaError
+from exmem.masking.scorers import SCORERS
+from exmem.recipes import Recipe
+from exmem.registry import Part
+from exmem.train.config import BackboneConfig, DataConfig, LoopConfig, MethodConfig, TrainConfig, TunerConfig
+
+NOT_DEFAULT = TrainConfig(
+    recipe=Recipe.of("masked").refined(scorer="cls_attention:layers=[-3,-1]", extras=["logits"]),
+    max_bytes="1.5GiB",
+    seed=1,
+    quota="counts",
+    selection=Part.of("closest_to_mean"),
+    ranked_form="stored",
+    data=DataConfig(first_classes=3, increments=(2, 1), modalities="image", label_column="kind"),
+    backbone=BackboneConfig(family="vit", vision="folder", image_size=112),
+    tuner=TunerConfig(blocks=1, rank=4, alpha=8),
+    method=MethodConfig(distill_weight=0),
+    loop=LoopConfig(augment=(Part.of("flip"), Part.of("token_dropout:ratio=0.25")), keep_hidden=False, lr=1),
+)
+
+
+@pytest.mark.parametrize(
+    "config", [TrainConfig(), NOT_DEFAULT, TrainConfig(recipe=Recipe.of("none"))], ids=["default", "other", "none"]
+)
+def test_a_configuration_survives_json(config):
+    document = json.loads(json.dumps(config.to_json()))
+    assert TrainConfig.from_json(document) == config
+    assert TrainConfig.from_json(document).to_json() == config.to_json()
+
+
+def test_what_a_document_leaves_out_has_its_default():
+    config = TrainConfig.from_json({"recipe": "masked", "loop": {"epochs": 2, "augment": "flip"}})
+    assert config == TrainConfig(recipe=Recipe.of("masked"), loop=LoopConfig(epochs=2, augment=(Part.of("flip"),)))
+    assert TrainConfig.from_json({}) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"epochs": 3}, r"configuration: unknown keys \['epochs'\]; known are .*'loop'"),
+        ({"loop": {"epoch": 3}}, r"loop: unknown keys \['epoch'\]; known are \['epochs', 'batch'"),
+        ({"recipe": {"scorers": "random"}}, r"recipe: unknown keys \['scorers'\]; known are \['name', 'image'"),
+        ({"recipe": {"keep": "top_k:n=3"}}, r"keep rule 'top_k' has no option \['n'\]; it has \['k'\]"),
+        ({"loop": {"augment": ["flip:chance=1"]}}, r"augmentation 'flip' has no option \['chance'\]; it has .*'prob"),
+        ({"selection": {"name": "herding", "k": 1}}, r"selection .*'herding' has no option \['k'\]; it has \[\]"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_those_that_are_known(document, message):
+    with pytest.raises(SchemaError, match=message):
+        TrainConfig.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "configuration"),
+        ({"loop": 3}, "loop: expected a mapping of options, got 3"),
+        ({"loop": {"epochs": "3"}}, "loop.epochs: expected int, got '3'"),
+        ({"loop": {"epochs": True}}, "loop.epochs: expected int, got True"),
+        ({"loop": {"epochs": 2.5}}, "loop.epochs: expected int, got 2.5"),
+        ({"loop": {"lr": "fast"}}, "loop.lr: expected float, got 'fast'"),
+        ({"loop": {"keep_hidden": 1}}, "loop.keep_hidden: expected bool, got 1"),
+        ({"loop": {"augment": [3]}}, "loop.augment: expected NAME, NAME:OPTION=VALUE"),
+        ({"data": {"increments": ["2"]}}, "data.increments: expected int, got '2'"),
+        ({"data": {"first_classes": 1.0}}, "data.first_classes: expected int or nothing, got 1.0"),
+        ({"data": {"modalities": 3}}, "data.modalities: unknown 3; choose one of"),
+        ({"max_bytes": 64}, "max_bytes: expected str, got 64"),
+        ({"selection": 3}, "selection: expected NAME, NAME:OPTION=VALUE"),
+        ({"recipe": 3}, "recipe: expected"),
+        ({"recipe": "best"}, "unknown recipe 'best'; choose one of"),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_kind_is_named(document, message):
+    with pytest.raises(SchemaError) as refused:
+        TrainConfig.from_json(document)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "message"),
+    [
+        ("data", {"increments": ()}, "data.increments must be one or more numbers"),
+        ("data", {"increments": (0,)}, "data.first_classes and data.increments"),
+        ("data", {"first_classes": 0}, "data.first_classes and data.increments"),
+        ("data", {"modalities": "audio"}, "data.modalities: unknown 'audio'; choose one of ['both', 'image', 'text']"),
+        ("backbone", {"family": "gpt"}, "backbone.family: unknown 'gpt'; choose one of"),
+        ("backbone", {"image_size": 0}, "backbone.image_size"),
+        ("tuner", {"rank": 0}, "tuner.rank"),
+        ("tuner", {"alpha": 0}, "tuner.alpha"),
+        ("method", {"distill_weight": -1.0}, "method.distill_weight must be 0 or more, got -1.0"),
+        ("method", {"temperature": 0.0}, "method.temperature must be above 0, got 0.0"),
+        ("loop", {"epochs": 0}, "loop.epochs"),
+        ("loop", {"num_workers": -1}, "loop.num_workers"),
+        ("loop", {"lr": float("nan")}, "loop.lr must be above 0, got nan"),
+        ("loop", {"stored_form": 2.0}, "loop.stored_form must be 0 or more and at most 1, got 2.0"),
+        ("loop", {"random_ratio": 0.0}, "loop.random_ratio must be above 0 and at most 1, got 0.0"),
+        ("loop", {"stored_masks": "block"}, "loop.stored_masks: unknown 'block'"),
+        ("loop", {"sampler": "best"}, "unknown sampler 'best'; choose one of"),
+        ("loop", {"augment": ["flop"]}, "unknown augmentation 'flop'; choose one of"),
+        ("loop", {"augment": ["flip:probability=2"]}, "probability must be in 0..1, got 2"),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_named(group, options, message):
+    with pytest.raises(SchemaError) as refused:
+        TrainConfig.from_json({group: options})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"quota": "equal"}, "quota: unknown 'equal'; choose one of"),
+        ({"ranked_form": "half"}, "ranked_form: unknown 'half'; choose one of"),
+        ({"selection": "best"}, "'best'; choose one of"),
+        ({"max_bytes": "much"}, "much"),
+        ({"seed": -1}, "seed"),
+        ({"recipe": {"scorer": "best"}}, "unknown scorer 'best'; choose one of"),
+        ({"recipe": {"image": "none", "text": "none", "scorer": "best"}}, "unknown scorer 'best'; choose one of"),
+        ({"recipe": {"keep": "best"}}, "unknown keep rule 'best'; choose one of"),
+        ({"recipe": {"text": "best"}}, "unknown text rule 'best'; choose one of"),
+        ({"recipe": {"fill": "grey"}}, "unknown fill 'grey'; choose one of"),
+        ({"recipe": {"codec": "gif"}}, "codec: unknown 'gif'; choose one of"),
+        ({"recipe": {"fill": "thumbnail"}}, "fill 'thumbnail' needs a stored one"),
+        ({"recipe": {"image": {"name": "scales", "shares": [0.5]}}}, "one share of 0 or more for each of the 2"),
+        ({"recipe": {"image": {"name": "rate", "qualities": [60, 60]}}}, "different qualities"),
+        ({"recipe": "none", "loop": {"stored_form": 0.5}}, "recipe 'none' stores nothing"),
+        ({"recipe": "none", "loop": {"test_stored_form": True}}, "recipe 'none' stores nothing"),
+        ({"recipe": {"scorer": "grad_attention"}, "loop": {"stored_form": 0.5}}, "knows nothing of new classes"),
+        ({"recipe": {"scorer": "grad_attention"}, "loop": {"test_stored_form": True}}, "would tell their labels"),
+        ({"recipe": {"fill": "class_mean"}, "loop": {"test_stored_form": True}}, "would show their labels"),
+    ],
+    ids=str,
+)
+def test_what_can_never_work_is_refused(document, message):
+    with pytest.raises(SchemaError) as refused:
+        TrainConfig.from_json(document)
+    assert message in str(refused.value)
+
+
+def test_only_a_scorer_that_explains_the_class_is_kept_from_new_examples():
+    loop = {"stored_form": 0.5, "test_stored_form": True}
+    for name in SCORERS:
+        if name != "grad_attention":
+            TrainConfig.from_json({"recipe": {"scorer": name}, "loop": loop})
+    TrainConfig.from_json(
+        {"recipe": {"scorer": "grad_attention"}, "loop": {"stored_form": 1, "stored_masks": "random"}}
+    )
+
+
+def _changed(document):
+    """Every option of a configuration by its dotted name, and the document with another value there."""
+    others = {"str": "other", "int": 7, "bool": False, "float": 0.25, "NoneType": 5}
+    choices = {
+        "quota": "frequency",
+        "ranked_form": "full",
+        "data.modalities": "both",
+        "backbone.family": "bert",
+        "loop.stored_masks": "random",
+        "loop.sampler": "uniform",
+        "max_bytes": "1MB",
+        "selection": "random",
+        "recipe.image": "scales",
+        "recipe.scorer": "centre",
+        "recipe.keep": "cumulative",
+        "recipe.text": "none",
+        "recipe.codec": "raw",
+        "recipe.fill": "zero",
+        "recipe.extras": ["features"],
+        "loop.augment": [],
+        "data.increments": [4],
+        "loop.keep_hidden": True,
+        "loop.test_stored_form": True,
+        "backbone.text": "other",
+    }
+    for key, value in document.items():
+        if not isinstance(value, dict):
+            yield key, document | {key: choices.get(key) or others[type(value).__name__]}
+            continue
+        for field, old in value.items():
+            name = f"{key}.{field}"
+            new = choices[name] if name in choices else others[type(old).__name__]
+            yield name, document | {key: value | {field: new}}
+
+
+def test_differences_name_the_dotted_option_and_both_values():
+    other = dataclasses.replace(NOT_DEFAULT, loop=dataclasses.replace(NOT_DEFAULT.loop, lr=0.1))
+    assert NOT_DEFAULT.differences(other) == ["loop.lr: 1, 0.1"]
+    assert NOT_DEFAULT.differences(NOT_DEFAULT) == []
+    refined = dataclasses.replace(NOT_DEFAULT, recipe=NOT_DEFAULT.recipe.refined(scorer="random", fill="zero"))
+    assert [line.partition(":")[0] for line in NOT_DEFAULT.differences(refined)] == ["recipe.fill", "recipe.scorer"]
+
+
+def test_hidden_tokens_workers_and_the_name_of_the_recipe_may_change_and_nothing_else():
+    document = json.loads(json.dumps(NOT_DEFAULT.to_json()))
+    changes = dict(_changed(document))
+    assert len(changes) > 40
+    same = {name for name, changed in changes.items() if not NOT_DEFAULT.differences(TrainConfig.from_json(changed))}
+    assert same == {"loop.keep_hidden", "loop.num_workers", "recipe.name"}
+    for name, changed in changes.items():
+        told = NOT_DEFAULT.differences(TrainConfig.from_json(changed))
+        assert name in same or [line.partition(": ")[0] for line in told] == [name]
