@@ -188,3 +188,20 @@ def test_a_reservoir_holds_each_arrival_equally_often():
         held[list(places.values())] += 1
     # 3000 draws of probability 0.3: standard deviation 25, so five of them
     assert np.abs(held - 900).max() < 126
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["herding", "k_centre", "closest_to_mean", "loss"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_tensors_of_any_dtype_and_with_gradient_are_taken_as_arrays_are(name, dtype):
+    torch = pytest.importorskip("torch")
+    rows = np.random.default_rng(0).integers(-4, 5, (9, 3) if name != "loss" else 9) / 4  # exact in any of them
+    tensor = torch.tensor(rows, dtype=getattr(torch, dtype), requires_grad=True)
+    needed = "values" if name == "loss" else "features"
+    rule = SELECTIONS[name]
+    np.testing.assert_array_equal(rule(9, **{needed: tensor}), rule(9, **{needed: rows}))
+
+
+def test_features_that_are_no_numbers_are_refused_in_words():
+    with pytest.raises(InvalidExemplarError, match=r"features: expected numbers, got <U1"):
+        herding([["a", "b"]])
