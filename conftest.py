@@ -39,6 +39,7 @@ NEEDS_TORCH = (
     "tests/test_docstrings.py",
     "tests/test_public_api.py",
     "tests/tiny.py",
+    "tests/tokens/test_tensors.py",
     "tests/train",
 )
 

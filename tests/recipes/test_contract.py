@@ -66,6 +66,7 @@ def test_a_recipe_that_stores_nothing_is_bound_to_nothing(backbone):
         BoundRecipe(Recipe.of("none"), backbone("joint"))
 
 
+@pytest.mark.one_in(3)
 def test_exemplars_fit_the_schema_and_come_back_from_a_memory_as_tokens_of_the_backbone(tmp_path, name, model):
     bound = bound_or_error(name, model)
     if bound is None:
@@ -92,6 +93,7 @@ def test_exemplars_fit_the_schema_and_come_back_from_a_memory_as_tokens_of_the_b
     assert model(found).isfinite().all()
 
 
+@pytest.mark.one_in(3)
 def test_the_same_images_make_the_same_exemplars_alone_and_in_a_batch(name, model):
     bound = bound_or_error(name, model)
     if bound is None:

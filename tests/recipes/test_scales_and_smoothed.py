@@ -105,12 +105,16 @@ def test_one_scale_alone_is_masking_and_one_coarse_scale_a_small_image(model):
         ((1, 2), (1.1,)),
         ((1, 2, 4), (0.7, 0.4)),
         ((1,), (0.1,)),
-        ((1, 2), (float("nan"),)),
     ],
 )
 def test_each_coarser_scale_has_one_share_and_together_they_are_at_most_all(factors, shares):
     with pytest.raises(SchemaError, match=rf"one share .* for each of the {len(factors) - 1} coarser scales"):
         Recipe(image={"name": "scales", "factors": factors, "shares": shares})
+
+
+def test_a_share_that_is_no_number_is_refused():
+    with pytest.raises(SchemaError, match="each share must be a number that is not NaN"):
+        Recipe(image={"name": "scales", "factors": (1, 2), "shares": (float("nan"),)})
 
 
 def smoothed_of(model, scores, *, divisor=1, coarse=4, keep="mean_threshold"):
@@ -157,7 +161,7 @@ def test_smoothing_saves_bytes(model):
 
 @pytest.mark.parametrize("coarse", [0, -1, 17])
 def test_coarse_must_leave_something(model, coarse):
-    with pytest.raises(SchemaError, match=r"coarse must be in 1\.\.16, .* got"):
+    with pytest.raises(SchemaError, match=r"coarse must be .* got"):
         smoothed_of(model, FALLING, divisor=2, coarse=coarse)
 
 

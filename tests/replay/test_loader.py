@@ -34,7 +34,7 @@ WORKERS = [
 some_workers = pytest.mark.parametrize("workers", WORKERS)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_started_either_way_give_the_same_batches(folder, context):
     options = {"batch": 8, "sampler": "balanced", "seed": 3}
     here = replay_loader(folder, **options)
@@ -252,6 +252,7 @@ def one_rank(rank, port, folder, queue):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_of_a_process_group_share_a_pass(folder):
     import socket
 
@@ -296,6 +297,7 @@ def test_options_that_the_loader_sets_itself_are_refused(folder, name):
         replay_loader(folder, batch=8, **{name: None})
 
 
+@pytest.mark.slow
 def test_other_options_of_a_data_loader_pass_through(folder):
     options = {
         "num_workers": 2,
@@ -318,6 +320,7 @@ def test_other_options_of_a_data_loader_pass_through(folder):
         replay_loader(folder, batch=8, no_such_option=1)
 
 
+@pytest.mark.slow
 def test_workers_that_start_elsewhere_find_the_memory_of_a_relative_path(tmp_path, monkeypatch):
     create(tmp_path / "m").close()
     (tmp_path / "other").mkdir()

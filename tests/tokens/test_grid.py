@@ -121,15 +121,3 @@ def test_a_memory_and_its_export_keep_the_grid_and_show_images_upright(tmp_path)
     with import_folder(tmp_path / "out", tmp_path / "again") as memory:
         assert memory.schema == schema
         np.testing.assert_array_equal(memory.read([0]).tokens["image"].values, patches)
-
-
-def test_a_sheet_draws_the_declared_grid_and_says_nothing_of_squares(tmp_path):
-    from exmem.report.view.exemplars import Known, _grids, _notes
-
-    declared = Schema.images(size=(48, 32), patch=16)
-    assert _grids(declared, None, (1, 1)) == {"image": (3, 2)}
-    assert _grids(declared, (2, 3), None) == {"image": (2, 3)}, "what is asked for counts"
-    undeclared = Schema({"image": TokenSpec(positions=6, shape=(16, 16, 3))})
-    known = Known()
-    assert not any("no square" in note for note in _notes(declared, {"image": (3, 2)}, known, all_shown=True))
-    assert any("no square" in note for note in _notes(undeclared, {"image": (2, 3)}, known, all_shown=True))

@@ -6,8 +6,8 @@ import torch
 
 from exmem.masking.scorers import SCORERS
 from tests.backbones.models import load
-from tests.masking.cases import FORMS, sparse_batch, whole_batch
-from tests.masking.test_contract import CLOSE, assert_same
+from tests.masking.scorers.cases import FORMS, sparse_batch, whole_batch
+from tests.masking.scorers.test_contract import CLOSE, assert_same
 
 PLAIN = {"centre", "random"}  # scorers that look at no model
 EVERY = {name: ({} if name in PLAIN else {"layers": None}) for name in SCORERS}
@@ -27,6 +27,7 @@ def passes(monkeypatch):
     return watch
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", SCORERS)
 def test_maps_are_the_same_from_hidden_tokens(name, form, backbone):
