@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,9 @@ class Part:
     name: str
     options: tuple[tuple[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(sorted((key, _frozen(value)) for key, value in self.options)))
+
     @classmethod
     def of(cls, value: Any) -> "Part":
         """Read a name, `name:option=value,...`, or a mapping with `name`; SchemaError says how it is written."""
@@ -39,12 +43,12 @@ class Part:
             return value
         if isinstance(value, str) and value:
             name, _, rest = value.partition(":")
-            pairs = [pair.partition("=") for pair in _SEPARATOR.split(rest)] if rest else []
-            if name and all(key and sign for key, sign, _ in pairs):
-                return cls(name, tuple(sorted((key, _plain(text)) for key, _, text in pairs)))
+            pairs = [pair.partition("=") for pair in _split(rest)] if rest else []
+            if name and all(key and sign for key, sign, _ in pairs) and len({key for key, *_ in pairs}) == len(pairs):
+                return cls(name, tuple((key, _plain(text)) for key, _, text in pairs))
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-            options = {str(key): _frozen(option) for key, option in value.items() if key != "name"}
-            return cls(value["name"], tuple(sorted(options.items())))
+            options = {str(key): option for key, option in value.items() if key != "name"}
+            return cls(value["name"], tuple(options.items()))
         raise SchemaError(f"expected NAME, NAME:OPTION=VALUE,... or a mapping with 'name', got {value!r}")
 
     @property
@@ -54,29 +58,45 @@ class Part:
 
     def to_json(self) -> str | dict[str, Any]:
         """Return the name, or a mapping of name and options."""
-        return {"name": self.name, **self.kwargs} if self.options else self.name
+        return (
+            {"name": self.name, **{key: _listed(value) for key, value in self.options}} if self.options else self.name
+        )
 
     def __str__(self) -> str:
         options = ",".join(f"{key}={_text(value)}" for key, value in self.options)
         return f"{self.name}:{options}" if options else self.name
 
 
-_SEPARATOR = re.compile(r",(?=[^\[\]]*(?:\[|\Z))")  # a comma outside brackets
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def _split(text: str) -> list[str]:
+    """Cut at commas that stand in no brackets and no quotes."""
+    plain = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
+    depths = itertools.accumulate((char in "[{") - (char in "]}") for char in plain)
+    commas = [at for at, (char, depth) in enumerate(zip(plain, depths, strict=True)) if char == "," and depth == 0]
+    return [text[start + 1 : end] for start, end in itertools.pairwise([-1, *commas, len(text)])]
 
 
 def _plain(text: str) -> Any:
     try:
-        return _frozen(json.loads(text))
-    except ValueError:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return text
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if isinstance(value, str) and _plain(value) == value and not set(value) & set(',"[]{}'):
+        return value
+    return json.dumps(_listed(value), separators=(",", ":"))
 
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _listed(value: Any) -> Any:
+    return list(map(_listed, value)) if isinstance(value, tuple) else value
 
 
 class Registry(Mapping[str, Any], Generic[_Made]):
@@ -91,19 +111,22 @@ class Registry(Mapping[str, Any], Generic[_Made]):
         self.kind, self._parts, self._error = kind, dict(parts), error
 
     @functools.cached_property
-    def _others(self) -> dict[str, EntryPoint]:
-        group = f"exmem.{self.kind.replace(' ', '_')}"
-        return {entry.name: entry for entry in entry_points(group=group)}
+    def _others(self) -> dict[str, list[EntryPoint]]:
+        group, others = f"exmem.{self.kind.replace(' ', '_')}", dict[str, list[EntryPoint]]()
+        for entry in entry_points(group=group):
+            others.setdefault(entry.name, []).append(entry)
+        return others
 
     @override
     def __getitem__(self, name: str) -> Any:
         """Return the part of a name; SchemaError lists the names when there is none."""
         if name not in self:
             raise self._error(f"unknown {self.kind} {name!r}; choose one of {sorted(self)}")
-        if name in self._parts and name in self._others:
-            raise self._error(f"{self.kind} {name!r} is exmem's own and of {self._others[name].value}; rename that one")
+        sources = [*(["exmem"] if name in self._parts else []), *(one.value for one in self._others.get(name, ()))]
+        if len(sources) > 1:
+            raise self._error(f"{self.kind} {name!r} is there more than once, in {sources}; rename or remove one")
         if name not in self._parts:
-            return self._others[name].load()
+            return self._others[name][0].load()
         part = self._parts[name]
         if isinstance(part, str):
             module, _, attribute = part.partition(":")

@@ -51,7 +51,14 @@ class EncodedExemplars:
         ----------
         other : EncodedExemplars
             What comes behind.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If they were encoded for a memory of another schema.
         """
+        if self.rows.layout.schema != other.rows.layout.schema:
+            raise InvalidExemplarError("these exemplars were encoded for memories of different schemas; add each apart")
         return EncodedExemplars(self.rows.joined(other.rows))
 
 

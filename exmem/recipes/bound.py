@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from exmem.backbones import Backbone, Hidden
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.masking import KEEP_RULES, TEXT_RULES, KeepRule
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
@@ -40,14 +40,14 @@ class Restorer:
     recipe : Recipe
         How they were made.
     frame : Frame or None
-        The patches that images become; None where no image is stored, or nobody knows where its patches stand.
-    length : int
-        Dense length of `image`, 0 where there is none.
+        The patches that images become; None where no image is stored, or none is restored.
+    stored : TokenSpec, optional
+        The image tokens of a memory that records no recipe: they come out as they are.
     """
 
     recipe: Recipe
     frame: Frame | None
-    length: int
+    stored: TokenSpec | None = None
 
     @classmethod
     def of(cls, memory: ExemplarMemory) -> "Restorer":
@@ -68,26 +68,35 @@ class Restorer:
         SchemaError
             If what is recorded is no recipe of this version.
         """
-        document, image = memory.schema.recipe, memory.schema.modalities.get("image")
-        if document is not None:
-            if not {"recipe", "frame"} <= set(document):
-                raise SchemaError(
-                    f"{memory.location}: expected a record of 'recipe' and 'frame', got {shown(document)}"
-                )
+        document, specs = memory.schema.recipe, memory.schema.modalities
+        if document is None:
+            return cls(recipe=Recipe(name="as stored", image=Part("patches")), frame=None, stored=specs.get("image"))
+        try:
+            if set(document) != {"recipe", "frame"}:
+                raise SchemaError(f"expected a record of 'recipe' and 'frame', got {shown(dict(document))}")
+            recipe = Recipe.from_json(document["recipe"])  # not `of`: a stranger's memory names no file to read
             frame = None if document["frame"] is None else Frame.from_json(document["frame"])
-            return cls.framed(Recipe.from_json(document["recipe"]), frame)
-        plain = Recipe(name="as stored", image=Part("patches"))
-        if image is None:
-            return cls.framed(plain, None)
-        side, is_square = math.isqrt(image.positions), len(image.shape) == 3 and image.shape[0] == image.shape[1]
-        grid = image.grid or ((side, side) if side * side == image.positions else None)
-        frame = Frame(grid=grid, patch=image.shape[0]) if is_square and grid is not None else None
-        return cls(recipe=plain, frame=frame, length=image.positions)
+            _check_stored(recipe, frame, specs)
+        except SchemaError as error:
+            raise SchemaError(f"{memory.location} records a recipe that does not fit this version: {error}") from error
+        return cls(recipe=recipe, frame=frame)
 
-    @classmethod
-    def framed(cls, recipe: Recipe, frame: Frame | None) -> "Restorer":
-        """Restore to a frame."""
-        return cls(recipe=recipe, frame=frame, length=0 if frame is None else frame.length)
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the image tokens that come out; None where there are none, or their places not known."""
+        if self.frame is not None:
+            return self.frame.grid
+        if self.stored is None or self.stored.dtype != "uint8" or self.stored.shape[2:] != (3,):
+            return None  # these are no image patches
+        side = math.isqrt(self.stored.positions)
+        return self.stored.grid or ((side, side) if side * side == self.stored.positions else None)
+
+    @property
+    def length(self) -> int | None:
+        """Positions of the image tokens that come out; None where there are none."""
+        if self.frame is not None:
+            return self.frame.length
+        return None if self.stored is None else self.stored.positions
 
     def __call__(self, batch: TensorBatch) -> TensorBatch:
         """Restore a batch.
@@ -156,15 +165,18 @@ class BoundRecipe:
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
         frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form is not None else None
-        self.restore = Restorer.framed(recipe, frame)
+        self.restore = Restorer(recipe=recipe, frame=frame)
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
         self.schema = self._schema(specs, num_classes)
         self.masking = self._masking(objective, seed)
 
     def _schema(self, specs: Mapping[str, TokenSpec], num_classes: int) -> Schema:
-        modalities = {}
+        modalities: dict[str, TokenSpec] = {}
         if self._form is not None and self.restore.frame is not None:
             modalities.update(self._form.specs(self.restore.frame, self._codec))
+            for spec in modalities.values():  # an option of the codec out of its range is told here
+                assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
+                get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
         if self.recipe.text.name != "none" and "text" in specs:
             modalities["text"] = specs["text"]
         sizes = {"features": self.backbone.feature_dim, "logits": num_classes}
@@ -193,7 +205,7 @@ class BoundRecipe:
             spec = self.backbone.token_specs()["image"]
             if "encoded_bytes" in KEEP_RULES.options(recipe.keep.name):
                 codec = get_codec(self._codec, shape=spec.shape, dtype=spec.dtype)
-            _try(keep_rule, spec.positions, measured=codec is not None)
+            _try(recipe.keep, keep_rule, spec.positions, measured=codec is not None)
         text_rule = None if recipe.text.name == "none" else TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
 
@@ -284,7 +296,26 @@ class BoundRecipe:
         return tokens
 
 
-def _try(keep_rule: Any, positions: int, *, measured: bool) -> None:
+def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, TokenSpec]) -> None:
+    """Refuse a record whose image form does not store such modalities: what is allocated follows from the schema."""
+    form = recipe.form()
+    if (form is None) != (frame is None):
+        raise SchemaError(f"image {str(recipe.image)!r} with the frame {frame}; both or neither say what is stored")
+    if form is None or frame is None:
+        return
+    for name, expected in form.specs(frame, {"id": recipe.codec.name, **recipe.codec.kwargs}).items():
+        spec = specs.get(name)
+        held = None if spec is None else (spec.positions, spec.shape, spec.dtype)
+        if held != (expected.positions, expected.shape, expected.dtype):
+            raise SchemaError(
+                f"image {str(recipe.image)!r} stores {name!r} as {(expected.positions, expected.shape)}, got {held}"
+            )
+
+
+def _try(keep: Part, keep_rule: KeepRule, positions: int, *, measured: bool) -> None:
     """Let a keep rule look at one made-up row, so that a value out of its range is told before anything is loaded."""
-    options = {"encoded_bytes": lambda row, keep: 0} if measured else {}
-    keep_rule(np.zeros((1, positions), np.float32), **options)
+    options: dict[str, Any] = {"encoded_bytes": lambda row, keep: 0} if measured else {}
+    try:
+        keep_rule(np.zeros((1, positions), np.float32), **options)
+    except TypeError as error:
+        raise SchemaError(f"keep rule {str(keep)!r} has an option of another kind: {error}") from error

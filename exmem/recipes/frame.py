@@ -1,6 +1,7 @@
 """The frame of images as a backbone sees them: what every stored form is restored to."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from exmem.tokens.checks import shown, whole_number
 __all__ = ["Frame"]
 
 _MOST = 2**14  # rows, columns, pixels of a patch
+_MOST_PIXELS = 2**24  # of an image: 4096 x 4096, 50 MB, so that a memory from strangers asks for no more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,4 +52,7 @@ class Frame:
         if not isinstance(grid, list | tuple) or len(grid) != 2:
             raise SchemaError(f"the grid of a frame must be [rows, columns], got {shown(grid)}")
         rows, columns = (whole_number(side, "each side of the grid", least=1, most=_MOST) for side in grid)
-        return cls(grid=(rows, columns), patch=whole_number(document["patch"], "patch", least=1, most=_MOST))
+        frame = cls(grid=(rows, columns), patch=whole_number(document["patch"], "patch", least=1, most=_MOST))
+        if math.prod(frame.size) > _MOST_PIXELS:
+            raise SchemaError(f"a frame has at most {_MOST_PIXELS:,} pixels, got {frame.size[0]} x {frame.size[1]}")
+        return frame

@@ -1,6 +1,7 @@
 """A recipe: how an exemplar is made and restored, as data."""
 
 import dataclasses
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -91,11 +92,10 @@ class Recipe:
         object.__setattr__(self, "codec", Part.of(self.codec))
         if f"exmem.{self.codec.name}" not in CODECS and self.codec.name not in CODECS:
             raise SchemaError(f"codec: unknown {self.codec.name!r}; choose one of {sorted(CODECS)}")
-        if isinstance(self.extras, str) or not set(self.extras) <= set(EXTRAS):
+        if not isinstance(self.extras, list | tuple) or not all(name in EXTRAS for name in self.extras):
             raise SchemaError(f"extras: expected some of {list(EXTRAS)}, got {shown(self.extras)}")
         object.__setattr__(self, "extras", tuple(sorted(set(self.extras))))
-        if self.image.name != _NONE:
-            self.form()
+        self.form()
         if self.fill.name == "thumbnail" and not self.image.kwargs.get("thumbnail"):
             raise SchemaError(
                 f"fill 'thumbnail' needs a stored one: image 'patches:thumbnail=28' or so, got {str(self.image)!r}"
@@ -108,7 +108,14 @@ class Recipe:
 
     def form(self) -> Form | None:
         """Return the image form; None where no image is stored."""
-        return None if self.image.name == _NONE else FORMS.make(self.image.name, **self.image.kwargs)
+        if self.image.name == _NONE:
+            return None
+        try:
+            return FORMS.make(self.image.name, **self.image.kwargs)
+        except SchemaError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise SchemaError(f"image {str(self.image)!r} has an option of another kind: {error}") from error
 
     def refined(self, **changes: Any) -> "Recipe":
         """Return the recipe with other parts.
@@ -191,6 +198,8 @@ class Recipe:
             return value
         if isinstance(value, Mapping):
             return cls.from_json(value)
+        if not isinstance(value, str | os.PathLike):
+            raise SchemaError(f"expected the name of a recipe, a file or a mapping, got {shown(value)}")
         if Path(value).suffix in _FILES:
             return cls.from_json({"name": Path(value).stem, **read_document(value)})
         recipe: Recipe = RECIPES[str(value)]
@@ -228,9 +237,12 @@ def document_text(document: Mapping[str, Any], suffix: str) -> str:
 
 
 def _check(field: str, part: Part, registry: Registry[Any]) -> None:
-    known = set(registry.options(part.name)) - _MADE_LATER.get(field, set())
+    options = registry.options(part.name)
+    known = set(options) - _MADE_LATER.get(field, set())
     if strange := sorted(set(part.kwargs) - known):
         raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
+    if lacking := sorted(name for name in known - set(part.kwargs) if options[name] is inspect.Parameter.empty):
+        raise SchemaError(f"{registry.kind} {part.name!r} needs {lacking}: write {part.name}:{lacking[0]}=...")
 
 
 def _jpeg(divisor: int) -> Part:

@@ -1,11 +1,13 @@
 """A batch of exemplars as a model sees them."""
 
 import dataclasses
+import math
 
 from torch import Tensor
 
 from exmem.errors import SchemaError
-from exmem.recipes import FILLS, FillContext, Frame
+from exmem.recipes import FILLS, FillContext
+from exmem.replay.augment.base import is_image
 from exmem.tokens.patches import join_patches
 from exmem.tokens.tensors import TensorBatch
 
@@ -28,11 +30,11 @@ class ReplayBatch(TensorBatch):
         Ranks within the class.
     slots : Tensor, shape (B,), int64, optional
         Their slots: for `memory.update`.
-    frame : Frame, optional
-        Where the patches stand; None where the memory holds no images.
+    grid : tuple of int, optional
+        Rows and columns of patches; None where the memory holds no images, or does not say where patches stand.
     """
 
-    frame: Frame | None = None
+    grid: tuple[int, int] | None = None
 
     def images(self, fill: str = "mean") -> Tensor:
         """Return whole images.
@@ -40,7 +42,8 @@ class ReplayBatch(TensorBatch):
         Parameters
         ----------
         fill : str
-            What stands where patches were dropped, a key of `FILLS` that gives them a value: mean, zero or thumbnail.
+            What stands where patches were dropped, a key of `FILLS` that gives them a value: mean, zero or thumbnail;
+            nothing where the loader filled them already.
 
         Returns
         -------
@@ -52,10 +55,18 @@ class ReplayBatch(TensorBatch):
         SchemaError
             If there are no images, or the fill leaves patches without a value.
         """
-        if self.frame is None or "image" not in self.tokens:
+        if "image" not in self.tokens:
             raise SchemaError(f"expected image patches, got {sorted(self.tokens)}; this memory holds no images")
-        filled = FILLS[fill](self, FillContext(length=self.frame.length, grid=self.frame.grid)).tokens["image"]
-        if filled.valid.shape[1] != self.frame.length or not bool(filled.valid.all()) or filled.unknown is not None:
+        if self.grid is None or not is_image(self.tokens["image"]):
+            shape = tuple(self.tokens["image"].values.shape[2:])
+            raise SchemaError(
+                f"expected image patches (h, w, 3) on a grid, got tokens of shape {shape}, grid {self.grid}; give the "
+                "TokenSpec a grid=(rows, columns)"
+            )
+        length, fill_dropped, image = math.prod(self.grid), FILLS[fill], self.tokens["image"]
+        if image.valid.shape[1] != length or not bool(image.valid.all()):
+            image = fill_dropped(self, FillContext(length=length, grid=self.grid)).tokens["image"]
+        if image.valid.shape[1] != length or not bool(image.valid.all()) or image.unknown is not None:
             raise SchemaError(f"fill {fill!r} leaves patches without a value; choose mean, zero or thumbnail")
-        images: Tensor = join_patches(filled.values, self.frame.grid).permute(0, 3, 1, 2)
+        images: Tensor = join_patches(image.values, self.grid).permute(0, 3, 1, 2)
         return images

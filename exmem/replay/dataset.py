@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
-from exmem.recipes import Restorer
+from exmem.recipes import FILLS, Restorer
 from exmem.replay.batch import ReplayBatch
 from exmem.replay.handle import MemoryHandle
 from exmem.replay.pipeline import Pipeline
@@ -34,6 +34,8 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         What stands where patches were dropped; see `ReplayBatch.images`.
     transform : callable, optional
         Applied to each image.
+    target_transform : callable, optional
+        Applied to each label: `torch.tensor` beside data sets whose labels are tensors.
 
     Raises
     ------
@@ -48,14 +50,17 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         fields: Sequence[str] = ("image", "label"),
         fill: str = "mean",
         transform: Callable[[Tensor], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
     ) -> None:
         self._handle = MemoryHandle(source)
-        self.fields, self.transform, self._fill = tuple(fields), transform, fill
+        self.fields, self._fill = tuple(fields), fill
+        self.transform, self.target_transform = transform, target_transform
+        FILLS[fill]  # an unknown one is told now, not in a worker
         memory = self._handle.memory
         restore = Restorer.of(memory)
         self._pipeline = Pipeline(restore, fill="drop")
         known = {"label", "slot", *memory.schema.extras}
-        known |= {"image"} if restore.frame is not None else set()
+        known |= {"image"} if restore.grid is not None else set()
         known |= {"text", "text_valid"} if "text" in memory.schema.modalities else set()
         if unknown := sorted(set(self.fields) - known):
             raise SchemaError(f"{memory.location}: no field {unknown}; choose of {sorted(known)}")
@@ -96,7 +101,7 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
             return list(dense)
         if name == "label":
             labels: list[int] = batch.labels.tolist()
-            return labels
+            return labels if self.target_transform is None else [self.target_transform(label) for label in labels]
         if name == "slot":
             assert batch.slots is not None, "it was read from a memory"
             slots: list[int] = batch.slots.tolist()

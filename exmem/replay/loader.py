@@ -62,6 +62,7 @@ class ReplayLoader:
         )
         self._next = (0, 0)  # pass and batch at which the next iteration begins
         self._now = (0, 0)  # pass and batch after the one that was taken last
+        self._iteration: object = None  # which of them is the latest
         self._expected: int | None = None  # generation at which a pass that was loaded must go on
         self._plan(0)
 
@@ -71,6 +72,7 @@ class ReplayLoader:
 
     def __iter__(self) -> Iterator[ReplayBatch]:
         number, start = self._next
+        self._iteration = iteration = object()
         while True:
             self._next, self._now = (number + 1, 0), (number, start)
             self._refresh()
@@ -78,6 +80,8 @@ class ReplayLoader:
             for taken, batch in enumerate(self._loader, start + 1):
                 self._now = (number, taken)
                 yield batch
+                if self._iteration is not iteration:  # both would share workers and what `state_dict` tells
+                    raise SchemaError("another iteration of this loader has begun; make a loader for each of the two")
             self._now = (number + 1, 0)
             if not self._draws.endless:
                 return

@@ -38,8 +38,8 @@ class Pipeline:
         self.restore, self.augment = restore, augment
         self.fill = part.name if fill is None else fill
         self._fill = FILLS.make(self.fill, **(part.kwargs if fill is None else {}))
-        grid = None if restore.frame is None else restore.frame.grid
-        self._context = FillContext(length=restore.length, grid=grid) if restore.length else None
+        length = restore.length
+        self._context = None if length is None else FillContext(length=length, grid=restore.grid)
         self._known_of: int | None = None  # generation whose class means are known
 
     @property
@@ -67,7 +67,7 @@ class Pipeline:
         if self._context is not None and "image" in restored.tokens:
             restored = self._fill(restored, self._context)
         fields = {field.name: getattr(restored, field.name) for field in dataclasses.fields(TensorBatch)}
-        return ReplayBatch(**fields, frame=self.restore.frame)
+        return ReplayBatch(**fields, grid=self.restore.grid)
 
 
 _READ_AT_ONCE = 256

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.tokens.checks import array_of
 
 __all__ = ["Selection", "checked_count", "unit_rows"]
 
@@ -34,7 +35,7 @@ class Selection:
         self,
         number: int,
         *,
-        features: NDArray[np.floating] | None = None,
+        features: ArrayLike | None = None,
         values: ArrayLike | None = None,
         rng: np.random.Generator | None = None,
         count: int | None = None,
@@ -45,9 +46,9 @@ class Selection:
         ----------
         number : int
             Examples N.
-        features : ndarray, shape (N, D), floating, optional
+        features : array-like or Tensor, shape (N, D), floating, optional
             Features, of the masked exemplars or of the full ones: what is to be well represented.
-        values : array-like, shape (N,), optional
+        values : array-like or Tensor, shape (N,), optional
             What the caller measured of each example, such as its loss.
         rng : numpy.random.Generator, optional
             Source of randomness.
@@ -66,7 +67,7 @@ class Selection:
             raise SchemaError(f"this selection goes by {self.needs}, got none; give {self.needs}=...")
         if self.needs == "rng":
             return self.order(number, given, count=count)
-        measured = np.asarray(given)
+        measured = measured_array(given, self.needs)
         if measured.ndim == 0 or len(measured) != number:
             raise InvalidExemplarError(f"expected {self.needs} of {number} examples, got shape {measured.shape}")
         return self.order(measured, count=count)
@@ -79,8 +80,19 @@ def checked_count(count: int | None, number: int) -> int:
     return number if count is None else min(count, number)
 
 
-def unit_rows(features: NDArray[np.floating]) -> NDArray[np.float64]:
+def measured_array(values: Any, what: str) -> NDArray[Any]:
+    """Return what a caller measured as an array; torch tensors of any dtype and device, with gradient too, are taken."""
+    if hasattr(values, "detach"):  # torch is not imported for this
+        return np.asarray(values.detach().double().cpu())
+    array = array_of(values, what, error=InvalidExemplarError)
+    if array.dtype.kind not in "biuf":
+        raise InvalidExemplarError(f"{what}: expected numbers, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def unit_rows(given: ArrayLike) -> NDArray[np.float64]:
     """Return features (N, D) as float64 rows of length 1; zero vectors stay zero, and what is not finite is refused."""
+    features = measured_array(given, "features")
     if features.ndim != 2 or not np.isfinite(features).all():
         raise InvalidExemplarError(f"expected finite features (N, D) without NaN, got shape {features.shape}")
     rows = features.astype(np.float64)

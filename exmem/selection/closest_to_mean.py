@@ -1,14 +1,14 @@
 """Closest to the class mean: the most typical examples."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from exmem.selection.base import checked_count, unit_rows
 
 __all__ = ["closest_to_mean"]
 
 
-def closest_to_mean(features: NDArray[np.floating], *, count: int | None = None) -> NDArray[np.int64]:
+def closest_to_mean(features: ArrayLike, *, count: int | None = None) -> NDArray[np.int64]:
     """Order examples of one class by their distance to the class mean, the closest first.
 
     Unlike `herding` it does not look at what was taken before, so the first examples may all be alike.

@@ -1,19 +1,19 @@
 """Herding: exemplars whose mean follows the class mean."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from exmem.selection.base import checked_count, unit_rows
 
 __all__ = ["herding"]
 
 
-def herding(features: NDArray[np.floating], *, count: int | None = None) -> NDArray[np.int64]:
+def herding(features: ArrayLike, *, count: int | None = None) -> NDArray[np.int64]:
     """Order examples of one class so that the mean of each prefix is close to the class mean.
 
     Parameters
     ----------
-    features : ndarray, shape (N, D), floating
+    features : array-like or Tensor, shape (N, D), floating
         Features; L2-normalised here. Zero vectors stay zero; NaN is refused.
     count : int, optional
         Length of the order; all N when left out or larger.

@@ -1,14 +1,14 @@
 """k-centre: examples that leave no other far away."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from exmem.selection.base import checked_count, unit_rows
 
 __all__ = ["k_centre"]
 
 
-def k_centre(features: NDArray[np.floating], *, count: int | None = None) -> NDArray[np.int64]:
+def k_centre(features: ArrayLike, *, count: int | None = None) -> NDArray[np.int64]:
     """Order examples of one class so that each is the one farthest from those before it.
 
     Parameters

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.selection.base import checked_count
+from exmem.selection.base import checked_count, measured_array
 
 __all__ = ["ranked"]
 
@@ -18,7 +18,7 @@ def ranked(
 
     Parameters
     ----------
-    values : array-like, shape (N,)
+    values : array-like or Tensor, shape (N,)
         Such as the loss of each example, or the entropy of its predicted distribution; NaN is refused.
     count : int, optional
         Length of the order; all N when left out or larger.
@@ -48,7 +48,7 @@ def ranked(
     >>> ranked([0.2, 1.5, 0.2]).tolist(), ranked([0.2, 1.5, 0.2], first="lowest").tolist()
     ([1, 0, 2], [0, 2, 1])
     """
-    measured = np.asarray(values, np.float64)
+    measured = measured_array(values, "values").astype(np.float64)
     if measured.ndim != 1 or np.isnan(measured).any():
         raise InvalidExemplarError(f"expected values (N,) without NaN, got shape {measured.shape}")
     if first not in {"highest", "lowest"}:

@@ -252,7 +252,7 @@ class Schema:
         Raises
         ------
         SchemaError
-            If the patch does not divide a side.
+            If the size or the patch is none, or the patch does not divide a side.
 
         Examples
         --------
@@ -260,9 +260,12 @@ class Schema:
         >>> spec.positions, spec.grid, spec.shape
         (140, (14, 10), (16, 16, 3))
         """
-        height, width = (size, size) if isinstance(size, int) else size
-        down, across = (height, width) if patch is None else (patch, patch)
-        if down < 1 or across < 1 or height % down or width % across:
+        sides = _plain_shape(size if isinstance(size, Sequence) else (size, size), "size of an image")
+        if len(sides) != 2:
+            raise SchemaError(f"size must be a side in pixels, or height and width, got {shown(size)}")
+        height, width = sides
+        down, across = sides if patch is None else 2 * (whole_number(patch, "patch", least=1),)
+        if height % down or width % across:
             raise SchemaError(f"patch {patch} does not divide images of {height} x {width}; choose one that does")
         image = TokenSpec(grid=(height // down, width // across), shape=(down, across, 3), codec=codec)
         texts = {"text": TokenSpec(positions=text, dtype="int32")} if text else {}

@@ -1,16 +1,16 @@
-"""Recipes as configurations make them, backbones that they are tried on, and pictures."""
+"""Recipes that are tried, backbones that they are tried on, and images."""
+
+import dataclasses
 
 import numpy as np
 import torch
-from exmem.train.making import make_recipe
 from PIL import Image
 
 from exmem import TokenBatch
-from exmem.masking import KEEP_RULES, TEXT_RULES, ScoreMaps
+from exmem.masking import ScoreMaps
 from exmem.masking.scorers import CentreScores
-from exmem.recipes import Masking
+from exmem.recipes import BoundRecipe, Recipe
 from exmem.tokens.tensors import TensorBatch
-from exmem.train.config import TrainConfig
 from tests.backbones.models import load
 from tests.exemplars import photographs
 
@@ -19,20 +19,21 @@ TEXTS = ["temple roof red", "leaf", "flower leaf red roof temple", ""]
 LABELS = np.array([3, 5, 3, 4])
 PRIORITIES = np.array([0.0, -1.0, -2.0, -3.0])
 
+FINE = "patch_jpeg:quality=90"
 RECIPES = {
     "masked": {},
-    "masked, thumbnail": {"recipe": "masked", "fill": "thumbnail", "thumbnail": 12},
-    "masked, fit_bytes": {"recipe": "masked", "keep_rule": "fit_bytes", "exemplar_bytes": 300},
+    "masked, thumbnail": {"image": "patches:thumbnail=12", "fill": "thumbnail"},
+    "masked, fit_bytes": {"keep": "fit_bytes:max_bytes=300"},
     "foveated": {},
-    "foveated, a part dropped": {"recipe": "foveated", "scale_factors": (1, 4), "scale_shares": (0.5,)},
-    "foveated, all coarse": {"recipe": "foveated", "scale_factors": (2, 4), "scale_shares": (1.0,)},
-    "foveated_picture": {},
-    "rate_aware": {"exemplar_bytes": 120},
+    "foveated, a part dropped": {"image": "scales:factors=[1,4],shares=[0.5]"},
+    "foveated, all coarse": {"image": "scales:factors=[2,4],shares=[1.0]"},
+    "smoothed": {},
+    "rate_aware": {"image": "rate:max_bytes=120"},
     "jpeg": {},
     "half_jpeg": {},
     "third_jpeg": {},
     "quarter_jpeg": {},
-    "raw": {},
+    "raw": {"codec": "raw"},
     "text": {},
 }
 PARTIAL = ("masked", "masked, thumbnail", "masked, fit_bytes", "foveated, a part dropped", "rate_aware")
@@ -54,12 +55,20 @@ FORMS = {
 }
 
 
-def config(**options):
-    return TrainConfig(**({"first_classes": 2, "increments": (1,), "quality": 90} | options))
+def recipe_of(name, **changes):
+    """A recipe of this table, its pixels at a high quality, with other parts."""
+    return Recipe.of(name.split(",")[0]).refined(**({"codec": FINE} | RECIPES[name] | changes))
 
 
-def recipe_of(name, backbone, **more):
-    return make_recipe(config(**({"recipe": name} | RECIPES[name] | more)), backbone)
+def bound_of(name, backbone, **changes):
+    return BoundRecipe(recipe_of(name, **changes), backbone)
+
+
+def sharpest(name):
+    """Changes that let a form keep what a smooth image holds."""
+    form = recipe_of(name).image
+    more = {"rate": {"qualities": [90]}, "smoothed": {"coarse": 2}}.get(form.name, {})
+    return {"image": {"name": form.name, **form.kwargs, **more}}
 
 
 def fits(name, backbone):
@@ -67,31 +76,31 @@ def fits(name, backbone):
     return ("text" if name == "text" else "image") in backbone.token_specs()
 
 
-def pictures(size=SIZE, count=4):
+def images_of(size=SIZE, count=4):
     """Parts of two photographs, scaled so that they show things rather than a smear."""
     height, width = size
-    found = []
+    images = []
     for seed in range(count):
-        part = photographs()[seed % 2][150 + 20 * seed : 400, 100 + 50 * seed : 500 + 40 * seed]
-        found.append(np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC)))
-    return np.stack(found)
+        crop = photographs()[seed % 2][150 + 20 * seed : 400, 100 + 50 * seed : 500 + 40 * seed]
+        images.append(np.asarray(Image.fromarray(crop).resize((width, height), Image.Resampling.BICUBIC)))
+    return np.stack(images)
 
 
 def smooth(size=SIZE, count=4):
     """The same without what is finer than four pixels."""
     height, width = size
-    small = [Image.fromarray(one) for one in pictures((height // 4, width // 4), count)]
+    small = [Image.fromarray(one) for one in images_of((height // 4, width // 4), count)]
     return np.stack([np.asarray(one.resize((width, height), Image.Resampling.BICUBIC)) for one in small])
 
 
-def made(recipe, images=None, rows=slice(None)):
-    images = pictures() if images is None else images
-    return recipe.make(images[rows], TEXTS[rows], LABELS[rows], PRIORITIES[rows])
+def made(bound, images=None, rows=slice(None)):
+    images = images_of() if images is None else images
+    return bound.make(images[rows], TEXTS[rows], LABELS[rows], PRIORITIES[rows])
 
 
-def restored(recipe, exemplars):
+def restored(bound, exemplars):
     """Tokens of the backbone, without a memory between."""
-    return recipe.restore(TensorBatch.from_numpy(TokenBatch.of(exemplars)))
+    return bound.restore(TensorBatch.from_numpy(TokenBatch.of(exemplars)))
 
 
 def psnr(found, expected):
@@ -106,19 +115,16 @@ class FixedScores:
     def __init__(self, scores):
         self.scores = np.asarray(scores, np.float32)
 
-    def __call__(self, model, batch):
-        found = CentreScores()(model, batch)
-        image = np.broadcast_to(self.scores, found.scores["image"].shape).copy()
-        return ScoreMaps({**found.scores, "image": image}, found.valid, found.text_to_image, found.image_to_text)
+    def __call__(self, model, batch, *, hidden=None):
+        maps = CentreScores()(model, batch)
+        image = np.broadcast_to(self.scores, maps.scores["image"].shape).copy()
+        return ScoreMaps({**maps.scores, "image": image}, maps.valid, maps.text_to_image, maps.image_to_text)
 
 
-def masking_of(backbone, scores, *, keep_rule="mean_threshold", text_rule="all", **options):
-    return Masking(
-        backbone,
-        scorer=FixedScores(scores) if isinstance(scores, list | np.ndarray) else scores,
-        keep_rule=KEEP_RULES.make(keep_rule, **options),
-        text_rule=None if text_rule is None else TEXT_RULES.make(text_rule),
-    )
+def scored(bound, scores):
+    """The same recipe with image scores that are given."""
+    bound.masking = dataclasses.replace(bound.masking, scorer=FixedScores(scores))
+    return bound
 
 
 def rows_of(batch):

@@ -10,6 +10,7 @@ from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from exmem.selection import (
     SELECTIONS,
+    Reservoir,
     closest_to_mean,
     herding,
     k_centre,
@@ -166,3 +167,41 @@ def test_a_stream_reservoir_holds_the_arrivals_with_the_highest_keys(tmp_path):
     assert 20 < len(held) < 400
     expected = np.argsort(-arrival_keys(4, 0, 600))[: len(held)]
     assert set(held.values()) == set(expected.tolist())
+
+
+def test_the_front_of_herding_lies_nearer_to_the_class_mean_than_chance():
+    features = np.random.default_rng(0).normal(size=(20, 5)) + 1
+    rows = features / np.linalg.norm(features, axis=1, keepdims=True)
+    fronts = (herding(features)[:5], random_order(20, np.random.default_rng(1))[:5])
+    near, far = (np.linalg.norm(rows[front].mean(0) - rows.mean(0)) for front in fronts)
+    assert near < far
+
+
+def test_a_reservoir_holds_each_arrival_equally_often():
+    held = np.zeros(10)
+    for seed in range(3000):
+        places, reservoir = {}, Reservoir(3, seed=seed)
+        for item in range(10):
+            place = reservoir.offer()
+            if place is not None:
+                places[place] = item
+        held[list(places.values())] += 1
+    # 3000 draws of probability 0.3: standard deviation 25, so five of them
+    assert np.abs(held - 900).max() < 126
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["herding", "k_centre", "closest_to_mean", "loss"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_tensors_of_any_dtype_and_with_gradient_are_taken_as_arrays_are(name, dtype):
+    torch = pytest.importorskip("torch")
+    rows = np.random.default_rng(0).integers(-4, 5, (9, 3) if name != "loss" else 9) / 4  # exact in any of them
+    tensor = torch.tensor(rows, dtype=getattr(torch, dtype), requires_grad=True)
+    needed = "values" if name == "loss" else "features"
+    rule = SELECTIONS[name]
+    np.testing.assert_array_equal(rule(9, **{needed: tensor}), rule(9, **{needed: rows}))
+
+
+def test_features_that_are_no_numbers_are_refused_in_words():
+    with pytest.raises(InvalidExemplarError, match=r"features: expected numbers, got <U1"):
+        herding([["a", "b"]])

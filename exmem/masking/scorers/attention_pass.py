@@ -14,6 +14,7 @@ from exmem.backbones.hidden import Hidden
 from exmem.errors import SchemaError
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.dense import dense_lengths, place, place_pairs, valid_tokens
+from exmem.tokens.checks import index_of, shown
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["Observed", "carry_down", "check_layers", "chosen_layers", "observe"]
@@ -157,6 +158,8 @@ def check_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:
     """Return layers as a tuple, None as it is; SchemaError if no layer is given."""
     if layers is None:
         return None
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or None in map(index_of, layers):
+        raise SchemaError(f"layers: expected a list of whole numbers, got {shown(layers)}")
     if not layers:
         raise SchemaError("layers: expected at least one layer, got none")
     return tuple(layers)

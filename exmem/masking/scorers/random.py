@@ -11,6 +11,7 @@ from exmem.backbones.hidden import Hidden
 from exmem.masking.maps import ScoreMaps
 from exmem.masking.scorers.base import Scorer
 from exmem.masking.scorers.dense import valid_tokens
+from exmem.tokens.checks import whole_number
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["RandomScores"]
@@ -26,7 +27,7 @@ class RandomScores(Scorer):
     """
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
+        self.seed = whole_number(seed, "seed")
 
     @override
     def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:

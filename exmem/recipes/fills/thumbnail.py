@@ -1,4 +1,4 @@
-"""A tiny whole picture lies under the kept patches."""
+"""A tiny whole image lies under the kept patches."""
 
 import dataclasses
 
@@ -24,13 +24,13 @@ def fill_thumbnail(batch: TensorBatch, context: FillContext) -> TensorBatch:
         raise SchemaError(
             "fill 'thumbnail' needs a modality 'thumbnail', got "
             f"{sorted(batch.tokens)}; store one: TokenSpec(positions=1, shape=(t, t, 3), codec='patch_jpeg') in the "
-            "schema, and the whole picture at t x t pixels as its only token in each exemplar"
+            "schema, and the whole image at t x t pixels as its only token in each exemplar"
         )
     check_patches(image)
     rows, columns = context.rows_and_columns()
     patch = image.values.shape[2]
-    picture = thumbnail.values.new_zeros(len(batch), 1, *thumbnail.values.shape[2:])
-    picture[:, : thumbnail.values.shape[1]] = thumbnail.values  # a batch in which no row has one is 0 wide
-    background = cut_patches(upsampled(picture, (rows * patch, columns * patch))[:, 0], patch)
+    whole = thumbnail.values.new_zeros(len(batch), 1, *thumbnail.values.shape[2:])
+    whole[:, : thumbnail.values.shape[1]] = thumbnail.values  # a batch in which no row has one is 0 wide
+    background = cut_patches(upsampled(whole, (rows * patch, columns * patch))[:, 0], patch)
     others = {name: tokens for name, tokens in batch.tokens.items() if name != "thumbnail"}
     return dataclasses.replace(batch, tokens={**others, "image": filled(image, background)})

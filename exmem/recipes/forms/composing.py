@@ -11,13 +11,22 @@ from torch.nn.functional import interpolate
 
 from exmem.errors import SchemaError
 from exmem.recipes.forms.scaled import resized
+from exmem.tokens.checks import real_number, shown
 from exmem.tokens.patches import cut_patches, join_patches
 from exmem.tokens.tensors import TokenTensors, packed, upsampled
 
-__all__ = ["compose_scales", "patch_sides", "patches_at", "scale_codec", "scale_name"]
+__all__ = ["check_factors", "compose_scales", "patch_sides", "patches_at", "scale_codec", "scale_name"]
 
 
-def patch_sides(factors: Sequence[int], patch: int) -> list[int]:
+def check_factors(factors: Sequence[float]) -> None:
+    """Refuse factors that are no numbers; whether they fit, a patch tells."""
+    if isinstance(factors, str) or not factors:
+        raise SchemaError(f"expected one factor or more, got {shown(factors)}")
+    for factor in factors:
+        real_number(factor, "each of the factors")
+
+
+def patch_sides(factors: Sequence[float], patch: int) -> list[int]:
     """Return the side of a stored patch at each scale; SchemaError unless they are 1..patch pixels and fall."""
     sides = [max(1, round(patch / factor)) if factor > 0 else 0 for factor in factors]
     if not sides or not all(1 <= side <= patch for side in sides) or sides != sorted({*sides})[::-1]:
@@ -65,7 +74,7 @@ def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, i
 
     Notes
     -----
-    From the coarsest scale to the finest, the picture so far is scaled up (bicubic) and the patches of the scale are
+    From the coarsest scale to the finest, the image so far is scaled up (bicubic) and the patches of the scale are
     put over it, so that coarse patches are scaled up with their neighbours and no seams appear (a choice).
     """
     ordered = sorted(parts, key=lambda part: part[0])
@@ -80,13 +89,13 @@ def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, i
     weights = known[..., None].float()
     mean = (coarse.float().mean((2, 3)) * weights).sum(1) / weights.sum(1).clamp(min=1)
     coarse = torch.where(known[..., None, None, None], coarse, mean[:, None, None, None].to(torch.uint8))
-    picture = join_patches(coarse, grid)
+    image = join_patches(coarse, grid)
     for scale, tokens in ordered:
-        tiles = cut_patches(_scaled(picture, grid, scale), scale).clone()
+        tiles = cut_patches(_scaled(image, grid, scale), scale).clone()
         places, values = _places(tokens)
         tiles[places] = values
-        picture = join_patches(tiles, grid)
-    every = TokenTensors.dense(cut_patches(_scaled(picture, grid, patch), patch))
+        image = join_patches(tiles, grid)
+    every = TokenTensors.dense(cut_patches(_scaled(image, grid, patch), patch))
     return packed(TokenTensors(every.values, every.positions, known))
 
 
@@ -102,5 +111,5 @@ def _averaged(values: Tensor, side: int) -> Tensor:
     return smaller.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _scaled(picture: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
-    return upsampled(picture[:, None], (grid[0] * scale, grid[1] * scale))[:, 0]
+def _scaled(image: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
+    return upsampled(image[:, None], (grid[0] * scale, grid[1] * scale))[:, 0]

@@ -13,7 +13,14 @@ from typing_extensions import override
 from exmem.codecs import PayloadCodec, get_codec
 from exmem.errors import SchemaError
 from exmem.masking.rate import allocate
-from exmem.recipes.forms.composing import compose_scales, patch_sides, patches_at, scale_codec, scale_name
+from exmem.recipes.forms.composing import (
+    check_factors,
+    compose_scales,
+    patch_sides,
+    patches_at,
+    scale_codec,
+    scale_name,
+)
 from exmem.recipes.forms.contract import Form
 from exmem.recipes.forms.scaled import resized
 from exmem.recipes.frame import Frame
@@ -72,6 +79,9 @@ class Rate(Form):
 
     def __post_init__(self) -> None:
         whole_number(self.max_bytes, "max_bytes of an exemplar", least=1)
+        check_factors(self.factors)
+        for quality in self.qualities:
+            whole_number(quality, "each quality")
         if not self.qualities or len({*self.qualities}) < len(self.qualities):
             raise SchemaError(f"expected one or more different qualities, got {list(self.qualities)}")
         if not (math.isfinite(self.text_weight) and self.text_weight >= 0):

@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from exmem.errors import SchemaError
-from exmem.recipes.forms.composing import compose_scales, patch_sides, patches_at, scale_codec, scale_name
+from exmem.recipes.forms.composing import (
+    check_factors,
+    compose_scales,
+    patch_sides,
+    patches_at,
+    scale_codec,
+    scale_name,
+)
 from exmem.recipes.forms.contract import Form
 from exmem.recipes.frame import Frame
 from exmem.recipes.scoring import Masked
 from exmem.tokens import TokenSet, TokenSpec
+from exmem.tokens.checks import real_number
 from exmem.tokens.tensors import TokenTensors
 
 __all__ = ["Scales"]
@@ -39,7 +47,8 @@ class Scales(Form):
     shares: tuple[float, ...] = (0.5, 0.5)
 
     def __post_init__(self) -> None:
-        shares = self.shares
+        shares = [real_number(share, "each share") for share in self.shares]
+        check_factors(self.factors)
         if len(shares) != len(self.factors) - 1 or not all(share >= 0 for share in shares) or sum(shares) > 1 + 1e-9:
             raise SchemaError(
                 f"expected one share of 0 or more for each of the {len(self.factors) - 1} coarser scales, together at "

@@ -14,6 +14,7 @@ from exmem.recipes.forms.scaled import Scaled, part_of_size, resized, whole_imag
 from exmem.recipes.frame import Frame
 from exmem.recipes.scoring import Masked
 from exmem.tokens import TokenSet, TokenSpec
+from exmem.tokens.checks import whole_number
 from exmem.tokens.tensors import TokenTensors
 
 __all__ = ["Smoothed"]
@@ -40,6 +41,7 @@ class Smoothed(Form):
 
     def __post_init__(self) -> None:
         Scaled(divisor=self.divisor)
+        whole_number(self.coarse, "coarse", least=1)
 
     @override
     def specs(self, frame: Frame, codec: Mapping[str, Any]) -> dict[str, TokenSpec]:

@@ -42,15 +42,15 @@ class ColourJitter(Augmentation):
 
     @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
-        if not pictures:
+        images = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
+        if not images:
             return batch
         device = batch.labels.device
         chosen = uniform(len(batch), generator=generator, device=device) < self.probability
         reach = torch.tensor([self.brightness, self.contrast, self.saturation], device=device)
         factors = 1 + reach * (2 * uniform(len(batch), 3, generator=generator, device=device) - 1)
-        grey = _mean_grey(pictures)
-        changed = {name: _jittered(tokens, factors, grey, chosen) for name, tokens in pictures.items()}
+        grey = _mean_grey(images)
+        changed = {name: _jittered(tokens, factors, grey, chosen) for name, tokens in images.items()}
         return batch.with_tokens(changed)
 
 
@@ -65,10 +65,10 @@ def _jittered(tokens: TokenTensors, factors: Tensor, grey: Tensor, chosen: Tenso
     return dataclasses.replace(tokens, values=torch.where(changed, values, tokens.values))
 
 
-def _mean_grey(pictures: Mapping[str, TokenTensors]) -> Tensor:
+def _mean_grey(images: Mapping[str, TokenTensors]) -> Tensor:
     """Return the mean luma of all known pixels of each exemplar, (B,)."""
     sums, pixels = [], []
-    for tokens in pictures.values():
+    for tokens in images.values():
         known = _is_known(tokens)
         sums.append((_luma(tokens.values.float()).sum((2, 3)) * known).sum(1))
         pixels.append(known.sum(1) * tokens.values.shape[2] * tokens.values.shape[3])

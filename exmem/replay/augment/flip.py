@@ -1,4 +1,4 @@
-"""Horizontal flip of the whole picture: places and values."""
+"""Horizontal flip of the whole image: places and values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -44,14 +44,14 @@ class Flip(Augmentation):
     @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
         """Flip some exemplars; SchemaError if a modality with images has no grid, or a position lies outside it."""
-        pictures = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
-        missing = sorted(set(pictures) - set(self.grids))
+        images = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
+        missing = sorted(set(images) - set(self.grids))
         if missing:
             raise SchemaError(
-                f"flip knows no grid of {missing} and would mirror a part of the picture only; add them to grids"
+                f"flip knows no grid of {missing} and would mirror a part of the image only; add them to grids"
             )
         chosen = uniform(len(batch), generator=generator, device=batch.labels.device) < self.probability
-        changed = {name: _flipped(tokens, name, self.grids[name], chosen) for name, tokens in pictures.items()}
+        changed = {name: _flipped(tokens, name, self.grids[name], chosen) for name, tokens in images.items()}
         return batch.with_tokens(changed)
 
 

@@ -199,11 +199,11 @@ def _grids(schema: Schema, asked: tuple[int, int] | None, known: tuple[int, int]
     images = {name: spec.positions for name, spec in schema.modalities.items() if is_image(spec)}
     if asked is not None and asked[0] * asked[1] not in images.values():
         raise SchemaError(f"no modality of patches has {asked[0]} x {asked[1]} positions; there are {images}")
-    given = [grid for grid in (asked, known) if grid is not None]
-    return {
-        name: next((grid for grid in given if grid[0] * grid[1] == positions), find_grid(positions))
-        for name, positions in images.items()
-    }
+    grids = {}
+    for name, positions in images.items():
+        given = [grid for grid in (asked, schema.modalities[name].grid, known) if grid is not None]
+        grids[name] = next((grid for grid in given if grid[0] * grid[1] == positions), find_grid(positions))
+    return grids
 
 
 def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *, all_shown: bool) -> list[str]:
@@ -213,7 +213,7 @@ def _notes(schema: Schema, grids: Mapping[str, tuple[int, int]], known: Known, *
     notes += [
         f"{name}: {rows * columns} positions are no square; drawn as {rows} x {columns}, --grid says otherwise."
         for name, (rows, columns) in grids.items()
-        if rows != columns
+        if rows != columns and schema.modalities[name].grid is None
     ]
     if any(source.scores is not None for source in known.sources.values()):
         notes.append(

@@ -65,6 +65,7 @@ class Toy(nn.Module):
     """Attention blocks in plain torch: each keeps its maps, and the last one may be an attention pooling."""
 
     grid = (2, 8)
+    first_tuned_layer = 0  # `embed` runs no block
 
     def __init__(self, modalities, *, class_token=True, pooling=False, similar=False):
         super().__init__()
@@ -102,8 +103,8 @@ class Toy(nn.Module):
             start = places[name].stop
         return torch.cat(parts, 1), torch.cat(keeps, 1), places
 
-    def encode(self, stream):
-        hidden, keep, _ = stream
+    def encode(self, trunk):
+        hidden, keep, _ = trunk
         for block in self.blocks[: len(self.blocks) - self.pooling]:
             hidden = hidden + block(hidden, hidden, keep)
         if self.pooling and not hidden.shape[1]:
@@ -119,13 +120,13 @@ class Toy(nn.Module):
     def attention_taps(self):
         return [AttentionTap(block.query, block.key, block.value, block.output, 2) for block in self.blocks]
 
-    def layout(self, stream, layer):
+    def layout(self, trunk, layer):
         pooled = self.pooling and layer == len(self.blocks) - 1
         query = slice(0, 1) if self.class_token or pooled else None
-        _, keep, places = stream
+        _, keep, places = trunk
         return SequenceLayout(places.get("image"), places.get("text"), keep, query, residual=not pooled)
 
-    def similarity(self, batch, stream):
+    def similarity(self, batch, trunk):
         if not self.similar:
             return None
         image, text = (tokens_of(batch, name) for name in ("image", "text"))

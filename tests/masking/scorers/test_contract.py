@@ -111,3 +111,6 @@ def test_a_layer_that_is_not_there_is_refused(name, form, backbone):
         SCORERS.make(name, layers=(-5,))(backbone(form), whole_batch(backbone(form)))
     with pytest.raises(SchemaError, match="at least one"):
         SCORERS.make(name, layers=())
+    for wrong in (3, "all", ["a"], [0.5]):
+        with pytest.raises(SchemaError, match="expected a list of whole numbers"):
+            SCORERS.make(name, layers=wrong)

@@ -156,7 +156,7 @@ def test_without_a_class_token_a_mean_over_the_tokens_or_the_probe_of_a_pooling_
 
 def test_a_model_whose_texts_nothing_tells_of_is_refused():
     model = Toy(("image", "text"), class_token=False, pooling=True, similar=True)
-    model.similarity = lambda batch, stream: None
+    model.similarity = lambda batch, trunk: None
     with pytest.raises(SchemaError, match="no similarity"):
         ClsAttention()(model, whole_batch(model))
 

@@ -27,7 +27,7 @@ def made(name, **options):
     return AUGMENTATIONS.make(name, **(OPTIONS[name] | options))
 
 
-def picture(seed):
+def image_of(seed):
     return crop(seed, 64)[:32]
 
 
@@ -45,11 +45,11 @@ def padded(sets):
 def token_set(seed, name, *, whole=False):
     rng = np.random.default_rng([seed, len(name)])
     if name == "whole":
-        return TokenSet.dense(picture(seed)[None])
+        return TokenSet.dense(image_of(seed)[None])
     if name == "text":
         dense = rng.integers(0, 8, TEXT).astype(np.int32)
     else:
-        dense = cut_patches(picture(seed)[None], SIDES[name])[0]
+        dense = cut_patches(image_of(seed)[None], SIDES[name])[0]
     count = len(dense) if whole else int(rng.integers(0, len(dense) + 1))
     positions = np.sort(rng.choice(len(dense), count, replace=False))
     return TokenSet(positions, dense[positions])

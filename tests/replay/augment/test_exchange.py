@@ -35,7 +35,7 @@ def test_two_of_a_class_exchange_their_texts_and_keep_their_images():
     assert found.tokens["image"] is given.tokens["image"]
 
 
-def test_all_scales_of_a_picture_are_exchanged_together():
+def test_all_scales_of_an_image_are_exchanged_together():
     given = batch([1, 3, 5, 7], [7, 7, 7, 7], unknown=True)
     found = ImageExchange(probability=1.0)(given, generator=generator())
     origins = [

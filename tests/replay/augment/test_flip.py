@@ -1,4 +1,4 @@
-"""A flip mirrors the whole picture, at all of its scales."""
+"""A flip mirrors the whole image, at all of its scales."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ import pytest
 from exmem.errors import SchemaError
 from exmem.replay.augment import Flip
 from exmem.tokens.patches import cut_patches
-from tests.replay.augment.cases import GRIDS, SIDES, batch, contents, generator, picture
+from tests.replay.augment.cases import GRIDS, SIDES, batch, contents, generator, image_of
 
 
-def test_the_mirrored_picture_is_cut_into_the_same_patches():
+def test_the_mirrored_image_is_cut_into_the_same_patches():
     seeds = [1, 2, 4]
     found = Flip(grids=GRIDS, probability=1.0)(batch(seeds, [0, 0, 0], whole=True), generator=generator())
-    mirrored = np.stack([picture(seed)[:, ::-1] for seed in seeds])
+    mirrored = np.stack([image_of(seed)[:, ::-1] for seed in seeds])
     for name, side in SIDES.items():
         np.testing.assert_array_equal(found.tokens[name].values, cut_patches(mirrored, side))
     np.testing.assert_array_equal(found.tokens["whole"].values[:, 0], mirrored)

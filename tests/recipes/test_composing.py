@@ -1,15 +1,15 @@
-"""One picture as patches of several sizes, put together again."""
+"""One image as patches of several sizes, put together again."""
 
 import numpy as np
 import pytest
 import torch
-from exmem.recipes.scales import check_scales, compose_scales, patches_at, scale_codec
-from exmem.recipes.whole import resized
 
 from exmem.errors import SchemaError
+from exmem.recipes.forms.composing import compose_scales, patch_sides, patches_at, scale_codec, scale_name
+from exmem.recipes.forms.scaled import resized
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TokenTensors, upsampled
-from tests.recipes.cases import assert_packed, pictures
+from tests.recipes.cases import assert_packed, images_of
 
 GRID, PATCH = (2, 3), 4
 
@@ -34,9 +34,9 @@ def greys(found, row=0):
     return {int(found.positions[row, at]): found.values[row, at, ..., 0].tolist() for at in range(count)}
 
 
-def cut(picture, side):
-    """All patches of a picture of 8 x 12 pixels, at a side."""
-    return TokenTensors.dense(torch.from_numpy(patches_at(picture, GRID, side).copy())[None])
+def cut(image, side):
+    """All patches of a image of 8 x 12 pixels, at a side."""
+    return TokenTensors.dense(torch.from_numpy(patches_at(image, GRID, side).copy())[None])
 
 
 def part(dense, places):
@@ -80,25 +80,25 @@ def test_one_colour_at_all_scales_is_that_colour_exactly(grey):
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4])
-def test_one_scale_alone_is_the_picture_scaled_up(side):
-    picture = pictures((8, 12), 1)[0]
-    found = compose_scales([(side, cut(picture, side))], GRID, PATCH)
-    small = torch.from_numpy(resized(picture, (GRID[0] * side, GRID[1] * side)).copy())
+def test_one_scale_alone_is_the_image_scaled_up(side):
+    image = images_of((8, 12), 1)[0]
+    found = compose_scales([(side, cut(image, side))], GRID, PATCH)
+    small = torch.from_numpy(resized(image, (GRID[0] * side, GRID[1] * side)).copy())
     assert torch.equal(found.values, cut_patches(upsampled(small[None, None], (8, 12))[:, 0], PATCH))
     assert found.positions.tolist() == [[*range(6)]]
 
 
-def test_everything_at_the_finest_scale_is_the_picture_itself():
-    picture = pictures((8, 12), 1)[0]
-    found = compose_scales([(PATCH, cut(picture, PATCH)), (2, part(cut(picture, 2), []))], GRID, PATCH)
-    np.testing.assert_array_equal(found.values[0].numpy(), cut_patches(picture[None], PATCH)[0])
+def test_everything_at_the_finest_scale_is_the_image_itself():
+    image = images_of((8, 12), 1)[0]
+    found = compose_scales([(PATCH, cut(image, PATCH)), (2, part(cut(image, 2), []))], GRID, PATCH)
+    np.testing.assert_array_equal(found.values[0].numpy(), cut_patches(image[None], PATCH)[0])
 
 
 def test_coarse_patches_lie_smoothly_beside_fine_ones():
-    picture = pictures((8, 12), 1)[0]
-    fine, coarse = part(cut(picture, PATCH), [0, 2, 4]), part(cut(picture, 2), [1, 3, 5])
+    image = images_of((8, 12), 1)[0]
+    fine, coarse = part(cut(image, PATCH), [0, 2, 4]), part(cut(image, 2), [1, 3, 5])
     found = compose_scales([(PATCH, fine), (2, coarse)], GRID, PATCH).values[0].float()
-    alone = torch.from_numpy(cut_patches(picture[None], PATCH)[0]).float()
+    alone = torch.from_numpy(cut_patches(image[None], PATCH)[0]).float()
     blocks = coarse.values[0].float().repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert torch.equal(found[[0, 2, 4]], alone[[0, 2, 4]])
     assert (found[[1, 3, 5]] - alone[[1, 3, 5]]).square().mean() < (blocks - alone[[1, 3, 5]]).square().mean()
@@ -123,13 +123,21 @@ def test_no_token_at_all_is_none_in_any_row():
     assert compose_scales([(2, nobody)], GRID, PATCH).values.shape == (0, 0, 4, 4, 3)
 
 
-@pytest.mark.parametrize("scales", [[], [9, 4], [8, 0], [4, 8], [8, 8, 4], [8, -1]])
-def test_scales_must_fall_and_fit_into_a_patch(scales):
+@pytest.mark.parametrize("factors", [[], [0.5, 2], [1, 100, 200], [0, 1], [2, 1], [1, 1, 2], [1, -2]])
+def test_scales_must_fall_and_fit_into_a_patch(factors):
     with pytest.raises(SchemaError, match=r"falling sides of a patch in 1\.\.8 pixels"):
-        check_scales(scales, 8)
-    check_scales([8, 4, 1], 8)
+        patch_sides(factors, 8)
+
+
+def test_sides_are_rounded_and_named_where_they_are_not_the_backbones_own():
+    assert patch_sides([1, 2, 4], 14) == [14, 7, 4]
+    assert patch_sides([2, 8], 8) == [4, 1]
+    assert [scale_name(side, 14) for side in (14, 7)] == ["image", "image_7"]
 
 
 def test_colour_is_halved_only_where_its_blocks_pad_no_more():
-    found = {side: scale_codec(side, 50)["subsampling"] for side in (4, 7, 8, 14, 16, 20, 32)}
-    assert found == {4: "444", 7: "444", 8: "444", 14: "420", 16: "420", 20: "444", 32: "420"}
+    jpeg = {"id": "patch_jpeg", "quality": 50}
+    subsampling = {side: scale_codec(side, jpeg)["subsampling"] for side in (4, 7, 8, 14, 16, 20, 32)}
+    assert subsampling == {4: "444", 7: "444", 8: "444", 14: "420", 16: "420", 20: "444", 32: "420"}
+    assert scale_codec(7, {**jpeg, "subsampling": "420"})["subsampling"] == "420", "what a recipe says counts"
+    assert scale_codec(7, {"id": "raw"}) == {"id": "raw"}

@@ -9,27 +9,29 @@ from PIL import Image
 
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
 from exmem.errors import SchemaError
-from exmem.replay import FILLS, FillContext, ReplayDataset, replay_loader
+from exmem.recipes import FILLS, FillContext, Restorer
+from exmem.recipes.fills import class_means
+from exmem.replay import Pipeline, replay_loader
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 from tests.exemplars import crop
 
-ROWS, COLUMNS, PATCH, THUMB = 3, 4, 16, 12  # pictures of 48 x 64 pixels
+ROWS, COLUMNS, PATCH, THUMB = 3, 4, 16, 12  # images of 48 x 64 pixels
 GRID, LENGTH = (ROWS, COLUMNS), ROWS * COLUMNS
 DENSE = sorted(set(FILLS) - {"drop"})
 
 
-def picture(seed):
+def image_of(seed):
     return crop(seed, COLUMNS * PATCH)[: ROWS * PATCH]
 
 
 def exemplar(seed):
     """A crop with some of its patches, by seed, a thumbnail and a text; three classes."""
     kept = np.sort(np.random.default_rng(seed).choice(LENGTH, 3 + seed % 5, replace=False))
-    small = np.asarray(Image.fromarray(picture(seed)).resize((THUMB, THUMB)))
+    small = np.asarray(Image.fromarray(image_of(seed)).resize((THUMB, THUMB)))
     return Exemplar(
         {
-            "image": TokenSet(kept, cut_patches(picture(seed)[None], PATCH)[0, kept]),
+            "image": TokenSet(kept, cut_patches(image_of(seed)[None], PATCH)[0, kept]),
             "text": TokenSet.dense(np.arange(4, dtype=np.int32)),
             "thumbnail": TokenSet.dense(small[None]),
         },
@@ -37,9 +39,9 @@ def exemplar(seed):
     )
 
 
-def create(folder, *, without=()):
+def create(folder, *, without=(), grid=GRID):
     specs = {
-        "image": TokenSpec(positions=LENGTH, shape=(PATCH, PATCH, 3), codec="raw"),
+        "image": TokenSpec(grid=grid, positions=LENGTH, shape=(PATCH, PATCH, 3), codec="raw"),
         "text": TokenSpec(positions=4, dtype="int32"),
         "thumbnail": TokenSpec(positions=1, shape=(THUMB, THUMB, 3), codec="raw"),
     }
@@ -53,6 +55,19 @@ def folder(tmp_path_factory):
     with create(folder) as memory:
         memory.add([exemplar(seed) for seed in range(12)])
     return folder
+
+
+def stored_and_seen(memory, slots, fill):
+    """What is stored of exemplars, and what a model sees of them."""
+    stored = TensorBatch.from_numpy(memory.read(slots))
+    pipeline = Pipeline(Restorer.of(memory), fill=fill)
+    pipeline.follow(memory)
+    return stored, pipeline(stored)
+
+
+def image_seen(folder, slot, fill):
+    with ExemplarMemory.open(folder) as memory:
+        return stored_and_seen(memory, [slot], fill)[1].tokens["image"]
 
 
 def tokens_of(colours, positions, *, keep=None, unknown=None):
@@ -74,10 +89,10 @@ def colours(batch, row=0):
 
 @pytest.mark.parametrize("name", DENSE)
 def test_kept_patches_lie_in_their_places_and_nothing_else_changes(folder, name):
-    stored = ReplayDataset(folder)[5]
-    dataset = ReplayDataset(folder, fill=name, grid=GRID)
-    before = {key: part.values.clone() for key, part in stored.tokens.items()}
-    found = FILLS.make(name)(stored, dataset.fill_context())
+    with ExemplarMemory.open(folder) as memory:
+        stored, _ = stored_and_seen(memory, [5], "drop")
+        before = {key: tokens.values.clone() for key, tokens in stored.tokens.items()}
+        _, found = stored_and_seen(memory, [5], name)
     dense = found.tokens["image"]
     assert dense.values.shape == (1, LENGTH, PATCH, PATCH, 3)
     assert dense.valid.all()
@@ -88,7 +103,6 @@ def test_kept_patches_lie_in_their_places_and_nothing_else_changes(folder, name)
     assert torch.equal(found.tokens["text"].values, before["text"])
     assert found.labels.tolist() == [2]
     assert all(torch.equal(stored.tokens[key].values, values) for key, values in before.items())
-    assert torch.equal(dataset[5].tokens["image"].values, dense.values), "the data set fills alike"
     assert (dense.unknown is not None) == (name == "mask_token")
 
 
@@ -96,9 +110,9 @@ def test_kept_patches_lie_in_their_places_and_nothing_else_changes(folder, name)
 def test_a_batch_without_image_comes_back_as_it_is(tmp_path, name):
     with create(tmp_path / "m", without=("image", "thumbnail")) as memory:
         memory.add([dataclasses.replace(exemplar(1), tokens={"text": exemplar(1).tokens["text"]})])
-    dataset = ReplayDataset(tmp_path / "m", fill=name)
-    assert dataset[0].tokens["text"].values.tolist() == [[0, 1, 2, 3]]
-    batch = TensorBatch({"text": dataset[0].tokens["text"]}, torch.tensor([1]))
+    (seen,) = replay_loader(tmp_path / "m", batch=1, fill=name)
+    assert seen.tokens["text"].values.tolist() == [[0, 1, 2, 3]]
+    batch = TensorBatch({"text": seen.tokens["text"]}, torch.tensor([1]))
     assert FILLS.make(name)(batch, FillContext(length=LENGTH)) is batch
 
 
@@ -125,31 +139,42 @@ def test_the_mean_is_that_of_the_kept_patches_of_each_exemplar():
 
 
 def test_the_class_mean_counts_every_pixel_of_the_class_once(folder):
-    dataset = ReplayDataset(folder, fill="class_mean")
-    means = dataset.fill_context().class_means
+    with ExemplarMemory.open(folder) as memory:
+        means = class_means([stored_and_seen(memory, memory.slots, "drop")[0]])
     assert set(means) == {0, 1, 2}
     patches = np.concatenate([exemplar(seed).tokens["image"].values for seed in (1, 4, 7, 10)])
     np.testing.assert_allclose(means[1], patches.reshape(-1, 3).mean(0), rtol=1e-6)
     kept = exemplar(4).tokens["image"].positions
     lost = np.setdiff1d(np.arange(LENGTH), kept)
-    found = dataset[4].tokens["image"].values[0, lost]
+    found = image_seen(folder, 4, "class_mean").values[0, lost]
     assert (found == means[1].round().to(torch.uint8)).all()
 
 
-def test_class_means_follow_the_snapshot(tmp_path):
+def test_class_means_follow_the_commits_that_a_loader_follows(tmp_path):
+    def dropped_colours(loader):
+        """The colour of a dropped patch, by class."""
+        (batch,) = loader
+        image = batch.tokens["image"].values
+        lost = {0: 0, 1: 0, 3: 0}
+        for slot, label in zip(batch.slots.tolist(), batch.labels.tolist(), strict=True):
+            place = np.setdiff1d(np.arange(LENGTH), exemplar(seeds[slot]).tokens["image"].positions)[0]
+            lost[label] = image[batch.slots.tolist().index(slot), place, 0, 0].tolist()
+        return lost
+
+    seeds = [0, 1, 3]
     with create(tmp_path / "m") as memory:
         memory.add([exemplar(0), exemplar(1)])
         memory.commit()
-        dataset = ReplayDataset(tmp_path / "m", fill="class_mean")
-        first = dataset.fill_context().class_means
-        assert dataset.fill_context().class_means is first, "computed once"
+        loader = replay_loader(memory, batch=3, fill="class_mean")
+        fixed = replay_loader(memory, batch=3, fill="class_mean", follow=False)
+        first = dropped_colours(loader)
+        assert dropped_colours(loader) == first
         memory.add([exemplar(3)])
         memory.commit()
-        assert dataset.fill_context().class_means is first, "until the data set looks again"
-        dataset.memory.refresh()
-        second = dataset.fill_context().class_means
-    assert not torch.equal(second[0], first[0])
-    assert torch.equal(second[1], first[1])
+        second = dropped_colours(loader)
+        assert dropped_colours(fixed) == first
+    assert second[0] != first[0]
+    assert second[1] == first[1]
 
 
 def test_a_class_without_mean_is_refused():
@@ -158,12 +183,12 @@ def test_a_class_without_mean_is_refused():
 
 
 def test_the_thumbnail_lies_under_the_patches_and_leaves_the_batch(folder):
-    found = ReplayDataset(folder, fill="thumbnail", grid=GRID)[4]
-    assert sorted(found.tokens) == ["image", "text"]
+    with ExemplarMemory.open(folder) as memory:
+        assert sorted(stored_and_seen(memory, [4], "thumbnail")[1].tokens) == ["image", "text"]
     lost = np.setdiff1d(np.arange(LENGTH), exemplar(4).tokens["image"].positions)
-    original = cut_patches(picture(4)[None], PATCH)[0, lost].astype(float)
+    original = cut_patches(image_of(4)[None], PATCH)[0, lost].astype(float)
     errors = {
-        name: np.abs(ReplayDataset(folder, fill=name, grid=GRID)[4].tokens["image"].values[0, lost].numpy() - original)
+        name: np.abs(image_seen(folder, 4, name).values[0, lost].numpy() - original)
         for name in ("thumbnail", "mean", "zero")
     }
     assert errors["thumbnail"].mean() < errors["mean"].mean() < errors["zero"].mean()
@@ -178,18 +203,22 @@ def test_an_exemplar_without_thumbnail_gets_black():
     assert colours(found, 1) == [[9, 9, 9], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_the_thumbnail_needs_its_modality_and_the_grid(folder, tmp_path):
-    with pytest.raises(SchemaError, match=r"12 patches form no square; give grid=\(rows, columns\)"):
-        ReplayDataset(folder, fill="thumbnail")[0]
+def test_the_thumbnail_needs_its_modality_and_the_grid(tmp_path):
+    with create(tmp_path / "flat", grid=None) as memory:
+        memory.add([exemplar(0)])
+        memory.commit()
+        with pytest.raises(SchemaError, match=r"12 patches form no square; give grid=\(rows, columns\)"):
+            stored_and_seen(memory, memory.slots, "thumbnail")
     with create(tmp_path / "m", without=("thumbnail",)) as memory:
         tokens = {name: tokens for name, tokens in exemplar(0).tokens.items() if name != "thumbnail"}
         memory.add([dataclasses.replace(exemplar(0), tokens=tokens)])
-    with pytest.raises(
-        SchemaError, match=r"needs a modality 'thumbnail', got \['image', 'text'\]; store one: TokenSpec"
-    ):
-        ReplayDataset(tmp_path / "m", fill="thumbnail", grid=GRID)[0]
+        memory.commit()
+        with pytest.raises(
+            SchemaError, match=r"needs a modality 'thumbnail', got \['image', 'text'\]; store one: TokenSpec"
+        ):
+            stored_and_seen(memory, memory.slots, "thumbnail")
     with pytest.raises(SchemaError, match=r"grid of 12 patches, got \(4, 4\)"):
-        replay_loader(folder, batch=2, fill="mean", grid=(4, 4))
+        FillContext(length=LENGTH, grid=(4, 4))
 
 
 @pytest.mark.parametrize("name", ["mean", "class_mean", "thumbnail"])
@@ -203,7 +232,7 @@ def test_features_have_no_colours(name):
 
 
 def test_the_mask_token_stands_where_patches_were_dropped(folder):
-    image = ReplayDataset(folder, fill="mask_token")[3].tokens["image"]
+    image = image_seen(folder, 3, "mask_token")
     known = (~image.unknown[0]).nonzero().flatten().tolist()
     assert known == exemplar(3).tokens["image"].positions.tolist()
     assert not image.values[image.unknown].any()
@@ -211,7 +240,7 @@ def test_the_mask_token_stands_where_patches_were_dropped(folder):
 
 @pytest.mark.parametrize("name", sorted(FILLS))
 def test_worker_processes_fill_alike(folder, name):
-    options = {"batch": 4, "fill": name, "grid": GRID, "seed": 2}
+    options = {"batch": 4, "fill": name, "seed": 2}
     here = list(replay_loader(folder, **options))
     there = list(replay_loader(folder, **options, num_workers=2))
     assert len(here) == 3

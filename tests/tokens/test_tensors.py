@@ -1,20 +1,26 @@
-"""Pictures are scaled up and cut."""
+"""Token images are scaled up and cut as arrays are."""
 
 import numpy as np
 import pytest
 import torch
 
 from exmem.errors import InvalidExemplarError
-from exmem.tokens.patches import cut_patches
+from exmem.tokens.patches import cut_patches, join_patches
 from exmem.tokens.tensors import upsampled
 from tests.exemplars import crop
 
 
-def test_patches_are_those_of_the_arrays():
-    pictures = np.stack([crop(seed, 64)[:32] for seed in (1, 2)])
-    np.testing.assert_array_equal(cut_patches(torch.from_numpy(pictures), 16), cut_patches(pictures, 16))
+def test_patches_are_those_of_the_arrays_and_join_again():
+    images = np.stack([crop(seed, 64)[:32] for seed in (1, 2)])
+    tensors = torch.from_numpy(images)
+    for patch in (16, (8, 32)):
+        np.testing.assert_array_equal(cut_patches(tensors, patch), cut_patches(images, patch))
+        down, across = (patch, patch) if isinstance(patch, int) else patch
+        grid = (32 // down, 64 // across)
+        assert torch.equal(join_patches(cut_patches(tensors, patch), grid), tensors)
+        np.testing.assert_array_equal(join_patches(cut_patches(images, patch), grid), images)
     with pytest.raises(InvalidExemplarError, match="multiples of 24, got 32 x 64"):
-        cut_patches(torch.from_numpy(pictures), 24)
+        cut_patches(tensors, 24)
 
 
 def test_scaling_up_clamps_and_keeps_what_has_its_size():
@@ -32,7 +38,7 @@ def test_scaling_up_clamps_and_keeps_what_has_its_size():
 def test_a_crop_scaled_down_and_up_is_close_to_what_it_was():
     whole = crop(3, 96)
     small = torch.from_numpy(whole.reshape(32, 3, 32, 3, 3).mean((1, 3)).round().astype(np.uint8))
-    found = upsampled(small[None, None], (96, 96))[0, 0]
+    larger = upsampled(small[None, None], (96, 96))[0, 0]
     blocks = small.repeat_interleave(3, 0).repeat_interleave(3, 1)
-    off = (found.float() - torch.from_numpy(whole)).abs().mean()
-    assert off < (blocks.float() - torch.from_numpy(whole)).abs().mean()
+    error = (larger.float() - torch.from_numpy(whole)).abs().mean()
+    assert error < (blocks.float() - torch.from_numpy(whole)).abs().mean()
