@@ -111,7 +111,7 @@ class RunFolder:
                 "use the same settings to continue it, or another folder"
             )
         for folder in (self.memory, self.path / "state"):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         self._write_json(file, document)
         return True
 
@@ -180,6 +180,15 @@ class RunFolder:
         temporary = file.with_name(file.name + ".tmp")
         temporary.write_bytes(data)
         _publish(temporary, file)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be removed to begin anew: {error}; choose another run folder") from error
 
 
 def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exmem.cli.demo.command import demo_configs
 from exmem.cli.demo.stickers import StickersConfig, notice
 from exmem.cli.demo.stickers.artwork import fit_square, render_svg, without_fills
 from exmem.cli.demo.stickers.build import draw_stickers
 from exmem.cli.demo.stickers.compose import sample_photographs
 from exmem.cli.demo.stickers.concepts import Concept, load_concepts
 from exmem.errors import DataError
+from exmem.recipes import Recipe
+from exmem.registry import Part
 from exmem.train.data import load_imagefolder
 
 SVG = (
@@ -92,7 +95,7 @@ def test_limits_hold_and_too_few_concepts_are_refused(tmp_path):
 def test_outlines_lose_their_fills_and_empty_drawings_are_left_out():
     text = SVG.format(y=20, colour="ff0000", r=20)
     coloured, outlined = (np.asarray(render_svg(svg, 64)) for svg in (text, without_fills(text)))
-    red = [np.count_nonzero((picture[..., 0] > 200) & (picture[..., 3] > 200)) for picture in (coloured, outlined)]
+    red = [np.count_nonzero((image[..., 0] > 200) & (image[..., 3] > 200)) for image in (coloured, outlined)]
     assert red[0] > 500
     assert red[1] == 0
     assert np.count_nonzero(outlined[..., 3]) > 50
@@ -119,3 +122,13 @@ def wheel(name, content):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(name, json.dumps(content))
     return zipfile.ZipFile(buffer)
+
+
+def test_the_demo_compares_fine_tuning_with_three_recipes_at_one_budget():
+    configs = demo_configs(max_bytes="2MB", epochs=4, seed=5)
+    assert [config.recipe.name for config in configs] == ["none", "raw", "half_jpeg", "masked"]
+    assert {(config.max_bytes, config.loop.epochs, config.seed) for config in configs} == {("2MB", 4, 5)}
+    assert [config.method.distill_weight for config in configs] == [0.0, 1.0, 1.0, 1.0]
+    scorer = Part("cls_attention", (("layers", (-3,)),))
+    assert configs[-1].recipe == Recipe.of("masked").refined(scorer=scorer)
+    assert {(config.data.first_classes, config.data.increments) for config in configs} == {(6, (4,))}

@@ -132,6 +132,17 @@ def test_a_run_without_a_finished_phase_takes_other_settings_and_begins_anew(fol
     assert folder.described() == (OTHER, {"train": "a", "classes": ["x", "y"]})
 
 
+def test_what_cannot_be_removed_is_not_trained_on(folder, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    folder.memory.mkdir()
+    monkeypatch.setattr("shutil.rmtree", refused)
+    with pytest.raises(DataError, match=r"memory: cannot be removed to begin anew: .*denied"):
+        folder.claim(OTHER, {"train": "a", "classes": ["x", "y"]})
+    assert folder.described()[0] == TrainConfig()
+
+
 def test_a_run_with_a_finished_phase_is_refused_with_what_differs(folder):
     folder.add_metrics({"phase": 0})
     with pytest.raises(DataError) as refused:
