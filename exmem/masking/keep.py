@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import InvalidExemplarError
+from exmem.tokens.checks import whole_number
 
 __all__ = ["cumulative", "fit_bytes", "keep_ratio", "mean_threshold", "top_k"]
 
@@ -89,9 +90,8 @@ def top_k(scores: NDArray[np.float32], *, k: int, valid: NDArray[np.bool_] | Non
     array([[False,  True, False]])
     """
     valid = _checked(scores, valid)
-    if not 1 <= k <= scores.shape[1]:
-        raise InvalidExemplarError(f"k must be in 1..{scores.shape[1]}, got {k}")
-    return _best(scores, valid, np.full(len(scores), k))
+    most = whole_number(k, "k", least=1, most=scores.shape[1], error=InvalidExemplarError)
+    return _best(scores, valid, np.full(len(scores), most))
 
 
 def keep_ratio(
@@ -214,6 +214,7 @@ def fit_bytes(
     array([[ True, False,  True]])
     """
     valid = _checked(scores, valid)
+    whole_number(max_bytes, "max_bytes", error=InvalidExemplarError)
     ranks = _ranks(scores, valid)
     keep = np.zeros(scores.shape, np.bool_)
     for row in range(len(scores)):

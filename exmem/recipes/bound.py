@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from exmem.backbones import Backbone, Hidden
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import KEEP_RULES, TEXT_RULES, KeepRule
+from exmem.masking import KEEP_RULES, TEXT_RULES, KeepRule, ScoreMaps
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
@@ -112,10 +112,9 @@ class Restorer:
             Their images as patches of the frame; what was dropped stays away, a thumbnail stays beside them for the
             fill of that name.
         """
-        form = self.recipe.form()
-        if form is None or self.frame is None:
+        if self.frame is None:
             return batch
-        return dataclasses.replace(batch, tokens=form.restore(batch.tokens, self.frame))
+        return dataclasses.replace(batch, tokens=self.recipe.form().restore(batch.tokens, self.frame))
 
     def to_json(self) -> dict[str, Any]:
         """Return what a memory records."""
@@ -123,7 +122,7 @@ class Restorer:
 
 
 class BoundRecipe:
-    """A recipe that makes exemplars with a backbone; made by `bind`.
+    """A recipe that makes exemplars with a backbone, or of plain images.
 
     Parameters
     ----------
@@ -158,13 +157,13 @@ class BoundRecipe:
         specs = backbone.token_specs()
         if recipe.is_empty:
             raise SchemaError(f"recipe {recipe.name!r} stores nothing; choose one that stores an image or a text")
-        if self._form is not None and "image" not in specs:
+        if self._form.stores_image and "image" not in specs:
             raise SchemaError(f"recipe {recipe.name!r} stores images, and this learner sees none; use recipe 'text'")
-        if self._form is None and "text" not in specs:
+        if not self._form.stores_image and "text" not in specs:
             raise SchemaError(f"recipe {recipe.name!r} stores texts alone, and this learner sees none; use another")
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
-        frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form is not None else None
+        frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form.stores_image else None
         self.restore = Restorer(recipe=recipe, frame=frame)
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
         self.schema = self._schema(specs, num_classes)
@@ -172,7 +171,7 @@ class BoundRecipe:
 
     def _schema(self, specs: Mapping[str, TokenSpec], num_classes: int) -> Schema:
         modalities: dict[str, TokenSpec] = {}
-        if self._form is not None and self.restore.frame is not None:
+        if self.restore.frame is not None:
             modalities.update(self._form.specs(self.restore.frame, self._codec))
             for spec in modalities.values():  # an option of the codec out of its range is told here
                 assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
@@ -186,7 +185,7 @@ class BoundRecipe:
         return Schema(modalities, extras, self.restore.to_json())
 
     def _masking(self, objective: Objective | None, seed: int) -> Masking:
-        recipe, scores_image = self.recipe, self._form is not None and self._form.needs_scores
+        recipe, scores_image = self.recipe, self._form.needs_scores
         scorer: Scorer | None = None
         if scores_image or (recipe.text.name not in _SCORELESS and "text" in self.backbone.token_specs()):
             given = {"objective": objective, "seed": seed}
@@ -206,7 +205,10 @@ class BoundRecipe:
             if "encoded_bytes" in KEEP_RULES.options(recipe.keep.name):
                 codec = get_codec(self._codec, shape=spec.shape, dtype=spec.dtype)
             _try(recipe.keep, keep_rule, spec.positions, measured=codec is not None)
-        text_rule = None if recipe.text.name == "none" else TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
+        text_rule = None
+        if recipe.text.name != "none" and "text" in self.backbone.token_specs():
+            text_rule = TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
+            _try_text(recipe.text, text_rule)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
 
     def create_memory(self, place: Place, *, max_bytes: int | str, **options: Any) -> ExemplarMemory:
@@ -289,7 +291,7 @@ class BoundRecipe:
 
     def _tokens(self, image: NDArray[np.uint8], masked: Masked, row: int) -> dict[str, TokenSet]:
         tokens: dict[str, TokenSet] = {}
-        if self._form is not None and self.restore.frame is not None:
+        if self.restore.frame is not None:
             tokens = self._form.make(image, masked, row, frame=self.restore.frame, codec=self._codec)
         if "text" in masked.keep and "text" not in tokens:
             tokens["text"] = masked.words(row)
@@ -299,9 +301,9 @@ class BoundRecipe:
 def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, TokenSpec]) -> None:
     """Refuse a record whose image form does not store such modalities: what is allocated follows from the schema."""
     form = recipe.form()
-    if (form is None) != (frame is None):
+    if form.stores_image != (frame is not None):
         raise SchemaError(f"image {str(recipe.image)!r} with the frame {frame}; both or neither say what is stored")
-    if form is None or frame is None:
+    if frame is None:
         return
     for name, expected in form.specs(frame, {"id": recipe.codec.name, **recipe.codec.kwargs}).items():
         spec = specs.get(name)
@@ -317,5 +319,16 @@ def _try(keep: Part, keep_rule: KeepRule, positions: int, *, measured: bool) -> 
     options: dict[str, Any] = {"encoded_bytes": lambda row, keep: 0} if measured else {}
     try:
         keep_rule(np.zeros((1, positions), np.float32), **options)
-    except TypeError as error:
-        raise SchemaError(f"keep rule {str(keep)!r} has an option of another kind: {error}") from error
+    except (TypeError, InvalidExemplarError) as error:
+        raise SchemaError(f"keep rule {str(keep)!r} has an option that it cannot use: {error}") from error
+
+
+def _try_text(text: Part, text_rule: KeepRule) -> None:
+    """Let a text rule look at one made-up row of two words and two patches; see `_try`."""
+    valid = {"text": np.ones((1, 2), np.bool_), "image": np.ones((1, 2), np.bool_)}
+    zeros = {name: np.zeros((1, 2), np.float32) for name in valid}
+    pairs = np.zeros((1, 2, 2), np.float32)
+    try:
+        text_rule(ScoreMaps(zeros, valid, pairs, pairs), valid["image"], ~valid["text"])
+    except (TypeError, InvalidExemplarError) as error:
+        raise SchemaError(f"text rule {str(text)!r} has an option that it cannot use: {error}") from error

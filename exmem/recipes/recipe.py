@@ -30,7 +30,6 @@ _PARTS: dict[str, Registry[Any]] = {
     "text": TEXT_RULES,
     "fill": FILLS,
 }
-_NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,10 +83,6 @@ class Recipe:
         for field, registry in _PARTS.items():
             part = Part.of(getattr(self, field))
             object.__setattr__(self, field, part)
-            if field == "image" and part.name == _NONE:
-                if part.options:
-                    raise SchemaError(f"image 'none' has no options, got {part}")
-                continue
             _check(field, part, registry)
         object.__setattr__(self, "codec", Part.of(self.codec))
         if f"exmem.{self.codec.name}" not in CODECS and self.codec.name not in CODECS:
@@ -104,12 +99,10 @@ class Recipe:
     @property
     def is_empty(self) -> bool:
         """Whether it stores nothing at all: no memory, fine-tuning."""
-        return self.image.name == _NONE and self.text.name == _NONE
+        return not self.form().stores_image and self.text.name == "none"
 
-    def form(self) -> Form | None:
-        """Return the image form; None where no image is stored."""
-        if self.image.name == _NONE:
-            return None
+    def form(self) -> Form:
+        """Return the image form."""
         try:
             return FORMS.make(self.image.name, **self.image.kwargs)
         except SchemaError:
@@ -263,8 +256,8 @@ RECIPES: Registry[Recipe] = Registry(
             Recipe(name="third_jpeg", image=_jpeg(3)),
             Recipe(name="quarter_jpeg", image=_jpeg(4)),
             Recipe(name="raw", image=_jpeg(1), codec=Part("raw")),
-            Recipe(name="text", image=Part(_NONE)),
-            Recipe(name="none", image=Part(_NONE), text=Part(_NONE)),
+            Recipe(name="text", image=Part("none")),
+            Recipe(name="none", image=Part("none"), text=Part("none")),
         )
     },
 )

@@ -81,7 +81,7 @@ def checked_count(count: int | None, number: int) -> int:
 
 
 def measured_array(values: Any, what: str) -> NDArray[Any]:
-    """Return what a caller measured as an array; torch tensors of any dtype and device, with gradient too, are taken."""
+    """Return what a caller measured as an array; torch tensors of any dtype and device are taken, too."""
     if hasattr(values, "detach"):  # torch is not imported for this
         return np.asarray(values.detach().double().cpu())
     array = array_of(values, what, error=InvalidExemplarError)

@@ -154,8 +154,9 @@ def test_scores_that_are_none_are_refused(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("top_k", {"k": 0}, r"k must be in 1\.\.2, got 0"),
-        ("top_k", {"k": 3}, r"k must be in 1\.\.2, got 3"),
+        ("top_k", {"k": 0}, r"k must be an integer of 1\.\.2, got 0"),
+        ("top_k", {"k": 1.5}, r"k must be an integer of 1\.\.2, got 1\.5"),
+        ("top_k", {"k": 3}, r"k must be an integer of 1\.\.2, got 3"),
         ("keep_ratio", {"ratio": 0}, "ratio must be above 0 and at most 1, got 0"),
         ("cumulative", {"mass": 1.5}, r"mass must be above 0 and at most 1, got 1\.5"),
     ],

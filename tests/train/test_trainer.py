@@ -235,7 +235,7 @@ def test_each_image_is_encoded_once_in_a_phase_though_candidates_are_planned_twi
     [
         ({"fill": "mask_token"}, {}, "fill 'mask_token': Joint has none here"),
         ({"scorer": {"name": "cls_attention", "layers": [2]}}, {}, r"layers \[2\] do not exist: the model has 2"),
-        ({"keep": "top_k:k=17"}, {}, r"k must be in 1\.\.16, got 17"),
+        ({"keep": "top_k:k=17"}, {}, r"k must be an integer of 1\.\.16, got 17"),
         ({"image": {"name": "scales", "factors": [4, 2], "shares": [0.5]}}, {}, "falling sides of a patch"),
         ({"image": "smoothed:coarse=17"}, {}, r"coarse must be in 1\.\.16"),
         ({}, {"data": {"modalities": "text"}}, "stores images, and this learner sees none; use recipe 'text'"),

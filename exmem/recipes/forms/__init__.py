@@ -1,6 +1,7 @@
 """What may be stored of an image."""
 
 from exmem.recipes.forms.contract import Form
+from exmem.recipes.forms.none import NoImage
 from exmem.recipes.forms.patches import Patches
 from exmem.recipes.forms.rate import Rate
 from exmem.recipes.forms.scaled import Scaled
@@ -8,8 +9,16 @@ from exmem.recipes.forms.scales import Scales
 from exmem.recipes.forms.smoothed import Smoothed
 from exmem.registry import Registry
 
-__all__ = ["FORMS", "Form", "Patches", "Rate", "Scaled", "Scales", "Smoothed"]
+__all__ = ["FORMS", "Form", "NoImage", "Patches", "Rate", "Scaled", "Scales", "Smoothed"]
 
 FORMS: Registry[Form] = Registry(
-    "image form", {"patches": Patches, "rate": Rate, "scaled": Scaled, "scales": Scales, "smoothed": Smoothed}
+    "image form",
+    {
+        "none": NoImage,
+        "patches": Patches,
+        "rate": Rate,
+        "scaled": Scaled,
+        "scales": Scales,
+        "smoothed": Smoothed,
+    },
 )

@@ -17,6 +17,7 @@ __all__ = ["Form"]
 class Form(Protocol):
     """What is stored of an image: a frozen dataclass whose fields are the options."""
 
+    stores_image: ClassVar[bool] = True
     needs_scores: ClassVar[bool]
     """Whether tokens are scored for it and the keep rule asked; else every token counts as kept."""
 
