@@ -128,9 +128,9 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
             {"imge": "scaled"},
             r"unknown keys \['imge'\]; known are \['name', 'image', 'scorer', 'keep', 'text', 'codec'",
         ),
-        ({"image": "scale"}, r"unknown image form 'scale'; choose one of \['patches', 'rate', 'scaled'"),
+        ({"image": "scale"}, r"unknown image form 'scale'; choose one of \['none', 'patches', 'rate', 'scaled'"),
         ({"image": "scaled:divider=2"}, r"image form 'scaled' has no option \['divider'\]; it has \['divisor'\]"),
-        ({"image": "none:divisor=2"}, "image 'none' has no options"),
+        ({"image": "none:divisor=2"}, "image form 'none' has no option"),
         ({"scorer": "clss"}, r"unknown scorer 'clss'; choose one of \['attention_rollout'"),
         ({"scorer": "grad_attention:objective=1"}, r"no option \['objective'\]; it has \['layers'\]"),
         ({"keep": "top"}, r"unknown keep rule 'top'; choose one of \['cumulative'"),
@@ -182,7 +182,7 @@ def test_a_refined_recipe_has_the_other_parts_and_its_name():
 
 def test_only_a_recipe_without_image_and_text_stores_nothing():
     assert [name for name in RECIPES if Recipe.of(name).is_empty] == ["none"]
-    assert Recipe.of("none").form() is None
+    assert not Recipe.of("none").form().stores_image
     assert isinstance(Recipe.of("jpeg").form(), Scaled)
 
 
@@ -209,8 +209,8 @@ def test_options_are_tried_when_a_recipe_is_bound_and_not_in_the_middle_of_a_run
     plain = PlainImages(size=32, patch=8)
     for changes, message in (
         ({"keep": "top_k:k=17"}, "k must be"),
-        ({"keep": "top_k:k=two"}, "keep rule 'top_k:k=two' has an option of another kind"),
-        ({"keep": "mean_threshold:factor=x"}, "has an option of another kind"),
+        ({"keep": "top_k:k=two"}, "keep rule 'top_k:k=two' has an option that it cannot use"),
+        ({"keep": "mean_threshold:factor=x"}, "has an option that it cannot use"),
         ({"scorer": "random:seed=-1"}, "seed must be an integer"),
         ({"codec": "patch_jpeg:quality=101"}, "quality must be an integer"),
         ({"codec": "pq"}, "takes float16, float32 or float64"),
