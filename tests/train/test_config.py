@@ -170,7 +170,7 @@ def _changed(document):
         "selection": "random",
         "recipe.image": "scales",
         "recipe.scorer": "centre",
-        "recipe.keep": "cumulative",
+        "recipe.keep": "cumulative:mass=0.5",
         "recipe.text": "none",
         "recipe.codec": "raw",
         "recipe.fill": "zero",

@@ -120,7 +120,10 @@ class Noted:
     """A restorer and an augmentation that say when they are called."""
 
     def __init__(self, restore):
-        self.recipe, self.frame, self.length, self.calls = restore.recipe, restore.frame, restore.length, []
+        self._restore, self.calls = restore, []
+
+    def __getattr__(self, name):
+        return getattr(self._restore, name)
 
     def __call__(self, batch, *, generator=None):
         step = "restore" if generator is None else "augment"

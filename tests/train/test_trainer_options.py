@@ -9,8 +9,6 @@ import torch
 from rich.console import Console
 
 from exmem import ExemplarMemory
-from exmem.backbones import BACKBONES
-from exmem.errors import SchemaError
 from exmem.registry import Part
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
@@ -18,8 +16,7 @@ from exmem.train.hidden import stored_form
 from exmem.train.learner import Learner
 from exmem.train.storing import rank_examples
 from exmem.train.trainer import bind_recipe
-from tests.backbones.models import load
-from tests.tiny import SIDE, start
+from tests.tiny import start
 
 ALL_AT_ONCE = {"data": {"first_classes": 4}, "max_bytes": "400kB"}  # one phase, and room for everything
 QUIET = Console(quiet=True)
@@ -378,34 +375,3 @@ def test_a_memory_that_holds_nothing_yet_has_no_mean_colours(tmp_path, backbone,
     recipe = {**recipe, "fill": "class_mean"}
     entries = start(tmp_path / "run", backbone, data, recipe, data={"increments": [2]}).run(QUIET)
     assert entries[-1]["exemplars"] > 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "loop", "blocks"),
-    [
-        *((kind, {"augment": ["token_dropout"]}, 1) for kind in sorted(BACKBONES) if kind != "vilt"),
-        ("vilt", {}, 1),
-        ("vilt", {"augment": ["flip", "text_exchange"], "keep_hidden": False}, 3),
-    ],
-)
-def test_every_family_of_backbones_learns(tmp_path, data, written, kind, loop, blocks):
-    recipe = "text" if kind == "bert" else {}
-    options = {"backbone": {"family": kind}, "tuner": {"blocks": blocks}, "data": {"increments": [2]}, "loop": loop}
-    model = load(kind, written[kind], size=SIDE, blocks=blocks)
-    trainer = start(tmp_path / "run", lambda: model, data, recipe, **options)
-    entries = trainer.run(QUIET)
-    assert len(entries) == 2
-    assert entries[-1]["exemplars"] > 0
-    specs = ExemplarMemory.open(tmp_path / "run" / "memory").schema.modalities
-    assert {*specs} == {*trainer.backbone.token_specs()}
-    lora = {name: value for name, value in trainer.learner.tuned().items() if "lora_B" in name}
-    assert lora
-    assert all(value.any() for value in lora.values())
-
-
-def test_kept_texts_cannot_be_exchanged_where_image_and_text_are_mixed(tmp_path, data, written):
-    model = load("vilt", written["vilt"], size=SIDE, blocks=1)
-    options = {"backbone": {"family": "vilt"}, "loop": {"augment": ["text_exchange"]}}
-    with pytest.raises(SchemaError, match=r"loop\.keep_hidden=False"):
-        start(tmp_path / "run", lambda: model, data, **options)
-    assert not (tmp_path / "run").exists()
