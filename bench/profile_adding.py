@@ -16,7 +16,7 @@ from exmem import Exemplar, ExemplarMemory, Schema
 PARTS = {
     "add": "everything in `add`",
     "encode_exemplars": "encoding, with validation and rows",
-    "_encode_picture": "the JPEG encoder",
+    "_encode_image": "the JPEG encoder",
     "shortage": "what would be missing",
     "_check_fits_alone": "whether one is too large",
     "_victims": "who goes",

@@ -38,7 +38,7 @@ def case(request, tmp_path_factory):
     """A backbone and a batch that fills it."""
     torch.manual_seed(0)
     model = request.param(tokenizer(tmp_path_factory.mktemp("words")))
-    pictures = np.stack([crop(seed, model.picture_size[0]) for seed in range(BATCH)])
+    pictures = np.stack([crop(seed, model.image_sides[0]) for seed in range(BATCH)])
     image = TensorBatch.from_numpy(model.tokens(pictures, ["red"] * BATCH)).tokens["image"]
     text = TokenTensors.dense(torch.randint(5, 9, (BATCH, model.max_text), dtype=torch.int32))
     return model, TensorBatch({"image": image, "text": text}, torch.zeros(BATCH, dtype=torch.int64))

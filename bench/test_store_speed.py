@@ -65,7 +65,7 @@ def test_size_of_a_masked_photograph(benchmark, filled):
     benchmark.extra_info["psnr_db"] = round(quality, 1)
     small = PatchJpeg(shape=(16, 16, 3))
     tiles = crop(1, 64).reshape(4, 16, 4, 16, 3).transpose(0, 2, 1, 3, 4).reshape(16, 16, 16, 3)
-    whole = small._encode_picture(small._to_picture(np.ascontiguousarray(tiles)))
+    whole = small._encode_image(small._to_image(np.ascontiguousarray(tiles)))
     scan = len(whole) - len(small._header) - 2
     benchmark.extra_info["header_bytes_of_a_64_px_exemplar"] = len(small.encode(np.ascontiguousarray(tiles))) - scan
 

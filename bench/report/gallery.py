@@ -32,7 +32,7 @@ def draw_gallery(backbone: Backbone, data: ImageText, path: Path) -> None:
     for axis in axes.flat:
         axis.axis("off")
     axes[0, 0].text(0, 0.5, "the images themselves", va="center", fontsize=9)
-    images = data.images(rows, backbone.picture_size)
+    images = data.images(rows, backbone.image_sides)
     for axis, image in zip(axes[0, 1:], images, strict=True):
         axis.imshow(image)
     for line, (row, bound) in zip(axes[1:], shown, strict=True):
@@ -47,7 +47,7 @@ def draw_gallery(backbone: Backbone, data: ImageText, path: Path) -> None:
 
 def _through(bound: BoundRecipe, data: ImageText, rows: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
     backbone, texts = bound.backbone, [data.texts[row] for row in rows.tolist()]
-    exemplars = bound.make(data.images(rows, backbone.picture_size), texts, data.labels[rows])
+    exemplars = bound.make(data.images(rows, backbone.image_sides), texts, data.labels[rows])
     spec, pipeline = backbone.token_specs()["image"], Pipeline(bound.restore)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -185,7 +185,7 @@ class Probe:
             exemplars: list[Exemplar] = []
             for start in range(0, len(rows), _ROWS):
                 chosen = rows[start : start + _ROWS]
-                images = self.train.images(chosen, self.backbone.picture_size)
+                images = self.train.images(chosen, self.backbone.image_sides)
                 texts = [self.train.texts[row] for row in chosen.tolist()]
                 exemplars += bound.make(images, texts, self.train.labels[chosen], priorities[start : start + _ROWS])
             return exemplars

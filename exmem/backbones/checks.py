@@ -22,7 +22,7 @@ def check_vision_blocks(model: nn.Module, expected: Tensor, sparse: Callable[[],
     if not _any_close(sparse, expected):
         raise SchemaError(
             f"{type(model).__name__}: its blocks make something else of separate tokens than the model makes of the "
-            "picture (relative or rotary positions, windows, masking); "
+            "image (relative or rotary positions, windows, masking); "
             "use a plain ViT, DeiT, DINOv2 or CLIP vision model"
         )
 

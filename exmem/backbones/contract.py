@@ -66,7 +66,7 @@ class Backbone(nn.Module, abc.ABC):
         sides = (image_size, image_size) if isinstance(image_size, int) else image_size
         if any(side % patch for side in sides):
             raise SchemaError(f"image_size {image_size} is no multiple of the patch side {patch}; choose one that is")
-        self.picture_size = sides
+        self.image_sides = sides
         self.patch, self.max_text, self.width = patch, max_text, width
         self.tokenizer = tokenizer
         self._made = self.modalities
@@ -97,16 +97,16 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     def image_size(self) -> int:
-        """Side of the square images; SchemaError if they are no squares: `picture_size` has height and width."""
-        height, width = self.picture_size
+        """Side of the square images; SchemaError if they are no squares: `image_sides` has height and width."""
+        height, width = self.image_sides
         if height != width:
-            raise SchemaError(f"the pictures of this backbone are {height} x {width}, no squares; use picture_size")
+            raise SchemaError(f"the images of this backbone are {height} x {width}, no squares; use image_sides")
         return height
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        height, width = self.picture_size
+        height, width = self.image_sides
         return height // self.patch, width // self.patch
 
     @property
@@ -133,7 +133,7 @@ class Backbone(nn.Module, abc.ABC):
         Parameters
         ----------
         images : ndarray, shape (B, H, W, 3), uint8
-            Images of `picture_size`.
+            Images of `image_sides`.
         texts : sequence of str
             One per image; cut after `max_text` tokens.
         """

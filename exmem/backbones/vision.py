@@ -131,13 +131,13 @@ class VisionTower(nn.Module):
         return [attention_tap(block, self.parts.num_heads) for block in self.parts.blocks]
 
     def _try(self, size: tuple[int, int]) -> None:
-        """Refuse a model whose blocks make something else of all patches than the model makes of the picture."""
+        """Refuse a model whose blocks make something else of all patches than the model makes of the image."""
         conv = self.parts.projection
-        picture = torch.randn(1, conv.in_channels, *size, generator=torch.Generator().manual_seed(0))
-        patches = unfold(picture, self.parts.patch, stride=self.parts.patch).transpose(1, 2)
+        pixels = torch.randn(1, conv.in_channels, *size, generator=torch.Generator().manual_seed(0))
+        patches = unfold(pixels, self.parts.patch, stride=self.parts.patch).transpose(1, 2)
         model: Any = self.model
         with torch.no_grad():
-            expected = model(picture, **_interpolating(model)).last_hidden_state
+            expected = model(pixels, **_interpolating(model)).last_hidden_state
 
         def sparse() -> tuple[Tensor, Tensor]:
             image = TokenTensors.dense(patches)

@@ -1,4 +1,4 @@
-"""What codecs share that store the kept patches of an image as one picture."""
+"""What codecs share that store the kept patches of an image as one image."""
 
 import abc
 from collections.abc import Sequence
@@ -41,16 +41,16 @@ class MosaicCodec(PayloadCodec, abc.ABC):
     @property
     @override
     def max_tokens(self) -> int:
-        """Most tokens that fit into one picture."""
+        """Most tokens that fit into one image."""
         return self._most // self._tile[0]
 
     @abc.abstractmethod
-    def pack(self, picture: NDArray[np.uint8]) -> bytes:
-        """Encode a picture of whole tiles; grey ones have two axes."""
+    def pack(self, image: NDArray[np.uint8]) -> bytes:
+        """Encode a image of whole tiles; grey ones have two axes."""
 
     @abc.abstractmethod
-    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
-        """Decode what `pack` returned into a picture of the same shape; refuse one of another."""
+    def unpack(self, content: bytes, image: NDArray[np.uint8]) -> None:
+        """Decode what `pack` returned into a image of the same shape; refuse one of another."""
 
     @override
     def token_count(self, payload: Payload) -> int:
@@ -63,8 +63,8 @@ class MosaicCodec(PayloadCodec, abc.ABC):
             raise CodecError(f"{self.codec_id} takes at most {self.max_tokens} patches of this size, got {len(values)}")
         if len(values) == 0:
             return write_count(0)
-        picture = self._to_picture(values)
-        colour = picture if self.knows_grey or not self._grey else np.repeat(picture[..., None], 3, axis=-1)
+        image = self._to_image(values)
+        colour = image if self.knows_grey or not self._grey else np.repeat(image[..., None], 3, axis=-1)
         return write_count(len(values)) + self.pack(colour)
 
     @override
@@ -72,24 +72,24 @@ class MosaicCodec(PayloadCodec, abc.ABC):
         self.check_count(payload, out)
         count, used = read_count(payload)
         if count > self.max_tokens:
-            raise CodecError(f"{self.codec_id}: {count} patches cannot be in one picture")
+            raise CodecError(f"{self.codec_id}: {count} patches cannot be in one image")
         if count == 0:
             return
         as_colour = self._grey and not self.knows_grey
-        direct = None if as_colour else self._picture_for(out)
-        shape = (*self._picture_shape(count), *((3,) if as_colour else ()))
-        picture = np.empty(shape, np.uint8) if direct is None else direct
+        direct = None if as_colour else self._image_for(out)
+        shape = (*self._image_shape(count), *((3,) if as_colour else ()))
+        image = np.empty(shape, np.uint8) if direct is None else direct
         try:
-            self.unpack(bytes(payload[used:]), picture)
+            self.unpack(bytes(payload[used:]), image)
         except (RuntimeError, ValueError) as error:
             raise CodecError(f"{self.codec_id}: the payload cannot be decoded ({error})") from error
         if direct is None:
-            self._from_picture(picture[..., 0] if as_colour else picture, out)
+            self._from_image(image[..., 0] if as_colour else image, out)
 
-    def _picture_shape(self, count: int) -> tuple[int, ...]:
+    def _image_shape(self, count: int) -> tuple[int, ...]:
         return (count * self._tile[0], self._tile[1], *(() if self._grey else (3,)))
 
-    def _to_picture(self, values: NDArray[Any]) -> NDArray[Any]:
+    def _to_image(self, values: NDArray[Any]) -> NDArray[Any]:
         """Pad each patch with its edge to whole blocks: (K * height, width[, 3])."""
         flat = values.reshape(len(values), *self.shape[:2]) if self._grey else values
         if self.shape[:2] != self._tile:
@@ -97,13 +97,13 @@ class MosaicCodec(PayloadCodec, abc.ABC):
             flat = np.pad(flat, margins + [(0, 0)] * (flat.ndim - 3), mode="edge")
         return flat.reshape(-1, *flat.shape[2:])
 
-    def _picture_for(self, out: NDArray[Any]) -> NDArray[Any] | None:
-        """Return `out` as the picture to decode into, None where patches have margins to be cut off."""
+    def _image_for(self, out: NDArray[Any]) -> NDArray[Any] | None:
+        """Return `out` as the image to decode into, None where patches have margins to be cut off."""
         if self.shape[:2] == self._tile and out.flags.c_contiguous:
-            return out.reshape(self._picture_shape(len(out)))
+            return out.reshape(self._image_shape(len(out)))
         return None
 
-    def _from_picture(self, picture: NDArray[Any], out: NDArray[Any]) -> None:
+    def _from_image(self, image: NDArray[Any], out: NDArray[Any]) -> None:
         """Cut the margins off."""
-        tiles = picture.reshape(len(out), *self._tile, *picture.shape[2:])[:, : self.shape[0], : self.shape[1]]
+        tiles = image.reshape(len(out), *self._tile, *image.shape[2:])[:, : self.shape[0], : self.shape[1]]
         out[...] = tiles.reshape(out.shape)

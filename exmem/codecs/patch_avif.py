@@ -67,13 +67,13 @@ class PatchAvif(MosaicCodec):
         return super().get_config() | options
 
     @override
-    def pack(self, picture: NDArray[np.uint8]) -> bytes:
+    def pack(self, image: NDArray[np.uint8]) -> bytes:
         formats = imagecodecs.AVIF.PIXEL_FORMAT
         wanted = formats.YUV400 if self._grey else formats[_PIXEL_FORMATS[self.subsampling]]
         return bytes(
-            imagecodecs.avif_encode(picture, level=self.quality, speed=self.speed, pixelformat=wanted, numthreads=1)
+            imagecodecs.avif_encode(image, level=self.quality, speed=self.speed, pixelformat=wanted, numthreads=1)
         )
 
     @override
-    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
-        imagecodecs.avif_decode(content, numthreads=1, out=picture)  # refuses a stream of another size
+    def unpack(self, content: bytes, image: NDArray[np.uint8]) -> None:
+        imagecodecs.avif_decode(content, numthreads=1, out=image)  # refuses a stream of another size

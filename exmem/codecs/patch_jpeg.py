@@ -74,9 +74,9 @@ class PatchJpeg(MosaicCodec):
         }
 
     @override
-    def pack(self, picture: NDArray[np.uint8]) -> bytes:
-        stream = self._encode_picture(picture)
-        if stream[: len(self._header)] != self._header_for(len(picture)) or not stream.endswith(_EOI):
+    def pack(self, image: NDArray[np.uint8]) -> bytes:
+        stream = self._encode_image(image)
+        if stream[: len(self._header)] != self._header_for(len(image)) or not stream.endswith(_EOI):
             raise CodecError(
                 f"{self.codec_id}: this libjpeg writes other JPEG tables than the memory was made with; "
                 "add with the imagecodecs version that made it, or make a new memory"
@@ -84,17 +84,17 @@ class PatchJpeg(MosaicCodec):
         return stream[len(self._header) : -len(_EOI)]
 
     @override
-    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
-        imagecodecs.jpeg8_decode(b"".join((self._header_for(len(picture)), content, _EOI)), out=picture)
+    def unpack(self, content: bytes, image: NDArray[np.uint8]) -> None:
+        imagecodecs.jpeg8_decode(b"".join((self._header_for(len(image)), content, _EOI)), out=image)
 
-    def _encode_picture(self, picture: NDArray[Any]) -> bytes:
+    def _encode_image(self, image: NDArray[Any]) -> bytes:
         subsampling = None if self._grey else self.subsampling
-        return bytes(imagecodecs.jpeg8_encode(picture, level=self.quality, subsampling=subsampling))
+        return bytes(imagecodecs.jpeg8_encode(image, level=self.quality, subsampling=subsampling))
 
     def _encode_header(self) -> bytes:
-        """Return the bytes up to the scan of a picture of one patch, its height set to 0."""
+        """Return the bytes up to the scan of a image of one patch, its height set to 0."""
         height, width = self._tile
-        stream = self._encode_picture(np.zeros((height, width) if self._grey else (height, width, 3), np.uint8))
+        stream = self._encode_image(np.zeros((height, width) if self._grey else (height, width, 3), np.uint8))
         frame, end = _segments(stream)
         return stream[:frame] + b"\0\0" + stream[frame + 2 : end]
 

@@ -57,12 +57,10 @@ class PatchJxl(MosaicCodec):
         return super().get_config() | {"distance": self.distance, "effort": self.effort}
 
     @override
-    def pack(self, picture: NDArray[np.uint8]) -> bytes:
+    def pack(self, image: NDArray[np.uint8]) -> bytes:
         options = {"lossless": True} if self.distance == 0 else {"distance": self.distance}
-        return bytes(
-            imagecodecs.jpegxl_encode(picture, effort=self.effort, usecontainer=False, numthreads=1, **options)
-        )
+        return bytes(imagecodecs.jpegxl_encode(image, effort=self.effort, usecontainer=False, numthreads=1, **options))
 
     @override
-    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
-        imagecodecs.jpegxl_decode(content, numthreads=1, out=picture)  # refuses a stream of another size
+    def unpack(self, content: bytes, image: NDArray[np.uint8]) -> None:
+        imagecodecs.jpegxl_decode(content, numthreads=1, out=image)  # refuses a stream of another size

@@ -53,21 +53,21 @@ class PatchWebp(MosaicCodec):
         return super().get_config() | {"effort": self.effort}
 
     @override
-    def pack(self, picture: NDArray[np.uint8]) -> bytes:
-        stream = bytes(imagecodecs.webp_encode(picture, lossless=True, method=self.effort))
+    def pack(self, image: NDArray[np.uint8]) -> bytes:
+        stream = bytes(imagecodecs.webp_encode(image, lossless=True, method=self.effort))
         size = int.from_bytes(stream[16:_CONTAINER], "little")
         if stream[12:16] != b"VP8L" or _CONTAINER + size + size % 2 != len(stream):
             raise CodecError(f"{self.codec_id}: this libwebp writes another container; use another imagecodecs version")
         return stream[_CONTAINER : _CONTAINER + size]
 
     @override
-    def unpack(self, content: bytes, picture: NDArray[np.uint8]) -> None:
+    def unpack(self, content: bytes, image: NDArray[np.uint8]) -> None:
         # The VP8L header (RFC 9649, section 3.4): a signature byte, then 14 bits width - 1 and 14 bits height - 1.
         bits = int.from_bytes(content[1:5], "little")
         shape = ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
-        if len(content) < 5 or content[0] != 0x2F or shape != picture.shape[:2]:
-            raise CodecError(f"{self.codec_id}: the payload holds a picture of {shape}, not {picture.shape[:2]}")
+        if len(content) < 5 or content[0] != 0x2F or shape != image.shape[:2]:
+            raise CodecError(f"{self.codec_id}: the payload holds an image of {shape}, not {image.shape[:2]}")
         odd = b"\0" * (len(content) % 2)
         riff = (12 + len(content) + len(odd)).to_bytes(4, "little")
         stream = b"".join((b"RIFF", riff, b"WEBPVP8L", len(content).to_bytes(4, "little"), content, odd))
-        imagecodecs.webp_decode(stream, hasalpha=False, out=picture)
+        imagecodecs.webp_decode(stream, hasalpha=False, out=image)

@@ -82,7 +82,7 @@ def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts = [data.texts[row] for row in rows.tolist()]
-        tokens = backbone.tokens(data.images(rows, backbone.picture_size), texts)
+        tokens = backbone.tokens(data.images(rows, backbone.image_sides), texts)
         return TensorBatch.from_numpy(TokenBatch(tokens.tokens, data.labels[rows]))
 
     return read
@@ -108,7 +108,7 @@ def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None)
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
-        images, specs = data.images(rows, backbone.picture_size), bound.schema.extras
+        images, specs = data.images(rows, backbone.image_sides), bound.schema.extras
         extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}  # are not seen
         exemplars = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
         batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
@@ -152,7 +152,7 @@ def backbone_key(backbone: Backbone) -> str:
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
-    sizes = [backbone.picture_size, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
+    sizes = [backbone.image_sides, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
     digest.update(json.dumps(sizes).encode())
     return digest.hexdigest()
 

@@ -313,7 +313,7 @@ class Trainer:
         for start in range(0, len(rows), _ROWS):
             chosen = rows[start : start + _ROWS]
             texts, labels = [self.train.texts[row] for row in chosen.tolist()], self.train.labels[chosen]
-            images = self.train.images(chosen, self.backbone.picture_size)
+            images = self.train.images(chosen, self.backbone.image_sides)
             made += self.bound.make(
                 images,
                 texts,

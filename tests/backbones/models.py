@@ -82,7 +82,7 @@ def original(kind, names):
 
 def pictures(backbone, count=2):
     """Crops of two photographs."""
-    height, width = backbone.picture_size
+    height, width = backbone.image_sides
     return np.stack([photographs()[seed % 2][seed : seed + height, 50 : 50 + width] for seed in range(count)])
 
 
@@ -114,7 +114,7 @@ def dense_features(kind, model, backbone):
     if kind == "bert":
         hidden = model(input_ids=ids, attention_mask=keep).last_hidden_state
         return torch.cat([hidden[:, 0], mean_of(hidden[:, 1:], keep[:, 1:])], 1)
-    masks = {"attention_mask": keep, "pixel_mask": torch.ones(2, *backbone.picture_size, dtype=torch.int64)}
+    masks = {"attention_mask": keep, "pixel_mask": torch.ones(2, *backbone.image_sides, dtype=torch.int64)}
     types = torch.zeros_like(ids)
     hidden = model(input_ids=ids, token_type_ids=types, pixel_values=picture, **masks).last_hidden_state
     text, image = hidden[:, : ids.shape[1]], hidden[:, ids.shape[1] + 1 :]  # patches in any order

@@ -261,7 +261,7 @@ def test_wrong_names_options_and_sizes_say_what_to_choose(kind, written):
     if "image" in load(kind, written[kind]).modalities:
         with pytest.raises(SchemaError, match="no multiple of the patch side 8"):
             load(kind, written[kind], size=36)
-    with pytest.raises(SchemaError, match="no squares; use picture_size"):
+    with pytest.raises(SchemaError, match="no squares; use image_sides"):
         _ = load(kind, written[kind]).image_size
     assert load(kind, written[kind], size=32).image_size == 32
     if "text" in load(kind, written[kind]).modalities:

@@ -127,7 +127,7 @@ def test_siglip_pools_a_picture_of_one_patch_as_that_patch_alone(written):
     image = dataclasses.replace(batch.tokens["image"], valid=keep)
     one = TensorBatch({**batch.tokens, "image": image}, batch.labels)
     hidden = cut_patches(backbone, one)
-    torch.testing.assert_close(backbone.embed_patches(hidden)[:, 5], backbone.embed_picture(hidden, keep), **CLOSE)
+    torch.testing.assert_close(backbone.embed_patches(hidden)[:, 5], backbone.embed_image(hidden, keep), **CLOSE)
 
 
 def test_only_the_pooling_of_siglip_has_a_query(written):

@@ -18,5 +18,5 @@ def test_it_is_far_smaller_than_zstd_on_photographs(patch):
 def test_a_picture_of_another_size_is_refused_before_it_is_decoded():
     one, other = PatchWebp(shape=(16, 16, 3)), PatchWebp(shape=(16, 32, 3))
     payload = other.encode(np.zeros((4, 16, 32, 3), np.uint8))
-    with pytest.raises(CodecError, match=r"a picture of \(64, 32\), not \(64, 16\)"):
+    with pytest.raises(CodecError, match=r"an image of \(64, 32\), not \(64, 16\)"):
         one.decode_into(payload, np.zeros((4, 16, 16, 3), np.uint8))

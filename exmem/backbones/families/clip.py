@@ -61,7 +61,7 @@ class Clip(TwoTowers):
         return int(self.image_projection.out_features)
 
     @override
-    def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
+    def embed_image(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Project the class token."""
         return self._project(hidden[:, 0])
 

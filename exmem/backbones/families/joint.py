@@ -67,7 +67,7 @@ class Joint(Backbone):
         )
         if getattr(text, "pooler", None) is not None:
             text.pooler = None  # unused, and random where the checkpoint has none
-        self.vision = VisionTower(vision, size=self.picture_size)
+        self.vision = VisionTower(vision, size=self.image_sides)
         self.text_encoder = text.requires_grad_(False).eval()
         self.first_trainable = first
         self.eval()
@@ -191,7 +191,7 @@ class Joint(Backbone):
         return SequenceLayout(image, slice(first, None), torch.cat([*keeps, trunk.text.valid], 1))
 
     def _image_scale(self) -> float:
-        """Return the standard deviation of image tokens where text enters, on a grey picture."""
+        """Return the standard deviation of image tokens where text enters, on a grey image."""
         with torch.no_grad():
             hidden = self.vision.parts.before_blocks(self.vision.base_positions)
             hidden = run_blocks(self.vision.parts.blocks[: self.first_trainable], hidden, None)

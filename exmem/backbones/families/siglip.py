@@ -72,12 +72,12 @@ class Siglip(TwoTowers):
         return self.width
 
     @override
-    def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
+    def embed_image(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Pool the patches; zeros where there is none."""
         if not hidden.shape[1]:
             return hidden.new_zeros(len(hidden), self.embedding_dim)
-        picture: Tensor = self._pooling(self.vision.parts.norm(hidden), valid)
-        return picture
+        image: Tensor = self._pooling(self.vision.parts.norm(hidden), valid)
+        return image
 
     @override
     def embed_patches(self, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What backbones with one tower for pictures and one for texts share (CLIP, SigLIP)."""
+"""What backbones with one tower for images and one for texts share (CLIP, SigLIP)."""
 
 import abc
 import os
@@ -59,7 +59,7 @@ class TwoTowers(Backbone):
             mean=mean,
             std=std,
         )
-        self.vision = VisionTower(model.vision_model, size=self.picture_size, class_token=self.has_class_token)
+        self.vision = VisionTower(model.vision_model, size=self.image_sides, class_token=self.has_class_token)
         self.text = TextTower(model.text_model, max_text=max_text, causal=self.is_causal)
         self.first_trainable, self.first_text = first, tuned_from(self.text.blocks, trainable_blocks)
         self.register_buffer("temperature", model.logit_scale.detach().exp().flatten()[0], persistent=False)
@@ -102,7 +102,7 @@ class TwoTowers(Backbone):
         """Width S of the space that both modalities share."""
 
     @abc.abstractmethod
-    def embed_picture(self, hidden: Tensor, valid: Tensor) -> Tensor:
+    def embed_image(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Project images, (B, P + K, D) out of the last vision block, to the shared space, (B, S)."""
 
     @abc.abstractmethod
@@ -148,10 +148,10 @@ class TwoTowers(Backbone):
 
         The feature is (B, 2 * S): image embedding and text embedding; zeros for a modality without tokens (a choice).
         """
-        picture = self.embed_picture(self._encode_image(trunk), trunk.image.valid)
+        image = self.embed_image(self._encode_image(trunk), trunk.image.valid)
         words = self.embed_words(self._encode_text(trunk))
         text = _at_last(words, trunk.text.valid, trunk.text.positions)
-        return torch.cat([picture * trunk.image.valid.any(1, keepdim=True), text], 1)
+        return torch.cat([image * trunk.image.valid.any(1, keepdim=True), text], 1)
 
     @override
     def similarity(self, batch: TensorBatch, trunk: Hidden) -> Similarity:
@@ -162,10 +162,10 @@ class TwoTowers(Backbone):
         softmax over the same cosines, both at the temperature that the model was trained with.
         """
         text, hidden = self.modality(batch, "text"), self._encode_image(trunk)
-        picture = normalize(self.embed_picture(hidden, trunk.image.valid), dim=-1)
+        image = normalize(self.embed_image(hidden, trunk.image.valid), dim=-1)
         patches = normalize(self.embed_patches(hidden), dim=-1)
         words = normalize(self._words_of(self.embed_words(self._encode_text(trunk)), text), dim=-1)
-        importance = torch.einsum("btd,bd->bt", words, picture).masked_fill(~text.valid, 0)
+        importance = torch.einsum("btd,bd->bt", words, image).masked_fill(~text.valid, 0)
         logits = self.temperature * (words @ patches.transpose(1, 2))
         both = text.valid.unsqueeze(2) & trunk.image.valid.unsqueeze(1)
         logits = logits.masked_fill(~both, torch.finfo(logits.dtype).min)

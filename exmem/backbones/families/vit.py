@@ -1,4 +1,4 @@
-"""ViT, DeiT and DINOv2: the backbones that see pictures only."""
+"""ViT, DeiT and DINOv2: the backbones that see images only."""
 
 import os
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Vit(Backbone):
             mean=mean,
             std=std,
         )
-        self.vision = VisionTower(vision, size=self.picture_size)
+        self.vision = VisionTower(vision, size=self.image_sides)
         self.first_trainable = first
         self.eval()
 

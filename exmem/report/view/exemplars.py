@@ -27,7 +27,7 @@ class Source:
 
     Parameters
     ----------
-    picture : ndarray, shape (H, W, 3), uint8
+    image : ndarray, shape (H, W, 3), uint8
         The image as the backbone saw it.
     text : str
         The whole text.
@@ -37,7 +37,7 @@ class Source:
         Rows and columns of the scored patches.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     text: str
     scores: NDArray[np.float32] | None = None
     grid: tuple[int, int] = (1, 1)
@@ -239,7 +239,7 @@ def _card(
     exemplar = memory.read([slot]).exemplar(0)
     source, modalities = known.sources.get(slot), memory.schema.modalities
     placed = {name: place_tokens(exemplar.tokens[name], modalities[name], grid) for name, grid in grids.items()}
-    panels = [Panel("original", source.picture if source else None)] if known.sources else []
+    panels = [Panel("original", source.image if source else None)] if known.sources else []
     layers = _layers(placed)
     if layers:
         panels.append(Panel(" over ".join(layers), draw_placed(put_together([placed[name] for name in layers]))))
@@ -280,7 +280,7 @@ def _heat(exemplar: Exemplar, source: Source | None, positions: int) -> NDArray[
     if positions == len(source.scores):
         keep = np.zeros(positions, np.bool_)
         keep[exemplar.tokens["image"].positions] = True
-    return draw_heat(source.scores, source.grid, source.picture, keep=keep)
+    return draw_heat(source.scores, source.grid, source.image, keep=keep)
 
 
 def _passage(name: str, tokens: TokenSet, spec: TokenSpec, source: Source | None, known: Known) -> Passage:

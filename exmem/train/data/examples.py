@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import DataError
-from exmem.train.data.images import decode_picture
+from exmem.train.data.images import decode_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -179,7 +179,7 @@ class ImageText:
         """
         row = self.dataset[int(index)]
         image: dict[str, Any] = row["image"]
-        return decode_picture(image["path"] if image["bytes"] is None else row["id"], size, data=image["bytes"])
+        return decode_image(image["path"] if image["bytes"] is None else row["id"], size, data=image["bytes"])
 
     def images(self, indices: ArrayLike, size: int | tuple[int, int]) -> NDArray[np.uint8]:
         """Decode several images; see `image`.

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from exmem.errors import DataError
 
-__all__ = ["MAX_PIXELS", "ImageFacts", "decode_picture", "inspect_image"]
+__all__ = ["MAX_PIXELS", "ImageFacts", "decode_image", "inspect_image"]
 
 MAX_PIXELS = 400_000_000
 """Most pixels of one image that are decoded, 20,000 x 20,000: 1.6 GB of memory; of JPEG files 64 times as many."""
@@ -39,7 +39,7 @@ class ImageFacts:
     several: bool
 
 
-def decode_picture(
+def decode_image(
     path: str | os.PathLike[str], size: int | tuple[int, int], *, data: bytes | None = None
 ) -> NDArray[np.uint8]:
     """Return an image as (H, W, 3) RGB, `size` pixels or (H, W) of them; `data` is what `path` names but does not hold.

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["LICENCES", "VENDORS", "Artwork", "fit_square", "hex_key", "load_artwork", "render_svg", "without_fills"]
 
-Artwork = Mapping[str, Mapping[str, Callable[[], Image.Image]]]  # vendor -> hex key -> picture
+Artwork = Mapping[str, Mapping[str, Callable[[], Image.Image]]]  # vendor -> hex key -> image
 
 LICENCES = {
     "noto": "Apache-2.0",

