@@ -46,11 +46,11 @@ class MosaicCodec(PayloadCodec, abc.ABC):
 
     @abc.abstractmethod
     def pack(self, image: NDArray[np.uint8]) -> bytes:
-        """Encode a image of whole tiles; grey ones have two axes."""
+        """Encode an image of whole tiles; grey ones have two axes."""
 
     @abc.abstractmethod
     def unpack(self, content: bytes, image: NDArray[np.uint8]) -> None:
-        """Decode what `pack` returned into a image of the same shape; refuse one of another."""
+        """Decode what `pack` returned into an image of the same shape; refuse one of another."""
 
     @override
     def token_count(self, payload: Payload) -> int:

@@ -92,7 +92,7 @@ class PatchJpeg(MosaicCodec):
         return bytes(imagecodecs.jpeg8_encode(image, level=self.quality, subsampling=subsampling))
 
     def _encode_header(self) -> bytes:
-        """Return the bytes up to the scan of a image of one patch, its height set to 0."""
+        """Return the bytes up to the scan of an image of one patch, its height set to 0."""
         height, width = self._tile
         stream = self._encode_image(np.zeros((height, width) if self._grey else (height, width, 3), np.uint8))
         frame, end = _segments(stream)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from exmem.backbones import Backbone
 from exmem.errors import DataError, ExmemError
+from exmem.masking.scorers import SCORERS
 from exmem.memory import ExemplarMemory
 from exmem.recipes import Masking
+from exmem.registry import Part
 from exmem.report.plots import draw_accuracy
 from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, Source, choose_slots, exemplar_sheet
@@ -107,13 +109,18 @@ def _known(
         if len(rows) < len(slots):
             notes.append("No originals of exemplars whose phase is not finished.")
         if masking is not None and masking.scorer is not None:
-            facts["scores"] = (
-                f"{config.recipe.scorer}; {config.backbone.family} backbone with the checkpoint after phase {done}"
-            )
+            scored = _scorer_text(config.recipe.scorer)
+            facts["scores"] = f"{scored}; {config.backbone.family} backbone with the checkpoint after phase {done}"
             notes.append("Exemplars of earlier phases were masked by the backbone of their time, not by these scores.")
     if backbone is None:
         return Known(class_names=class_names, sources=sources, facts=facts, notes=notes)
     return Known(class_names, backbone.tokenizer, backbone.max_text, sources, facts, notes, grid)
+
+
+def _scorer_text(scorer: Part) -> str:
+    """Name a scorer and the layers that it looks at, those that it takes by itself too."""
+    layers = {**SCORERS.options(scorer.name), **scorer.kwargs}.get("layers")
+    return f"{scorer.name} of layers {', '.join(map(str, layers))}" if layers else str(scorer)
 
 
 def _load_last_phase(folder: RunFolder, config: TrainConfig, learner: Learner, *, num_classes: int) -> None:

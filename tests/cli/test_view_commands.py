@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from exmem.train.making import configured_backbone
 from PIL import Image
 from rich.console import Console
 
@@ -14,16 +13,12 @@ from exmem.cli.score import Model, score
 from exmem.cli.show import show
 from exmem.errors import DataError, SchemaError, StoreNotFoundError
 from exmem.masking.scorers import SCORERS
-from exmem.train.config import TrainConfig
 from exmem.train.data import load_imagefolder
 from exmem.train.folder import RunFolder
-from exmem.train.trainer import Trainer
+from exmem.train.trainer import Trainer, load_run_backbone
 from tests.exemplars import crop, exemplar, schema
 from tests.report.test_view import Page
-from tests.tiny import SIDE, write_imagefolder, write_models
-
-RUN = {"first_classes": 2, "increments": (1,), "max_bytes": "40kB", "tuned_blocks": 1, "epochs": 1, "batch": 8}
-RUN |= {"replay_batch": 8, "lora_rank": 2, "max_text": 8, "image_size": SIDE}
+from tests.tiny import SIDE, config_of, write_imagefolder, write_models
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +43,12 @@ def trained(tmp_path_factory, models, data):
     """Makes a run of a recipe in a folder."""
 
     def train(recipe, **options):
-        folder = tmp_path_factory.mktemp(recipe) / "run"
-        config = TrainConfig(**RUN | options, recipe=recipe, vision=str(models[0]), text=str(models[1]))
+        folder = tmp_path_factory.mktemp("run") / "run"
+        backbone = {"vision": str(models[0]), "text": str(models[1]), **options.pop("backbone", {})}
+        config = config_of(recipe, backbone=backbone, **options)
         learning, testing = load_imagefolder(data)
-        backbone = configured_backbone(config, print)
-        Trainer(RunFolder(folder), config, backbone, train=learning, test=testing).run(Console(quiet=True))
+        trainer = Trainer(RunFolder(folder), config, load_run_backbone(config), train=learning, test=testing)
+        trainer.run(Console(quiet=True))
         return folder
 
     return train
@@ -196,17 +192,21 @@ def test_what_is_not_known_of_a_run_is_told(tmp_path, run, data):
     assert len(page(tmp_path / "plain").images) == 4
 
 
-def test_weights_that_are_gone_and_data_that_moved_are_told(tmp_path, run, data):
+def test_weights_that_are_gone_and_data_that_changed_are_told(tmp_path, run, data):
     config = run / "config.json"
     known = config.read_text()
     shutil.copytree(data, tmp_path / "elsewhere")
     try:
+        show(run, out=tmp_path / "copied", most=1, data=tmp_path / "elsewhere")
+        changed = sorted((tmp_path / "elsewhere" / "train").glob("*.png"))[0]
+        Image.fromarray(crop(9, 48)).save(changed)
         show(run, out=tmp_path / "moved", most=1, data=tmp_path / "elsewhere")
         config.write_text(known.replace("/vision", "/gone"))
         show(run, out=tmp_path / "gone", most=1, data=data)
     finally:
         config.write_text(known)
     assert "originals may be others" in (tmp_path / "moved" / "exemplars.html").read_text()
+    assert "originals may be others" not in (tmp_path / "copied" / "exemplars.html").read_text()
     assert "the backbone of the run cannot be loaded" in (tmp_path / "gone" / "exemplars.html").read_text()
     assert len(page(tmp_path / "gone").images) == 2
 
@@ -232,13 +232,17 @@ def test_whole_images_are_shown_and_a_run_without_memory_is_refused(tmp_path, tr
 @pytest.mark.parametrize(
     ("recipe", "options", "captions"),
     [
-        ("masked", {"fill": "thumbnail", "thumbnail": 8}, ["image over thumbnail", "image", "thumbnail", "scores"]),
+        (
+            {"image": "patches:thumbnail=8", "fill": "thumbnail"},
+            {},
+            ["image over thumbnail", "image", "thumbnail", "scores"],
+        ),
         ("foveated", {}, ["image over image_4 over image_2", "image", "image_2", "image_4", "scores"]),
-        ("foveated_picture", {"scorer": "grad_attention"}, ["image", "scores"]),
-        ("rate_aware", {"exemplar_bytes": 300, "qualities": (50,)}, None),
+        ({"image": "smoothed", "scorer": "grad_attention"}, {}, ["image", "scores"]),
+        ({"image": "rate:max_bytes=300,qualities=[50]"}, {}, None),
         ("text", {}, []),
-        ("text", {"backbone": "bert"}, []),
-        ("masked", {"modalities": "image", "text_rule": "none"}, ["image", "scores"]),
+        ("text", {"backbone": {"family": "bert"}}, []),
+        ({"image": "patches", "text": "none"}, {"data": {"modalities": "image"}}, ["image", "scores"]),
     ],
 )
 def test_every_recipe_is_shown(tmp_path, trained, data, recipe, options, captions):
@@ -248,7 +252,8 @@ def test_every_recipe_is_shown(tmp_path, trained, data, recipe, options, caption
     if captions is not None:
         told = [caption.partition(":")[0] for caption in found.captions[: len(captions) + 1]]
         assert sorted(told) == sorted(["original", *captions])
-    assert {state for state, _ in found.states} >= ({"del"} if options.get("text_rule") == "none" else {"mark"})
+    shows_lost_text = isinstance(recipe, dict) and recipe.get("text") == "none"
+    assert {state for state, _ in found.states} >= ({"del"} if shows_lost_text else {"mark"})
 
 
 def test_a_backbone_that_sees_no_text_keeps_none(tmp_path, models):
