@@ -31,15 +31,10 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command line; an error of exmem becomes one line and exit code 1. `exmem --version` tells the version.
+    """Run the command line: exit code 2 for what was asked wrongly, 1 for what cannot be done, 130 when interrupted.
 
-    Raises
-    ------
-    SystemExit
-        With code 130 when interrupted, 1 when something that was asked for cannot be done, 2 when it was asked for
-        wrongly.
-    ModuleNotFoundError
-        If exmem itself is incomplete; a missing package of others is named with the remedy instead.
+    An error of exmem is one line; a missing package of others is named with the remedy. ModuleNotFoundError only if
+    exmem itself is incomplete.
     """
     words = sys.argv[1:]
     if words == ["--version"]:

@@ -45,7 +45,23 @@ class Frame:
 
     @classmethod
     def from_json(cls, document: Any) -> "Frame":
-        """Read what `to_json` returned; SchemaError if it is none."""
+        """Read what `to_json` returned.
+
+        Parameters
+        ----------
+        document : mapping
+            Its `grid` and `patch`.
+
+        Returns
+        -------
+        Frame
+            The frame.
+
+        Raises
+        ------
+        SchemaError
+            If it is none, or larger than any image.
+        """
         if not isinstance(document, Mapping) or set(document) != {"grid", "patch"}:
             raise SchemaError(f"expected a frame with 'grid' and 'patch', got {shown(document)}")
         grid = document["grid"]

@@ -42,7 +42,20 @@ class PlainImages:
         return self._specs
 
     def tokens(self, images: NDArray[np.uint8], texts: Sequence[str]) -> TokenBatch:
-        """Cut images (B, H, W, 3) into patches; texts are ignored."""
+        """Cut images into patches.
+
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            Images of the size.
+        texts : sequence of str
+            Ignored.
+
+        Returns
+        -------
+        TokenBatch
+            All patches of `image`; labels are 0.
+        """
         patches = cut_patches(images, self.patch)
         positions = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2]).copy()
         valid = np.ones(patches.shape[:2], np.bool_)

@@ -199,7 +199,13 @@ class Recipe:
         return recipe
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write it to a file, as YAML or, where the name ends in `.json`, as JSON."""
+        """Write it to a file.
+
+        Parameters
+        ----------
+        file : path
+            A name that ends in `.json` for JSON; any other for YAML.
+        """
         Path(file).write_text(document_text(self.to_json(), Path(file).suffix), encoding="utf-8")
 
 

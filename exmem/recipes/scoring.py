@@ -36,7 +36,13 @@ class Masked(NamedTuple):
     keep: dict[str, NDArray[np.bool_]]
 
     def words(self, row: int) -> TokenSet:
-        """Return the kept text tokens of a row."""
+        """Return the kept text tokens of a row.
+
+        Parameters
+        ----------
+        row : int
+            Row of the batch.
+        """
         values = self.tokens.tokens["text"].values[row]
         return TokenSet.kept(values, self.keep["text"][row, : len(values)])
 
@@ -45,8 +51,18 @@ class Masked(NamedTuple):
 class Masking:
     """A scorer, a keep rule for image patches, and a rule for the text, given what the image lost.
 
-    `scorer` None scores nothing, `keep_rule` None keeps every patch, `text_rule` None keeps no text at all. `codec`
-    is that of the patches, for a keep rule that measures `encoded_bytes`.
+    Parameters
+    ----------
+    backbone : Backbone or PlainImages
+        Cuts images and texts into tokens, and scores them.
+    scorer : Scorer, optional
+        Gives tokens an importance; None scores nothing.
+    keep_rule : KeepRule, optional
+        Turns image scores into `keep`; None keeps every patch.
+    text_rule : KeepRule, optional
+        Says which words are kept; None keeps no text at all.
+    codec : PayloadCodec, optional
+        That of the patches, for a keep rule that measures `encoded_bytes`.
     """
 
     backbone: Backbone | PlainImages
@@ -64,9 +80,25 @@ class Masking:
         hidden: Hidden | None = None,
         scores: NDArray[np.float32] | None = None,
     ) -> Masked:
-        """Mask images (B, H, W, 3) with their texts and classes.
+        """Mask images and texts.
 
-        `hidden` is what the trunk made of them, and `scores` (B, L) are fixed scores of the patches, where known.
+        Parameters
+        ----------
+        images : ndarray, shape (B, H, W, 3), uint8
+            As large as the backbone sees them.
+        texts : sequence of str
+            One an image.
+        labels : ndarray, shape (B,), int64
+            Classes, for scorers that explain them.
+        hidden : Hidden, optional
+            What the trunk made of them, where it is known.
+        scores : ndarray, shape (B, L), float32, optional
+            Scores of the patches, where they are fixed (`is_fixed`) and known.
+
+        Returns
+        -------
+        Masked
+            The batch, its scores and what is kept.
         """
         batch = self.backbone.tokens(images, texts)
         maps = self._maps(dataclasses.replace(batch, labels=labels), hidden, scores)

@@ -17,14 +17,8 @@ __all__ = ["MemoryHandle"]
 class MemoryHandle:
     """Reads a memory by its place; it is pickled and forked, and each process opens the memory when it first reads.
 
-    Its place is absolute, so that a process that starts elsewhere finds it.
-
-    Parameters
-    ----------
-    source : ExemplarMemory or place
-        The memory (a writer too: it is read beside it), a folder, or a Zarr store.
-    threads : int
-        Threads that decode, in each process.
+    `source` may be a memory (a writer too: it is read beside it), a folder, or a Zarr store. Its place is absolute, so
+    that a process that starts elsewhere finds it.
     """
 
     def __init__(self, source: "ExemplarMemory | Place", *, threads: int = 1) -> None:

@@ -48,19 +48,44 @@ class Pipeline:
         return self.fill == "class_mean"
 
     def know(self, batches: Callable[[], Iterable[TensorBatch]]) -> None:
-        """Find the mean colour of each class in batches as they are stored, where the fill needs it."""
+        """Find the mean colour of each class, where the fill needs it.
+
+        Parameters
+        ----------
+        batches : callable
+            Returns all exemplars in batches, as they are stored.
+        """
         if self.needs_class_means and self._context is not None:
             means = class_means(self.restore(batch) for batch in batches())
             self._context = dataclasses.replace(self._context, class_means=means)
 
     def follow(self, memory: ExemplarMemory) -> None:
-        """Know all exemplars of a memory, once in each of its generations."""
+        """Know all exemplars of a memory, once in each of its generations; see `know`.
+
+        Parameters
+        ----------
+        memory : ExemplarMemory
+            The memory.
+        """
         if self._known_of != memory.generation:
             self.know(lambda: stored_batches(memory))
             self._known_of = memory.generation
 
     def __call__(self, batch: TensorBatch, generator: torch.Generator | None = None) -> ReplayBatch:
-        """Return what a model sees of stored exemplars; they are augmented only where a generator is given."""
+        """Return what a model sees of stored exemplars.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            As they are stored.
+        generator : torch.Generator, optional
+            Source of randomness of the augmentation; nothing is augmented without it.
+
+        Returns
+        -------
+        ReplayBatch
+            Restored, augmented and filled.
+        """
         restored = self.restore(batch)
         if self.augment is not None and generator is not None:
             restored = self.augment(restored, generator=generator)

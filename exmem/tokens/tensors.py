@@ -97,7 +97,13 @@ class TensorBatch:
 
     @classmethod
     def from_numpy(cls, batch: TokenBatch) -> "TensorBatch":
-        """Wrap the arrays of a token batch, as a memory returned it, without copying."""
+        """Wrap the arrays of a token batch without copying.
+
+        Parameters
+        ----------
+        batch : TokenBatch
+            As a memory returned it.
+        """
         return cls(
             {name: TokenTensors.from_numpy(tokens) for name, tokens in batch.tokens.items()},
             torch.from_numpy(batch.labels),
@@ -107,11 +113,25 @@ class TensorBatch:
         )
 
     def with_tokens(self, changed: Mapping[str, TokenTensors]) -> Self:
-        """Return the batch with some modalities replaced or added; all else is the same."""
+        """Return the batch with some modalities replaced or added; all else is the same.
+
+        Parameters
+        ----------
+        changed : mapping of str to TokenTensors
+            New tokens by modality.
+        """
         return dataclasses.replace(self, tokens={**self.tokens, **changed})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Return the same batch on another device; `non_blocking` as in `Tensor.to`."""
+        """Return the same batch on another device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to.
+        non_blocking : bool
+            As in `Tensor.to`.
+        """
         return self._each(
             lambda tokens: tokens.to(device, non_blocking=non_blocking),
             lambda tensor: tensor.to(device, non_blocking=non_blocking),

@@ -14,16 +14,7 @@ __all__ = ["RunProgress"]
 class RunProgress:
     """A bar for the run, which counts the examples learnt from, and one for its stage; a line after each phase.
 
-    Parameters
-    ----------
-    console : Console
-        Where it is shown.
-    name : str
-        The run.
-    total : int
-        Examples of all phases, as often as they are learnt from.
-    done : int
-        Those of phases that were finished before.
+    `total` is how many examples all phases learn from, as often as they do, `done` those of phases finished before.
     """
 
     def __init__(self, console: Console, *, name: str, total: int, done: int = 0) -> None:

@@ -56,26 +56,11 @@ def patches_at(image: NDArray[np.uint8], grid: tuple[int, int], side: int) -> ND
 
 
 def compose_scales(parts: Sequence[tuple[int, TokenTensors]], grid: tuple[int, int], patch: int) -> TokenTensors:
-    """Put patches of several scales together as patches of one.
+    """Put patches of several sides together as patches of one; a position that no scale holds stays away.
 
-    Parameters
-    ----------
-    parts : sequence of tuple of int and TokenTensors
-        Side of a patch and its tokens. Where a position is held at several scales, the finest counts.
-    grid : tuple of int
-        Rows and columns of patches.
-    patch : int
-        Side of a patch of the backbone.
-
-    Returns
-    -------
-    TokenTensors
-        A patch for each position that is held at any scale, in order.
-
-    Notes
-    -----
-    From the coarsest scale to the finest, the image so far is scaled up (bicubic) and the patches of the scale are
-    put over it, so that coarse patches are scaled up with their neighbours and no seams appear (a choice).
+    Where a position is held at several scales, the finest counts. From the coarsest scale to the finest, the image so
+    far is scaled up (bicubic) and the patches of the scale are put over it, so that coarse patches are scaled up with
+    their neighbours and no seams appear (a choice).
     """
     ordered = sorted(parts, key=lambda part: part[0])
     side, first = ordered[0]

@@ -22,12 +22,62 @@ class Form(Protocol):
     """Whether tokens are scored for it and the keep rule asked; else every token counts as kept."""
 
     def specs(self, frame: Frame, codec: Mapping[str, Any]) -> dict[str, TokenSpec]:
-        """Return its modalities; SchemaError if an option does not fit the frame."""
+        """Return its modalities.
+
+        Parameters
+        ----------
+        frame : Frame
+            Where patches stand.
+        codec : mapping
+            Configuration of the payload codec of the pixels.
+
+        Returns
+        -------
+        dict of str to TokenSpec
+            None for a form that stores no image.
+
+        Raises
+        ------
+        SchemaError
+            If an option does not fit the frame.
+        """
 
     def make(
         self, image: NDArray[np.uint8], masked: Masked, row: int, *, frame: Frame, codec: Mapping[str, Any]
     ) -> dict[str, TokenSet]:
-        """Return the token sets of an image (H, W, 3) that is a row of a masked batch; of `text` too, if it decides."""
+        """Make the token sets of an image.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, 3), uint8
+            As large as the frame.
+        masked : Masked
+            The batch that it is of.
+        row : int
+            Its row there.
+        frame : Frame
+            Where patches stand.
+        codec : mapping
+            Configuration of the payload codec of the pixels.
+
+        Returns
+        -------
+        dict of str to TokenSet
+            One for each of its modalities; `text` too, if the form decides what is kept of it.
+        """
 
     def restore(self, tokens: Mapping[str, TokenTensors], frame: Frame) -> dict[str, TokenTensors]:
-        """Return all modalities with `image` as patches of the frame; what was dropped stays away."""
+        """Turn its modalities into patches of the frame.
+
+        Parameters
+        ----------
+        tokens : mapping of str to TokenTensors
+            All modalities of a batch.
+        frame : Frame
+            Where patches stand.
+
+        Returns
+        -------
+        dict of str to TokenTensors
+            All modalities with `image` as patches (B, K, patch, patch, 3); what was dropped stays away.
+        """

@@ -113,6 +113,20 @@ def choose_slots(memory: ExemplarMemory, *, most: int, among: Collection[int] | 
 def slots_of_classes(memory: ExemplarMemory, wanted: Sequence[str], class_names: Sequence[str] = ()) -> list[int]:
     """Return the slots of classes by a name of theirs, given here or annotated, or else by their number.
 
+    Parameters
+    ----------
+    memory : ExemplarMemory
+        Any memory.
+    wanted : sequence of str
+        Names or numbers of classes.
+    class_names : sequence of str
+        Name of each class from 0, such as a run knows them.
+
+    Returns
+    -------
+    list of int
+        Their slots.
+
     Raises
     ------
     SchemaError

@@ -34,7 +34,18 @@ def write_page(sheet: Sheet, path: Path) -> None:
 
 
 def render_page(sheet: Sheet) -> str:
-    """Return a sheet as an HTML page; images are inlined, and texts never become markup."""
+    """Return a sheet as an HTML page; images are inlined, and texts never become markup.
+
+    Parameters
+    ----------
+    sheet : Sheet
+        The sheet.
+
+    Returns
+    -------
+    str
+        The page.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("exmem.report.view"),
         autoescape=True,

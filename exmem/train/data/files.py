@@ -15,13 +15,7 @@ _SUFFIXES |= {".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", "
 
 
 class ImageFiles:
-    """Files below a folder, named by the parts of their paths; hidden ones do not count.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder; links in it are followed.
-    """
+    """Files below a folder, links in it followed, named by the parts of their paths; hidden ones do not count."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
