@@ -67,6 +67,7 @@ class Part:
         return f"{self.name}:{options}" if options else self.name
 
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -125,12 +126,15 @@ class Registry(Mapping[str, Any], Generic[_Made]):
         sources = [*(["exmem"] if name in self._parts else []), *(one.value for one in self._others.get(name, ()))]
         if len(sources) > 1:
             raise self._error(f"{self.kind} {name!r} is there more than once, in {sources}; rename or remove one")
-        if name not in self._parts:
-            return self._others[name][0].load()
-        part = self._parts[name]
-        if isinstance(part, str):
-            module, _, attribute = part.partition(":")
-            part = self._parts[name] = getattr(importlib.import_module(module), attribute)
+        part = self._parts.get(name)
+        try:
+            if name not in self._parts:
+                return self._others[name][0].load()
+            if isinstance(part, str):
+                module, _, attribute = part.partition(":")
+                part = self._parts[name] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self._error(f"{self.kind} {name!r} cannot be imported from {sources[0]}: {error}") from error
         return part
 
     @override
@@ -151,6 +155,8 @@ class Registry(Mapping[str, Any], Generic[_Made]):
 
     def add(self, name: str, part: Any) -> None:
         """Give a part of one's own a name; SchemaError if there is one of that name."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise self._error(f"a {self.kind} needs a name of letters, digits, '_', '-' and '.', got {name!r}")
         if name in self:
             raise self._error(f"there is a {self.kind} {name!r} already; choose another name")
         self._parts[name] = part

@@ -59,6 +59,7 @@ class PatchJpeg(MosaicCodec):
         header: str | None = None,
     ) -> None:
         quality = whole_number(quality, f"{self.codec_id}: quality", least=1, most=100, error=CodecError)
+        subsampling = str(subsampling)  # 444 is a number where configurations are written as text
         choice(subsampling, f"{self.codec_id}: subsampling", ("420", "444"), error=CodecError)
         grey = len(tuple(shape)) == 2 or tuple(shape)[2:] == (1,)
         super().__init__(shape=shape, dtype=dtype, block=16 if subsampling == "420" and not grey else 8, most=_MAX_SIDE)

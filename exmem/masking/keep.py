@@ -5,12 +5,13 @@ Every rule keeps at least one token of a row that has any, gives ties to the low
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import InvalidExemplarError
-from exmem.tokens.checks import whole_number
+from exmem.tokens.checks import as_array, real_number, whole_number
 
 __all__ = ["cumulative", "fit_bytes", "keep_ratio", "mean_threshold", "top_k"]
 
@@ -50,10 +51,13 @@ def mean_threshold(
     array([[False,  True, False],
            [ True, False, False]])
     """
-    valid = _checked(scores, valid)
+    scores, valid = _checked(scores, valid)
+    factor = real_number(factor, "factor", error=InvalidExemplarError)
     count = valid.sum(axis=1, keepdims=True)
-    mean = np.where(valid, scores, 0).sum(axis=1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
-    keep: NDArray[np.bool_] = valid & (scores > factor * mean)
+    lowest = np.where(valid, scores, 0).min(axis=1, keepdims=True, initial=0)  # below 0 as those of `centre`: shifted
+    above = np.where(valid, scores - lowest, 0)
+    mean = above.sum(axis=1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
+    keep: NDArray[np.bool_] = valid & (above > factor * mean)
     keep |= top_k(scores, k=1, valid=valid) & ~keep.any(axis=1, keepdims=True)
     return keep
 
@@ -89,7 +93,7 @@ def top_k(scores: NDArray[np.float32], *, k: int, valid: NDArray[np.bool_] | Non
     >>> top_k(np.array([[0.1, 0.9, 0.9]], np.float32), k=1)
     array([[False,  True, False]])
     """
-    valid = _checked(scores, valid)
+    scores, valid = _checked(scores, valid)
     most = whole_number(k, "k", least=1, most=scores.shape[1], error=InvalidExemplarError)
     return _best(scores, valid, np.full(len(scores), most))
 
@@ -124,8 +128,8 @@ def keep_ratio(
     >>> keep_ratio(np.array([[0.1, 0.6, 0.3, 0.2, 0.5]], np.float32), ratio=0.5)
     array([[False,  True,  True, False,  True]])
     """
-    valid = _checked(scores, valid)
-    if not 0 < ratio <= 1:
+    scores, valid = _checked(scores, valid)
+    if not 0 < real_number(ratio, "ratio", error=InvalidExemplarError) <= 1:
         raise InvalidExemplarError(f"ratio must be above 0 and at most 1, got {ratio}")
     return _best(scores, valid, np.floor(ratio * valid.sum(axis=1) + 0.5).astype(np.int64))
 
@@ -160,8 +164,8 @@ def cumulative(
     >>> cumulative(np.array([[0.1, 0.6, 0.3]], np.float32), mass=0.8)
     array([[False,  True,  True]])
     """
-    valid = _checked(scores, valid)
-    if not 0 < mass <= 1:
+    scores, valid = _checked(scores, valid)
+    if not 0 < real_number(mass, "mass", error=InvalidExemplarError) <= 1:
         raise InvalidExemplarError(f"mass must be above 0 and at most 1, got {mass}")
     lowest = np.where(valid, scores, 0).min(axis=1, keepdims=True, initial=0)
     gains = np.where(valid, scores.astype(np.float64) - lowest, 0)
@@ -213,7 +217,7 @@ def fit_bytes(
     >>> fit_bytes(scores, max_bytes=25, encoded_bytes=lambda row, keep: 10 * keep.sum())
     array([[ True, False,  True]])
     """
-    valid = _checked(scores, valid)
+    scores, valid = _checked(scores, valid)
     whole_number(max_bytes, "max_bytes", error=InvalidExemplarError)
     ranks = _ranks(scores, valid)
     keep = np.zeros(scores.shape, np.bool_)
@@ -250,7 +254,12 @@ def _best(scores: NDArray[np.float32], valid: NDArray[np.bool_], counts: NDArray
     return valid & (_ranks(scores, valid) < np.maximum(counts, 1)[:, None])
 
 
-def _checked(scores: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _checked(given: Any, valid: NDArray[np.bool_] | None) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Return scores (B, L) as an array, and where there is a token; tensors are taken, NaN is refused."""
+    scores = as_array(given)
+    if scores.dtype.kind not in "biuf":
+        raise InvalidExemplarError(f"scores: expected numbers, got {scores.dtype}")
+    valid = None if valid is None else as_array(valid)
     if scores.ndim != 2 or (valid is not None and valid.shape != scores.shape):
         raise InvalidExemplarError(
             f"expected scores (B, L) and valid of the same shape, got {scores.shape} and "
@@ -260,4 +269,4 @@ def _checked(scores: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> ND
     if np.isnan(scores[valid]).any():
         row = int(np.nonzero(np.isnan(np.where(valid, scores, 0)))[0][0])
         raise InvalidExemplarError(f"scores of row {row} contain NaN; check the model that made them")
-    return valid
+    return scores, valid

@@ -11,22 +11,23 @@ from numpy.typing import ArrayLike, NDArray
 from exmem.backbones import Backbone, Hidden
 from exmem.codecs import get_codec
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.masking import KEEP_RULES, TEXT_RULES, KeepRule, ScoreMaps
+from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
 from exmem.recipes.frame import Frame
 from exmem.recipes.plain import PlainImages
-from exmem.recipes.recipe import Recipe
+from exmem.recipes.recipe import Recipe, try_keep
 from exmem.recipes.scoring import Masked, Masking
 from exmem.registry import Part
 from exmem.store import Place
 from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
-from exmem.tokens.checks import shown
+from exmem.tokens.checks import as_array, floats_of, label_of, mapping_of, shown
 from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["BoundRecipe", "Restorer"]
 
+_WRONG = InvalidExemplarError
 _MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
 _SCORELESS = frozenset({"all", "none"})  # text rules that look at no score
 
@@ -74,7 +75,7 @@ class Restorer:
         try:
             if set(document) != {"recipe", "frame"}:
                 raise SchemaError(f"expected a record of 'recipe' and 'frame', got {shown(dict(document))}")
-            recipe = Recipe.from_json(document["recipe"])  # not `of`: a stranger's memory names no file to read
+            recipe = _restored_by(document["recipe"])
             frame = None if document["frame"] is None else Frame.from_json(document["frame"])
             _check_stored(recipe, frame, specs)
         except SchemaError as error:
@@ -126,8 +127,8 @@ class BoundRecipe:
 
     Parameters
     ----------
-    recipe : Recipe
-        What is made.
+    recipe : Recipe or str
+        What is made, or its name.
     backbone : Backbone or PlainImages
         Says how tokens look, and scores them.
     objective : callable, optional
@@ -146,13 +147,16 @@ class BoundRecipe:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: "Recipe | str",
         backbone: Backbone | PlainImages,
         *,
         objective: Objective | None = None,
         seed: int = 0,
         num_classes: int = 0,
     ) -> None:
+        if not isinstance(backbone, Backbone | PlainImages):
+            raise SchemaError(f"expected a Backbone or PlainImages, got {shown(backbone)}")
+        recipe = Recipe.of(recipe)
         self.recipe, self.backbone, self._form = recipe, backbone, recipe.form()
         specs = backbone.token_specs()
         if recipe.is_empty:
@@ -181,6 +185,8 @@ class BoundRecipe:
         sizes = {"features": self.backbone.feature_dim, "logits": num_classes}
         if "logits" in self.recipe.extras and num_classes < 1:
             raise SchemaError("a recipe with logits needs to know how many: bind it with num_classes=")
+        if "features" in self.recipe.extras and not sizes["features"]:
+            raise SchemaError("plain images have no features; leave them out of the extras, or bind to a backbone")
         extras = {name: ExtraSpec(shape=(sizes[name],)) for name in self.recipe.extras}
         return Schema(modalities, extras, self.restore.to_json())
 
@@ -204,11 +210,10 @@ class BoundRecipe:
             spec = self.backbone.token_specs()["image"]
             if "encoded_bytes" in KEEP_RULES.options(recipe.keep.name):
                 codec = get_codec(self._codec, shape=spec.shape, dtype=spec.dtype)
-            _try(recipe.keep, keep_rule, spec.positions, measured=codec is not None)
+            try_keep(recipe.keep, spec.positions)
         text_rule = None
         if recipe.text.name != "none" and "text" in self.backbone.token_specs():
             text_rule = TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
-            _try_text(recipe.text, text_rule)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
 
     def create_memory(self, place: Place, *, max_bytes: int | str, **options: Any) -> ExemplarMemory:
@@ -245,13 +250,13 @@ class BoundRecipe:
 
         Parameters
         ----------
-        images : ndarray, shape (B, H, W, 3), uint8
+        images : array-like or Tensor, shape (B, H, W, 3), uint8
             Images of the size of the backbone.
         texts : sequence of str
             Their texts.
-        labels : array-like, shape (B,), int64
+        labels : array-like or Tensor, shape (B,), integer
             Their classes.
-        priorities : array-like, shape (B,), float64, optional
+        priorities : array-like or Tensor, shape (B,), optional
             Their ranks; all 0 when left out.
         extras : mapping of str to array-like, shape (B, ...), optional
             Those of the recipe.
@@ -268,17 +273,32 @@ class BoundRecipe:
         Raises
         ------
         InvalidExemplarError
-            If the extras are not those of the recipe, or the lengths differ.
+            If images are of another size or dtype, a label is no integer, the extras are not those of the recipe, or
+            the lengths differ.
         """
-        classes = np.asarray(labels, np.int64)
-        ranks = np.zeros(len(classes)) if priorities is None else np.asarray(priorities, np.float64)
-        given = {name: np.asarray(values) for name, values in (extras or {}).items()}
+        pixels = self._images(images)
+        classes = np.array([label_of(label, "label", error=_WRONG) for label in _listed(labels, "labels")], np.int64)
+        ranks = (
+            np.zeros(len(classes))
+            if priorities is None
+            else floats_of(as_array(priorities), "priorities", error=_WRONG)
+        )
+        given = {name: as_array(values) for name, values in mapping_of(extras or {}, "extras", error=_WRONG).items()}
         if set(given) != set(self.recipe.extras):
-            raise InvalidExemplarError(f"expected the extras {list(self.recipe.extras)}, got {sorted(given)}")
-        lengths = {len(images), len(texts), len(classes), len(ranks), *map(len, given.values())}
-        if len(lengths) > 1:
-            raise InvalidExemplarError(f"images, texts, labels, priorities and extras differ in length: {lengths}")
-        masked = self.masking(images, texts, classes, hidden=hidden, scores=scores)
+            raise InvalidExemplarError(f"expected the extras {list(self.recipe.extras)}, got {sorted(map(str, given))}")
+        words = _listed(texts, "texts")
+        if not all(isinstance(text, str) for text in words):
+            raise InvalidExemplarError(f"expected a text an image, empty where there is none, got {shown(texts)}")
+        lengths = {"images": len(pixels), "texts": len(words), "labels": len(classes), "priorities": len(ranks)}
+        lengths |= {name: len(values) if values.ndim else 0 for name, values in given.items()}
+        known_scores = None if scores is None else as_array(scores).astype(np.float32)
+        if known_scores is not None:
+            lengths["scores"] = len(known_scores)
+        if len(set(lengths.values())) > 1:
+            raise InvalidExemplarError(f"expected as many of each, got {lengths}")
+        if not len(pixels):
+            return []
+        masked = self.masking(pixels, words, classes, hidden=hidden, scores=known_scores)
         return [
             Exemplar(
                 self._tokens(image, masked, row),
@@ -286,8 +306,20 @@ class BoundRecipe:
                 priority=float(ranks[row]),
                 extras={name: values[row] for name, values in given.items()},
             )
-            for row, image in enumerate(images)
+            for row, image in enumerate(pixels)
         ]
+
+    def _images(self, images: Any) -> NDArray[np.uint8]:
+        """Return images as an array of the size that the recipe was bound to; any size where none is stored."""
+        pixels, frame = as_array(images), self.restore.frame
+        if frame is None and pixels.ndim >= 1:
+            return pixels
+        height, width = frame.size if frame is not None else (0, 0)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (height, width, 3):
+            raise InvalidExemplarError(
+                f"expected images (B, {height}, {width}, 3) of uint8, got {pixels.shape} of {pixels.dtype}"
+            )
+        return pixels
 
     def _tokens(self, image: NDArray[np.uint8], masked: Masked, row: int) -> dict[str, TokenSet]:
         tokens: dict[str, TokenSet] = {}
@@ -296,6 +328,25 @@ class BoundRecipe:
         if "text" in masked.keep and "text" not in tokens:
             tokens["text"] = masked.words(row)
         return tokens
+
+
+def _restored_by(document: Any) -> Recipe:
+    """Read a recorded recipe; what scored and kept may be parts that are not here, for restoring needs none of them.
+
+    It is a mapping and no name of a file, which a stranger's memory might have read.
+    """
+    fields = dict(mapping_of(document, "recipe"))
+    for name, registry in (("scorer", SCORERS), ("keep", KEEP_RULES), ("text", TEXT_RULES)):
+        if name in fields and Part.of(fields[name]).name not in registry:
+            del fields[name]
+    return Recipe.from_json(fields)
+
+
+def _listed(values: Any, what: str) -> list[Any]:
+    """Return a sequence or an array as a list; a text is none."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+        raise InvalidExemplarError(f"{what}: expected one an image, got {shown(values)}")
+    return [*values]
 
 
 def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, TokenSpec]) -> None:
@@ -312,23 +363,3 @@ def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, Token
             raise SchemaError(
                 f"image {str(recipe.image)!r} stores {name!r} as {(expected.positions, expected.shape)}, got {held}"
             )
-
-
-def _try(keep: Part, keep_rule: KeepRule, positions: int, *, measured: bool) -> None:
-    """Let a keep rule look at one made-up row, so that a value out of its range is told before anything is loaded."""
-    options: dict[str, Any] = {"encoded_bytes": lambda row, keep: 0} if measured else {}
-    try:
-        keep_rule(np.zeros((1, positions), np.float32), **options)
-    except (TypeError, InvalidExemplarError) as error:
-        raise SchemaError(f"keep rule {str(keep)!r} has an option that it cannot use: {error}") from error
-
-
-def _try_text(text: Part, text_rule: KeepRule) -> None:
-    """Let a text rule look at one made-up row of two words and two patches; see `_try`."""
-    valid = {"text": np.ones((1, 2), np.bool_), "image": np.ones((1, 2), np.bool_)}
-    zeros = {name: np.zeros((1, 2), np.float32) for name in valid}
-    pairs = np.zeros((1, 2, 2), np.float32)
-    try:
-        text_rule(ScoreMaps(zeros, valid, pairs, pairs), valid["image"], ~valid["text"])
-    except (TypeError, InvalidExemplarError) as error:
-        raise SchemaError(f"text rule {str(text)!r} has an option that it cannot use: {error}") from error

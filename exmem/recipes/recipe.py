@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exmem.codecs import CODECS
-from exmem.errors import SchemaError
-from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.masking import KEEP_RULES, TEXT_RULES, ScoreMaps
 from exmem.masking.scorers import SCORERS
 from exmem.recipes.fills import FILLS
 from exmem.recipes.forms import FORMS, Form
@@ -22,6 +24,7 @@ __all__ = ["EXTRAS", "RECIPES", "Recipe"]
 EXTRAS = ("features", "logits")
 """What may be stored beside the tokens: the learner's features and its logits when the exemplar was made."""
 
+_POSITIONS = 4096  # more patches than images have; the recipe is tried again with those of its backbone
 _MADE_LATER = {"scorer": {"objective"}, "keep": {"valid", "encoded_bytes"}}
 _PARTS: dict[str, Registry[Any]] = {
     "image": FORMS,
@@ -81,7 +84,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field, registry in _PARTS.items():
-            part = Part.of(getattr(self, field))
+            try:
+                part = Part.of(getattr(self, field))
+            except SchemaError as error:
+                raise SchemaError(f"{field}: {error}") from error
             object.__setattr__(self, field, part)
             _check(field, part, registry)
         object.__setattr__(self, "codec", Part.of(self.codec))
@@ -89,8 +95,13 @@ class Recipe:
             raise SchemaError(f"codec: unknown {self.codec.name!r}; choose one of {sorted(CODECS)}")
         if not isinstance(self.extras, list | tuple) or not all(name in EXTRAS for name in self.extras):
             raise SchemaError(f"extras: expected some of {list(EXTRAS)}, got {shown(self.extras)}")
-        object.__setattr__(self, "extras", tuple(sorted(set(self.extras))))
+        if len(set(self.extras)) < len(self.extras):
+            raise SchemaError(f"extras: expected each once, got {list(self.extras)}")
+        object.__setattr__(self, "extras", tuple(sorted(self.extras)))
         self.form()
+        try_keep(self.keep, _POSITIONS)
+        _try_text(self.text)
+        _try_scorer(self.scorer)
         if self.fill.name == "thumbnail" and not self.image.kwargs.get("thumbnail"):
             raise SchemaError(
                 f"fill 'thumbnail' needs a stored one: image 'patches:thumbnail=28' or so, got {str(self.image)!r}"
@@ -194,9 +205,15 @@ class Recipe:
         if not isinstance(value, str | os.PathLike):
             raise SchemaError(f"expected the name of a recipe, a file or a mapping, got {shown(value)}")
         if Path(value).suffix in _FILES:
-            return cls.from_json({"name": Path(value).stem, **read_document(value)})
-        recipe: Recipe = RECIPES[str(value)]
-        return recipe
+            document = {"name": Path(value).stem, **read_document(value)}
+            try:
+                return cls.from_json(document)
+            except SchemaError as error:
+                raise SchemaError(f"{os.fspath(value)}: {error}") from error
+        recipe = RECIPES[str(value)]
+        if isinstance(recipe, Recipe | Mapping):
+            return cls.of(recipe)
+        raise SchemaError(f"recipe {str(value)!r}: expected a Recipe or a mapping, got {shown(recipe)}")
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write it to a file.
@@ -204,8 +221,15 @@ class Recipe:
         Parameters
         ----------
         file : path
-            A name that ends in `.json` for JSON; any other for YAML.
+            A name that ends in `.json`, `.yaml` or `.yml`.
+
+        Raises
+        ------
+        SchemaError
+            If it ends otherwise.
         """
+        if Path(file).suffix not in _FILES:
+            raise SchemaError(f"{os.fspath(file)}: expected a name that ends in one of {sorted(_FILES)}")
         Path(file).write_text(document_text(self.to_json(), Path(file).suffix), encoding="utf-8")
 
 
@@ -217,12 +241,25 @@ def read_document(file: str | os.PathLike[str]) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(Path(file).read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = Path(file).read_text(encoding="utf-8")
+        twice = _first_twice(yaml.compose(text, Loader=yaml.SafeLoader))  # JSON is YAML
+        if twice is not None:
+            raise ValueError(f"the key {twice!r} twice")
+        document = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SchemaError(f"{os.fspath(file)}: expected a file of YAML or JSON, got {error}") from error
     if not isinstance(document, dict):
         raise SchemaError(f"{os.fspath(file)}: expected a mapping of options, got {shown(document)}")
     return document
+
+
+def _first_twice(node: Any) -> str | None:
+    """Return a key that a mapping of a YAML tree holds twice, of which loading would keep the last."""
+    pairs = node.value if getattr(node, "id", "") == "mapping" else []
+    keys = [key.value for key, _ in pairs]
+    inner = [value for _, value in pairs] if pairs else node.value if getattr(node, "id", "") == "sequence" else []
+    repeated = next((key for key in keys if keys.count(key) > 1), None)
+    return repeated or next((found for found in map(_first_twice, inner) if found), None)
 
 
 def document_text(document: Mapping[str, Any], suffix: str) -> str:
@@ -242,6 +279,36 @@ def _check(field: str, part: Part, registry: Registry[Any]) -> None:
         raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
     if lacking := sorted(name for name in known - set(part.kwargs) if options[name] is inspect.Parameter.empty):
         raise SchemaError(f"{registry.kind} {part.name!r} needs {lacking}: write {part.name}:{lacking[0]}=...")
+
+
+def try_keep(keep: Part, positions: int) -> None:
+    """Let a keep rule look at a made-up row of so many patches, so that a value out of its range is told early."""
+    rule = KEEP_RULES.make(keep.name, **keep.kwargs)
+    measured = "encoded_bytes" in KEEP_RULES.options(keep.name)
+    options: dict[str, Any] = {"encoded_bytes": lambda row, keep: 0} if measured else {}
+    try:
+        rule(np.zeros((1, positions), np.float32), **options)
+    except (TypeError, InvalidExemplarError) as error:
+        raise SchemaError(f"keep rule {str(keep)!r} has an option that it cannot use: {error}") from error
+
+
+def _try_text(text: Part) -> None:
+    """Let a text rule look at a made-up row of two words and two patches."""
+    rule = TEXT_RULES.make(text.name, **text.kwargs)
+    valid = {"text": np.ones((1, 2), np.bool_), "image": np.ones((1, 2), np.bool_)}
+    pairs = np.zeros((1, 2, 2), np.float32)
+    maps = ScoreMaps({name: np.zeros((1, 2), np.float32) for name in valid}, valid, pairs, pairs)
+    try:
+        rule(maps, valid["image"], ~valid["text"])
+    except (TypeError, InvalidExemplarError) as error:
+        raise SchemaError(f"text rule {str(text)!r} has an option that it cannot use: {error}") from error
+
+
+def _try_scorer(scorer: Part) -> None:
+    try:
+        SCORERS.make(scorer.name, **scorer.kwargs)
+    except TypeError as error:
+        raise SchemaError(f"scorer {str(scorer)!r} has an option that it cannot use: {error}") from error
 
 
 def _jpeg(divisor: int) -> Part:

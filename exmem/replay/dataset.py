@@ -14,6 +14,7 @@ from exmem.replay.batch import ReplayBatch
 from exmem.replay.handle import MemoryHandle
 from exmem.replay.pipeline import Pipeline
 from exmem.store import Place
+from exmem.tokens.checks import shown
 
 __all__ = ["ReplayDataset"]
 
@@ -62,6 +63,10 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         known = {"label", "slot", *memory.schema.extras}
         known |= {"image"} if restore.grid is not None else set()
         known |= {"text", "text_valid"} if "text" in memory.schema.modalities else set()
+        if not self.fields or not all(isinstance(name, str) for name in self.fields):
+            raise SchemaError(f"fields must be one or more names of {sorted(known)}, got {shown(fields)}")
+        if fill == "class_mean":
+            raise SchemaError("fill 'class_mean' looks at all exemplars; use mean, zero or thumbnail in a data set")
         if unknown := sorted(set(self.fields) - known):
             raise SchemaError(f"{memory.location}: no field {unknown}; choose of {sorted(known)}")
         self._slots, self._generation = memory.slots, memory.generation

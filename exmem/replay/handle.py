@@ -13,6 +13,8 @@ from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["MemoryHandle"]
 
+_ATTEMPTS = 4  # at what a writer evicts while it is read
+
 
 class MemoryHandle:
     """Reads a memory by its place; it is pickled and forked, and each process opens the memory when it first reads.
@@ -40,13 +42,27 @@ class MemoryHandle:
             self._memory, self._pid = ExemplarMemory.open(self._place, threads=self._threads), os.getpid()
         return self._memory
 
-    def read(self, slots: Any, *, generation: int = 0) -> TensorBatch:
-        """Read exemplars as they are stored, of this generation of the memory or a later one."""
-        if self.memory.generation < generation:
-            self.memory.refresh()
-        try:
-            return TensorBatch.from_numpy(self.memory.read(np.asarray(slots, np.int64)))
-        except UnknownSlotError as error:
-            raise StaleSnapshotError(
-                f"{self.memory.location}: exemplars were evicted while a pass over them ran ({error}); begin a new pass"
-            ) from error
+    def read(self, slots: Any, *, generation: int = 0, follow: bool = False) -> TensorBatch:
+        """Read exemplars as they are stored, of this generation of the memory or a later one.
+
+        Where some were evicted meanwhile, others that are held stand in for them if it follows, by their number alone;
+        else that is a StaleSnapshotError.
+        """
+        memory, wanted = self.memory, np.asarray(slots, np.int64)
+        if memory.generation < generation:
+            memory.refresh()
+        for attempt in range(_ATTEMPTS):
+            try:
+                return TensorBatch.from_numpy(memory.read(wanted))
+            except (UnknownSlotError, StaleSnapshotError) as error:
+                if not follow or attempt == _ATTEMPTS - 1:
+                    raise StaleSnapshotError(
+                        f"{memory.location}: exemplars were evicted while a pass over them ran ({error}); begin a new "
+                        "pass, of a loader with follow=True"
+                    ) from error
+            memory.refresh()
+            held = memory.slots
+            if not len(held):
+                raise StaleSnapshotError(f"{memory.location}: all exemplars were evicted while a pass over them ran")
+            wanted = np.where(np.isin(wanted, held), wanted, held[wanted % len(held)])
+        raise AssertionError("the last attempt returns or raises")

@@ -19,11 +19,12 @@ from exmem.replay.handle import MemoryHandle
 from exmem.replay.pipeline import Pipeline
 from exmem.replay.samplers import SAMPLERS, Sampler
 from exmem.store import Place
-from exmem.tokens.checks import mapping_of, shown, whole_number
+from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 
 __all__ = ["ReplayLoader", "replay_loader"]
 
 _SET_HERE = frozenset({"dataset", "batch_size", "batch_sampler", "collate_fn", "drop_last", "sampler", "shuffle"})
+_MOST_RANKS = 2**20
 _Request = tuple[NDArray[np.int64], int, tuple[int, int, int]]  # slots, generation, seed of the augmentation
 
 
@@ -51,12 +52,12 @@ class ReplayLoader:
 
     def __init__(self, handle: MemoryHandle, pipeline: Pipeline, draws: _Draws, options: Mapping[str, Any]) -> None:
         self._handle, self._draws = handle, draws
-        self._source = _Source(handle, pipeline)
-        self._requests: list[_Request] = []
+        self._source = _Source(handle, pipeline, follow=draws.follow)
+        self._requests = _Requests()
         self._loader: DataLoader[ReplayBatch] = DataLoader(
             self._source,
             batch_size=None,
-            sampler=_Listed(self),
+            sampler=self._requests,
             collate_fn=_as_it_is,
             **{"persistent_workers": options.get("num_workers", 0) > 0, **options},
         )
@@ -76,7 +77,12 @@ class ReplayLoader:
         while True:
             self._next, self._now = (number + 1, 0), (number, start)
             self._refresh()
-            self._requests = self._plan(number)[start:]
+            requests = self._plan(number)
+            if start > len(requests):
+                raise SchemaError(
+                    f"the state is {start} batches into a pass of {len(requests)}; it is of another loader"
+                )
+            self._requests.of_pass = requests[start:]
             for taken, batch in enumerate(self._loader, start + 1):
                 self._now = (number, taken)
                 yield batch
@@ -158,28 +164,28 @@ class ReplayLoader:
 class _Source(Dataset[ReplayBatch]):
     """What worker processes read with."""
 
-    def __init__(self, handle: MemoryHandle, pipeline: Pipeline) -> None:
-        self._handle, self._pipeline = handle, pipeline
+    def __init__(self, handle: MemoryHandle, pipeline: Pipeline, *, follow: bool) -> None:
+        self._handle, self._pipeline, self._follow = handle, pipeline, follow
 
     def prepare(self, memory: ExemplarMemory) -> None:
         self._pipeline.follow(memory)
 
     def __getitem__(self, request: _Request) -> ReplayBatch:
         slots, generation, seed = request
-        batch = self._handle.read(slots, generation=generation)
+        batch = self._handle.read(slots, generation=generation, follow=self._follow)
         self._pipeline.follow(self._handle.memory)
         generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
         return self._pipeline(batch, generator)
 
 
-class _Listed:
-    """The requests of the pass that the loader is at."""
+class _Requests:
+    """The requests of the pass that a loader is at; it knows no loader, so that one that is dropped ends at once."""
 
-    def __init__(self, loader: ReplayLoader) -> None:
-        self._loader = loader
+    def __init__(self) -> None:
+        self.of_pass: list[_Request] = []
 
     def __iter__(self) -> Iterator[_Request]:
-        return iter(self._loader._requests)
+        return iter(self.of_pass)
 
 
 def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a default
@@ -216,7 +222,8 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
     endless : bool
         Whether one pass follows the other in one iteration.
     follow : bool
-        Whether each pass draws from what is committed when it begins; else from what was when the loader was made.
+        Whether each pass draws from what is committed when it begins, and another exemplar stands in for one that was
+        evicted since; else from what was there when the loader was made, and such an eviction ends the pass.
     fill : str, optional
         What becomes of dropped image tokens, a key of `FILLS`; the recipe's own when left out.
     augment : Augmentation, optional
@@ -235,12 +242,18 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
     SchemaError
         If an option is one that the loader sets itself or out of range, the memory holds nothing to draw, or the fill
         needs places and the schema tells no grid.
+    StaleSnapshotError
+        Raised by the iteration, without `follow`, if exemplars of the pass were evicted.
     """
     if taken := sorted(_SET_HERE.intersection(options)):
         raise SchemaError(f"replay_loader sets {', '.join(taken)} itself; give batch=, sampler= and length= instead")
-    rank, ranks = (whole_number(number, "share (rank, ranks)") for number in share)
-    if rank >= ranks:
-        raise SchemaError(f"share must be (rank, ranks) with a rank of 0..ranks - 1, got {share}")
+    if not isinstance(share, list | tuple) or len(share) != 2:
+        raise SchemaError(f"share must be (rank, ranks), got {shown(share)}")
+    ranks = whole_number(share[1], "share: ranks", least=1, most=_MOST_RANKS)
+    rank = whole_number(share[0], "share: rank", most=ranks - 1)
+    if augment is not None and not callable(augment):
+        raise SchemaError(f"augment must be made, as by AUGMENTATIONS.make(...), got {shown(augment)}")
+    whole_number(options.get("num_workers", 0), "num_workers")
     handle = MemoryHandle(source)
     pipeline = Pipeline(Restorer.of(handle.memory), fill=fill, augment=augment)
     draws = _Draws(
@@ -250,8 +263,8 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
         length=None if length is None else whole_number(length, "length", least=1),
         rank=rank,
         ranks=ranks,
-        endless=endless,
-        follow=follow,
+        endless=flag(endless, "endless"),
+        follow=flag(follow, "follow"),
     )
     return ReplayLoader(handle, pipeline, draws, options)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.tokens.checks import array_of
+from exmem.tokens.checks import as_array, whole_number
 
 __all__ = ["Selection", "checked_count", "unit_rows"]
 
@@ -75,16 +75,12 @@ class Selection:
 
 def checked_count(count: int | None, number: int) -> int:
     """Return the length of an order of `number` examples, at most that; InvalidExemplarError if negative."""
-    if count is not None and count < 0:
-        raise InvalidExemplarError(f"count must be 0 or more, got {count}")
-    return number if count is None else min(count, number)
+    return number if count is None else min(whole_number(count, "count", error=InvalidExemplarError), number)
 
 
 def measured_array(values: Any, what: str) -> NDArray[Any]:
-    """Return what a caller measured as an array; torch tensors of any dtype and device are taken, too."""
-    if hasattr(values, "detach"):  # torch is not imported for this
-        return np.asarray(values.detach().double().cpu())
-    array = array_of(values, what, error=InvalidExemplarError)
+    """Return what a caller measured as an array of numbers; torch tensors of any dtype and device are taken, too."""
+    array = as_array(values)
     if array.dtype.kind not in "biuf":
         raise InvalidExemplarError(f"{what}: expected numbers, got {array.dtype} of shape {array.shape}")
     return array
@@ -96,6 +92,10 @@ def unit_rows(given: ArrayLike) -> NDArray[np.float64]:
     if features.ndim != 2 or not np.isfinite(features).all():
         raise InvalidExemplarError(f"expected finite features (N, D) without NaN, got shape {features.shape}")
     rows = features.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not np.isfinite(norms).all():  # squares of huge values overflow
+        rows /= np.maximum(np.abs(rows).max(axis=1, keepdims=True, initial=0), 1.0)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows /= np.where(norms > 0, norms, 1.0)
     return rows

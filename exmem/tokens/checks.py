@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from exmem.errors import ExmemError, SchemaError
+from exmem.errors import ExmemError, InvalidExemplarError, SchemaError
 
 __all__ = [
     "MOST",
     "array_of",
+    "as_array",
     "choice",
     "fitting",
     "flag",
@@ -108,6 +109,17 @@ def array_of(value: object, what: str, *, error: type[ExmemError]) -> NDArray[An
     except _NO_ARRAY as problem:
         hint = "; of a tensor give .detach().cpu(), in a dtype that NumPy knows" if hasattr(value, "detach") else ""
         raise error(f"{what}: {type(value).__name__} is no array ({str(problem)[:160]}){hint}") from problem
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """Return an array of what may be a tensor of any dtype and device, with gradient too; torch is not imported."""
+    if not hasattr(value, "detach"):
+        return array_of(value, "array", error=InvalidExemplarError)
+    tensor = value.detach().cpu()
+    try:
+        return np.asarray(tensor)
+    except TypeError:  # bfloat16 and the like
+        return np.asarray(tensor.double())
 
 
 def floats_of(value: object, what: str, *, error: type[ExmemError]) -> NDArray[np.float64]:

@@ -134,7 +134,7 @@ class TensorBatch:
         """
         return self._each(
             lambda tokens: tokens.to(device, non_blocking=non_blocking),
-            lambda tensor: tensor.to(device, non_blocking=non_blocking),
+            lambda tensor: tensor.to(torch.device(device), non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Self:

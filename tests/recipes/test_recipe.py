@@ -30,10 +30,10 @@ GIVEN = {
     "k": st.integers(1, 100),
     "layers": st.none() | st.lists(st.integers(-12, 11), min_size=1, max_size=3),
     "lost_threshold": st.floats(0, 4),
-    "mass": st.floats(0, 1),
+    "mass": st.floats(0.01, 1),
     "max_bytes": st.integers(1, 10**6),
     "qualities": st.lists(st.integers(1, 95), min_size=1, max_size=3, unique=True),
-    "ratio": st.floats(0, 1),
+    "ratio": st.floats(0.01, 1),
     "seed": st.integers(0, 2**32),
     "shares": st.lists(st.floats(0, 0.5), min_size=2, max_size=2),
     "text_weight": st.floats(0, 9),
@@ -44,9 +44,9 @@ MADE_LATER = {"objective", "valid", "encoded_bytes"}
 
 
 @st.composite
-def parts(draw, registry, *, also=()):
-    name = draw(st.sampled_from([*registry, *also]))
-    known = registry.options(name) if name in registry else {}
+def parts(draw, registry):
+    name = draw(st.sampled_from([*registry]))
+    known = registry.options(name)
     needed = {key for key, default in known.items() if default is inspect.Parameter.empty}
     chosen = draw(st.sets(st.sampled_from(sorted(known)))) if known else set()
     return {"name": name, **{key: draw(GIVEN[key]) for key in sorted((chosen | needed) - MADE_LATER)}}
@@ -54,7 +54,7 @@ def parts(draw, registry, *, also=()):
 
 @st.composite
 def recipes(draw):
-    image = draw(parts(FORMS, also=["none"]))
+    image = draw(parts(FORMS))
     fills = sorted({*FILLS} - ({"thumbnail"} if not image.get("thumbnail") else set()))
     return Recipe(
         name=draw(st.text(max_size=12)),
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
         ({"name": 3}, "expected text as name"),
         ({"image": 3}, "expected NAME, NAME:OPTION=VALUE"),
         ({"image": "scaled:divisor=0"}, "divisor must be 1 or more"),
-        ({"image": "scaled:divisor=two"}, "has an option of another kind"),
+        ({"image": "scaled:divisor=two"}, "divisor must be a number"),
         ({"image": "smoothed:coarse=two"}, "coarse must be an integer"),
         ({"image": 'scales:factors=["a",2,4]'}, "each of the factors must be a number"),
         ({"image": "scales:factors=abc"}, "expected one factor or more, got 'abc'"),
@@ -219,8 +219,7 @@ def test_options_are_tried_when_a_recipe_is_bound_and_not_in_the_middle_of_a_run
         ({"extras": ["logits"]}, "bind it with num_classes="),
         ({"image": "scales:factors=[1,100,200]"}, "falling sides"),
     ):
-        recipe = Recipe.of("masked").refined(**({"scorer": "centre"} | changes))
         with pytest.raises(ExmemError, match=message):
-            BoundRecipe(recipe, plain)
+            BoundRecipe(Recipe.of("masked").refined(**({"scorer": "centre"} | changes)), plain)
     assert math.isclose(BoundRecipe(Recipe.of("half_jpeg"), plain).restore.frame.size[0], 32)
     assert {f"exmem.{name}" for name in ("patch_jpeg", "raw", "lossless")} <= {*CODECS}

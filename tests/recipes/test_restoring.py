@@ -137,7 +137,7 @@ def test_logits_and_features_are_stored_and_come_back_and_missing_ones_are_refus
     for wrong in (None, {"logits": extras["logits"]}, {**extras, "more": np.zeros(4)}):
         with pytest.raises(InvalidExemplarError, match=r"expected the extras \['features', 'logits'\], got"):
             bound.make(smooth(), TEXTS, LABELS, extras=wrong)
-    with pytest.raises(InvalidExemplarError, match="differ in length"):
+    with pytest.raises(InvalidExemplarError, match="expected as many of each"):
         bound.make(smooth(), TEXTS, LABELS, extras={**extras, "logits": extras["logits"][:3]})
     with pytest.raises(SchemaError, match="bind it with num_classes="):
         BoundRecipe(recipe, model)

@@ -1,9 +1,11 @@
 """Batches for torch: passes, worker processes, ranks, continuing in the middle, and following commits."""
 
+import copy
 import os
 import pickle
 import sys
 import time
+import weakref
 
 import accelerate
 import numpy as np
@@ -194,10 +196,24 @@ def test_each_pass_draws_from_what_is_committed_when_it_begins(tmp_path, workers
 
 
 @some_workers
-def test_what_is_evicted_while_a_pass_runs_ends_it_with_an_error_or_is_still_read(tmp_path, workers):
+def test_others_stand_in_for_what_is_evicted_while_a_pass_runs(tmp_path, workers):
     with create(tmp_path / "m") as memory:
         loader = replay_loader(memory, batch=2, seed=1, **workers)
         batches = iter(loader)
+        seen = flat(tasks([next(batches)]))
+        memory.evict(memory.slots[3:])
+        memory.add([numbered(number) for number in range(50, 60)])
+        memory.commit()
+        seen += flat(tasks(batches))
+        assert len(seen) == 40
+        assert {*seen} <= {*range(40), *range(50, 60)}
+        assert sorted(flat(tasks(loader))) == [0, 1, 2, *range(50, 60)]
+
+
+@some_workers
+def test_without_following_what_is_evicted_is_read_or_ends_the_pass_in_words(tmp_path, workers):
+    with create(tmp_path / "m") as memory:
+        batches = iter(replay_loader(memory, batch=2, seed=1, follow=False, **workers))
         seen = flat(tasks([next(batches)]))
         memory.evict(memory.slots)
         memory.add([numbered(number) for number in range(50, 60)])
@@ -206,8 +222,30 @@ def test_what_is_evicted_while_a_pass_runs_ends_it_with_an_error_or_is_still_rea
             seen += flat(tasks(batches))
             assert sorted(seen) == [*range(40)], "the snapshot to its end"
         except StaleSnapshotError as error:
-            assert "begin a new pass" in str(error) or "refresh" in str(error)  # noqa: PT017 - either is right
-        assert sorted(flat(tasks(loader))) == [*range(50, 60)]
+            assert "begin a new pass" in str(error)  # noqa: PT017 - either is right
+
+
+def test_a_full_memory_is_replayed_without_end_while_it_is_filled(tmp_path):
+    with create(tmp_path / "m") as memory:
+        memory.resize(memory.used_bytes * 3 // 4)
+        batches = iter(replay_loader(memory, batch=4, endless=True))
+        for step in range(30):
+            assert 1 <= len(next(batches)) <= 4
+            memory.add([numbered(100 + 4 * step + more) for more in range(4)])
+            memory.commit()
+
+
+def test_a_loader_that_is_dropped_ends_its_workers_at_once(folder):
+    loader = replay_loader(folder, batch=4, num_workers=1)
+    next(iter(loader))
+    begun = weakref.ref(loader)
+    del loader
+    assert begun() is None, "nothing but its owner holds it"
+
+
+def test_a_copy_of_a_loader_draws_passes_of_its_own(folder):
+    loader = replay_loader(folder, batch=8)
+    assert sorted(flat(tasks(copy.deepcopy(loader)))) == sorted(flat(tasks(loader))) == [*range(40)]
 
 
 def test_ranks_draw_disjoint_shares_of_equal_batches_that_cover_the_pass(folder):

@@ -63,7 +63,7 @@ def test_what_a_rule_goes_by_is_asked_for_and_nothing_else(rule):
 
 
 def test_a_negative_count_is_refused(rule):
-    with pytest.raises(InvalidExemplarError, match="count must be 0 or more, got -1"):
+    with pytest.raises(InvalidExemplarError, match="count must be an integer of 0"):
         rule(2, **inputs([(1, 2, 3), (4, 5, 6)]), count=-1)
 
 

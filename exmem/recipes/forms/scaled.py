@@ -15,6 +15,7 @@ from exmem.recipes.forms.contract import Form
 from exmem.recipes.frame import Frame
 from exmem.recipes.scoring import Masked
 from exmem.tokens import TokenSet, TokenSpec
+from exmem.tokens.checks import real_number
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TokenTensors, upsampled
 
@@ -35,7 +36,7 @@ class Scaled(Form):
     divisor: float = 1
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.divisor) and self.divisor >= 1):
+        if not (math.isfinite(real_number(self.divisor, "divisor")) and self.divisor >= 1):
             raise SchemaError(f"divisor must be 1 or more, got {self.divisor}")
 
     @override
