@@ -19,6 +19,7 @@ NEEDS_TORCH = (
     "bench",
     "exmem/backbones",
     "exmem/cli/demo",
+    "exmem/cli/train.py",
     "exmem/integrations",
     "exmem/masking/scorers",
     "exmem/recipes",

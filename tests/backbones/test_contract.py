@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from exmem.train.features import load_or_embed
+from safetensors.torch import load_file, save_file
 
 from exmem.backbones import BACKBONES, Hidden, load_backbone
 from exmem.errors import SchemaError
@@ -129,7 +129,9 @@ def test_modalities_that_it_does_not_see_are_ignored(backbone, written):
 
 def test_hidden_tokens_are_kept_joined_and_selected(tmp_path, backbone):
     batch = whole(backbone)
-    kept = load_or_embed(tmp_path / "hidden", lambda: backbone.embed(batch))
+    tensors = backbone.embed(batch).tensors()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "hidden")
+    kept = Hidden.of(load_file(tmp_path / "hidden"))
     parts = Hidden.cat([kept.select(torch.tensor([row])) for row in (1, 0)])
     expected = backbone(batch).flip(0)
     torch.testing.assert_close(backbone.encode(parts), expected, **CLOSE)
