@@ -11,8 +11,9 @@ from bench.report.rows import Row
 from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
+from exmem.train.parts import load_run_backbone
 from exmem.train.scenario import Scenario
-from exmem.train.trainer import Trainer, load_run_backbone
+from exmem.train.trainer import Trainer
 
 BUDGETS = (50_000, 150_000)
 SEEDS = (0, 1, 2)

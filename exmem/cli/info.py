@@ -48,7 +48,7 @@ def info(path: Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")], /, *, json: 
 
 
 def _run_facts(run: "RunFolder") -> dict[str, Any]:
-    config, noted = run.described()
+    known = run.document()
     phases = [
         {
             "classes": len(entry["classes"]),
@@ -59,7 +59,12 @@ def _run_facts(run: "RunFolder") -> dict[str, Any]:
         }
         for entry in run.metrics()
     ]
-    return {"path": str(run.path), "classes": len(noted["classes"]), "phases": phases, "config": config.to_json()}
+    return {
+        "path": str(run.path),
+        "classes": len(known["data"]["classes"]),
+        "phases": phases,
+        "config": known["config"],
+    }
 
 
 def _print_run(console: Console, run: Mapping[str, Any]) -> None:

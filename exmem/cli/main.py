@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import sys
 import textwrap
 import warnings
@@ -56,6 +57,9 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] == "exmem":
             raise
         sys.stderr.write(f"exmem: this needs the package {error.name}; pip install 'exmem[train,demo]'\n")
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("exmem: interrupted; run the same command again to continue\n")

@@ -101,7 +101,8 @@ def _run(folder: Path, config: TrainConfig, out: Path) -> None:
 
     from exmem.report.run import draw_run
     from exmem.train.folder import RunFolder
-    from exmem.train.trainer import Trainer, load_run_backbone, load_run_data
+    from exmem.train.parts import load_run_backbone, load_run_data
+    from exmem.train.trainer import Trainer
 
     console = make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from exmem.cli.output import make_console
+from exmem.cli.places import find_store
 from exmem.memory import ExemplarMemory
 from exmem.memory.export import export_folder, import_folder
 from exmem.memory.maintenance import Damage, describe
@@ -19,7 +20,7 @@ from exmem.store import format_bytes
 __all__ = ["check", "compact", "export", "import_", "repair"]
 
 _DAMAGED = 3  # exit code
-_Store = Annotated[Path, tyro.conf.arg(metavar="STORE")]
+_Store = Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")]
 _Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 
 
@@ -40,7 +41,7 @@ def check(path: _Store, /, *, json: bool = False) -> None:
     SystemExit
         With code 3 when there is damage.
     """
-    damage = check_store(path)
+    damage = check_store(find_store(path)[0])
     _tell({"damage": _plain(damage)}, [*describe(damage), _summary(damage)], json=json)
     if damage:
         raise SystemExit(_DAMAGED)
@@ -63,7 +64,7 @@ def repair(path: _Store, /, *, json: bool = False) -> None:
     SystemExit
         With code 3 when damage is left.
     """
-    report = repair_store(path)
+    report = repair_store(find_store(path)[0])
     described = {"damage": _plain(report.damage), "dropped": list(report.dropped), "left": _plain(report.left)}
     lines = [*describe(report.damage), f"dropped {len(report.dropped)} exemplars: {list(report.dropped)}"]
     _tell(described, [*lines, _summary(report.left)], json=json)
@@ -81,7 +82,7 @@ def compact(path: _Store, /, *, json: bool = False) -> None:
     json : bool
         Print JSON.
     """
-    report = compact_store(path)
+    report = compact_store(find_store(path)[0])
     described = {"before_bytes": report.before_bytes, "after_bytes": report.after_bytes}
     _tell(described, [f"{format_bytes(report.before_bytes)} -> {format_bytes(report.after_bytes)}"], json=json)
 
@@ -98,7 +99,7 @@ def export(path: _Store, folder: _Folder, /, *, json: bool = False) -> None:
     json : bool
         Print JSON.
     """
-    with ExemplarMemory.open(path) as memory:
+    with ExemplarMemory.open(find_store(path)[0]) as memory:
         number = export_folder(memory, folder)
     _tell({"exemplars": number, "folder": str(folder)}, [f"{number} exemplars in {folder}"], json=json)
 

@@ -247,7 +247,8 @@ def read_document(file: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(f"the key {twice!r} twice")
         document = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise SchemaError(f"{os.fspath(file)}: expected a file of YAML or JSON, got {error}") from error
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise SchemaError(f"{os.fspath(file)}: expected a file of YAML or JSON, got {reason}") from error
     if not isinstance(document, dict):
         raise SchemaError(f"{os.fspath(file)}: expected a mapping of options, got {shown(document)}")
     return document

@@ -22,9 +22,10 @@ from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import backbone_key
 from exmem.train.learner import Learner
+from exmem.train.parts import bind_recipe, load_run_backbone, load_run_data
 from exmem.train.scenario import Scenario
 from exmem.train.storing import stored_rows
-from exmem.train.trainer import Trainer, bind_recipe, load_run_backbone, load_run_data
+from exmem.train.trainer import Trainer
 
 __all__ = ["draw_run", "known_of_folder"]
 

@@ -184,7 +184,7 @@ class Schema:
     Raises
     ------
     SchemaError
-        If there is no modality, a name is not allowed or used twice, or the recipe is no JSON.
+        If there is no modality, a name is not allowed, or the recipe is no JSON.
 
     Examples
     --------
@@ -205,8 +205,6 @@ class Schema:
             object.__setattr__(self, what, ReadOnlyDict(mapping_of(getattr(self, what), what)))
         if not self.modalities:
             raise SchemaError("a schema needs at least one modality, got none")
-        if twice := sorted({*self.modalities} & {*self.extras}):
-            raise SchemaError(f"expected other names for extra fields than for modalities, got {shown(twice)} as both")
         for name in [*self.modalities, *self.extras]:
             if not isinstance(name, str) or not _NAME.match(name) or name in _RESERVED:
                 raise SchemaError(

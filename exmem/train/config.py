@@ -55,6 +55,7 @@ class DataConfig:
     label_column: Annotated[str, _shown("COLUMN")] = "label"
 
     def __post_init__(self) -> None:
+        whole_number(self.class_seed, "data.class_seed")
         if not self.increments:
             raise SchemaError("data.increments must be one or more numbers, got none")
         for number in (*self.increments, *([] if self.first_classes is None else [self.first_classes])):

@@ -8,14 +8,16 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from exmem.errors import DataError, LockedError, SchemaError
-from exmem.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exmem.train.config import TrainConfig
 
 __all__ = ["RunFolder"]
 
@@ -82,7 +84,7 @@ class RunFolder:
         finally:
             lock.release()
 
-    def claim(self, config: TrainConfig, data: Mapping[str, Any]) -> bool:
+    def claim(self, config: "TrainConfig", data: Mapping[str, Any]) -> bool:
         """Take the folder for a run, or find that it is the folder of the same run; say if it was configured anew.
 
         A run that has finished no phase takes another configuration and begins anew; one that has is refused with what
@@ -115,16 +117,31 @@ class RunFolder:
         self._write_json(file, document)
         return True
 
-    def described(self) -> tuple[TrainConfig, dict[str, Any]]:
+    def document(self) -> dict[str, Any]:
+        """Return `config` and `data` as the folder holds them, unread: this needs no torch."""
+        document: dict[str, Any] = self._read_json(self.path / "config.json")
+        return document
+
+    def described(self) -> "tuple[TrainConfig, dict[str, Any]]":
         """Return the configuration that the folder was claimed with, and what describes the data."""
-        known = self._read_json(self.path / "config.json")
+        known = self.document()
+        from exmem.train.config import TrainConfig  # needs torch, which most questions about a run do not
+
         return TrainConfig.from_json(known["config"]), known["data"]
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured, one entry per finished phase."""
         if not self.metrics_file.exists():
             return []
-        return [_with_nan(json.loads(line)) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        entries = []
+        for number, line in enumerate(self.metrics_file.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                entries.append(_with_nan(json.loads(line)))
+            except ValueError as error:
+                raise DataError(
+                    f"{self.metrics_file}, line {number}: expected the measures of a phase as JSON ({error}); remove it"
+                ) from error
+        return entries
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of a phase, JSON values (NaN becomes null): this finishes the phase."""
@@ -136,18 +153,24 @@ class RunFolder:
         """File of the hidden tokens of the exemplars that a phase added; they can be computed again."""
         return self._state(phase, "hidden.safetensors")
 
-    def checkpoint(self, phase: int) -> dict[str, Tensor] | None:
+    def checkpoint(self, phase: int) -> "dict[str, Tensor] | None":
         """Return the tensors that were saved after training a phase; None when it was not trained."""
         file = self._state(phase, "tuned.safetensors")
-        return load_file(file) if file.exists() else None
+        if not file.exists():
+            return None
+        from safetensors.torch import load_file
 
-    def save_checkpoint(self, phase: int, tensors: Mapping[str, Tensor]) -> None:
+        return load_file(file)
+
+    def save_checkpoint(self, phase: int, tensors: "Mapping[str, Tensor]") -> None:
         """Save the tensors that were trained in a phase; the checkpoint before the last is dropped."""
         self.save_tensors(self._state(phase, "tuned.safetensors"), tensors)
         self._state(phase - 2, "tuned.safetensors").unlink(missing_ok=True)
 
-    def save_tensors(self, file: Path, tensors: Mapping[str, Tensor]) -> None:
+    def save_tensors(self, file: Path, tensors: "Mapping[str, Tensor]") -> None:
         """Save tensors to a file, whole or not at all."""
+        from safetensors.torch import save_file
+
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(file.name + ".tmp")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)

@@ -42,11 +42,24 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if get_origin(kind) is tuple:
         values = value if isinstance(value, list | tuple) else [value]
         return tuple(_value(get_args(kind)[0], inner, where) for inner in values)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a file may hold max_bytes: 300000
+    if kind is float and isinstance(value, str):  # YAML takes 1e-3 for text
+        value = _number(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
     plain = [part for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,)) if isinstance(part, type)]
     if plain and not any(_is(value, part) for part in plain):
         names = " or ".join("nothing" if part is type(None) else part.__name__ for part in plain)
         raise SchemaError(f"{where}: expected {names}, got {shown(value)}")
     return float(value) if plain == [float] else value
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _is(value: Any, kind: type) -> bool:

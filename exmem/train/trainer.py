@@ -1,8 +1,7 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
-import os
 import time
-from pathlib import Path
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +12,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exmem.backbones import Backbone, Hidden, load_backbone
-from exmem.errors import SchemaError
+from exmem.backbones import Backbone, Hidden
+from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
-from exmem.recipes import BoundRecipe, Recipe
 from exmem.tokens import Exemplar
 from exmem.train.config import TrainConfig
-from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars, keeps_hidden
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import (
@@ -38,81 +36,15 @@ from exmem.train.hidden import (
 )
 from exmem.train.learner import ClassMeans, Learner
 from exmem.train.metrics import accuracies
+from exmem.train.parts import bind_random_masks, bind_recipe, folder_bytes
 from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario
 from exmem.train.storing import rank_examples, store_phase
 
-__all__ = [
-    "Trainer",
-    "bind_random_masks",
-    "bind_recipe",
-    "folder_bytes",
-    "load_run_backbone",
-    "load_run_data",
-]
+__all__ = ["Trainer"]
 
 _ROWS = 128
-
-
-def load_run_backbone(config: TrainConfig, progress: Any = None) -> Backbone:
-    """Load the backbone of a configuration; what its modalities leave out is not seen."""
-    seen = config.data.modalities
-    return load_backbone(
-        config.backbone.family,
-        *config.backbone.names,
-        modalities=() if seen == "both" else (seen,),
-        seed=config.seed,
-        progress=progress,
-        image_size=config.backbone.image_size,
-        trainable_blocks=config.tuner.blocks,
-        max_text=config.backbone.max_text,
-    )
-
-
-def load_run_data(config: TrainConfig, folder: Path) -> tuple[ImageText, ImageText]:
-    """Load what a run learns from and is tested with; texts may lack where the learner sees none."""
-    data = config.data
-    return load_imagefolder(
-        folder,
-        text_column=data.text_column,
-        label_column=data.label_column,
-        needs_text=data.modalities != "image",
-    )
-
-
-def bind_recipe(config: TrainConfig, learner: Learner, *, num_classes: int) -> BoundRecipe | None:
-    """Bind the recipe of a configuration to a learner; None where nothing is stored."""
-    if config.recipe.is_empty:
-        return None
-    return BoundRecipe(
-        config.recipe,
-        learner.backbone,
-        objective=learner.true_logits,
-        seed=config.seed,
-        num_classes=num_classes,
-    )
-
-
-def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
-    """Bind what masks new examples at random, whatever the recipe keeps; it goes with the recipe's fill."""
-    if "image" not in backbone.token_specs():
-        raise SchemaError(
-            "loop.stored_masks='random' masks images, and this learner sees none; use loop.stored_masks='scores'"
-        )
-    masks = Recipe.of("masked").refined(
-        image={"name": "patches", "thumbnail": config.recipe.image.kwargs.get("thumbnail", 0)},
-        scorer="random",
-        keep={"name": "keep_ratio", "ratio": config.loop.random_ratio},
-        text="all",
-        fill=config.recipe.fill,
-    )
-    return BoundRecipe(masks, backbone, seed=config.seed)
-
-
-def folder_bytes(path: Path) -> int:
-    """Count the bytes of all files below a folder, as the file system has them; 0 when there is none."""
-    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
 
 
 class Trainer:
@@ -212,12 +144,25 @@ class Trainer:
         if self.bound is None:
             return
         if not (self.folder.memory / "zarr.json").exists():
+            if done:
+                raise DataError(
+                    f"{self.folder.memory}: the memory of this run is gone, and {done} phases are finished with it; "
+                    "put it back, or use a new run folder"
+                )
             config = self.config
             unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
             self.bound.create_memory(self.folder.memory, max_bytes=config.max_bytes, quota=unit).close()
         self._exemplars = Exemplars(self.config, self.bound, self.folder)
         for phase in range(done):
             self._exemplars.update(phase, self._slots(phase))
+        expected = self.folder.metrics()[-1]["exemplars"] if done else 0
+        if len(self._exemplars.slots) < expected and self.folder.note(done, "stored") is None:
+            warnings.warn(
+                f"{self.folder.memory}: phase {done} ended with {expected} exemplars, {len(self._exemplars.slots)} are "
+                "left; the run goes on with these, to other numbers",
+                DataWarning,
+                stacklevel=2,
+            )
 
     def _slots(self, phase: int) -> NDArray[np.int64]:
         noted = self.folder.note(phase, "stored")
@@ -229,7 +174,12 @@ class Trainer:
         checkpoint = self.folder.checkpoint(phase)
         if checkpoint is None:
             if phase and self._learnt != phase - 1:
-                self.learner.load(self.scenario.seen(phase - 1), self.folder.checkpoint(phase - 1) or {})
+                before = self.folder.checkpoint(phase - 1)
+                if before is None:
+                    raise DataError(
+                        f"{self.folder.path}: the checkpoint of phase {phase} is gone; use a new run folder"
+                    )
+                self.learner.load(self.scenario.seen(phase - 1), before)
             self._train(phase)
             self.folder.save_checkpoint(phase, self.learner.tuned())
         else:

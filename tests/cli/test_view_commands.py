@@ -15,7 +15,8 @@ from exmem.errors import DataError, SchemaError, StoreNotFoundError
 from exmem.masking.scorers import SCORERS
 from exmem.train.data import load_imagefolder
 from exmem.train.folder import RunFolder
-from exmem.train.trainer import Trainer, load_run_backbone
+from exmem.train.parts import load_run_backbone
+from exmem.train.trainer import Trainer
 from tests.exemplars import crop, exemplar, schema
 from tests.report.test_view import Page
 from tests.tiny import SIDE, config_of, write_imagefolder, write_models
@@ -158,8 +159,8 @@ def test_wrong_wishes_are_refused(plain, tmp_path, run):
     [
         ("show", ["STORE|RUN", "--slots INT ...", "--class NAME ...", "--out FOLDER|FILE", "--grid ROWSxCOLUMNS"]),
         ("score", ["IMAGE", "TEXT", "--layers INT ...", "--out FOLDER|FILE", "--vision MODEL", "--text-model MODEL"]),
-        ("info", ["STORE"]),
-        ("export", ["STORE FOLDER"]),
+        ("info", ["STORE|RUN"]),
+        ("export", ["STORE|RUN FOLDER"]),
         ("import", ["FOLDER STORE", "--max-bytes BYTES"]),
     ],
 )

@@ -71,7 +71,7 @@ def test_an_unknown_key_is_refused_with_those_that_are_known(document, message):
         ({"data": {"increments": ["2"]}}, "data.increments: expected int, got '2'"),
         ({"data": {"first_classes": 1.0}}, "data.first_classes: expected int or nothing, got 1.0"),
         ({"data": {"modalities": 3}}, "data.modalities: unknown 3; choose one of"),
-        ({"max_bytes": 64}, "max_bytes: expected str, got 64"),
+        ({"max_bytes": [64]}, "max_bytes: expected str, got [64]"),
         ({"selection": 3}, "selection: expected NAME, NAME:OPTION=VALUE"),
         ({"recipe": 3}, "recipe: expected"),
         ({"recipe": "best"}, "unknown recipe 'best'; choose one of"),
@@ -208,3 +208,10 @@ def test_hidden_tokens_workers_and_the_name_of_the_recipe_may_change_and_nothing
     for name, changed in changes.items():
         told = NOT_DEFAULT.differences(TrainConfig.from_json(changed))
         assert name in same or [line.partition(": ")[0] for line in told] == [name]
+
+
+def test_numbers_as_files_hold_them_are_taken():
+    config = TrainConfig.from_json({"max_bytes": 300_000, "loop": {"lr": "1e-3", "epochs": 2.0}})
+    assert (config.max_bytes, config.loop.lr, config.loop.epochs) == ("300000", 1e-3, 2)
+    with pytest.raises(SchemaError, match=r"data\.class_seed must be an integer of 0"):
+        TrainConfig.from_json({"data": {"class_seed": -1}})

@@ -16,13 +16,14 @@ from exmem import ExemplarMemory
 from exmem.backbones import Joint
 from exmem.cli.main import main
 from exmem.codecs import PatchJpeg
-from exmem.errors import DataError, ExmemError, LockedError
+from exmem.errors import DataError, DataWarning, ExmemError, LockedError
 from exmem.recipes import RECIPES
 from exmem.report.run import draw_run
 from exmem.train.data import load_imagefolder
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
-from exmem.train.trainer import Trainer, folder_bytes
+from exmem.train.parts import folder_bytes
+from exmem.train.trainer import Trainer
 from tests.tiny import start
 
 QUIET = Console(quiet=True)
@@ -323,3 +324,43 @@ def test_a_memory_of_a_run_has_the_extras_of_its_recipe(whole_run):
         phase = 0 if label in first else trainer.scenario.phases.index((label,))
         assert learnt[row].sum() == len(trainer.scenario.seen(phase)), "as many as were known then"
     assert torch.from_numpy(batch.extras["logits"][learnt]).isfinite().all()
+
+
+@pytest.fixture
+def interrupted(tmp_path, backbone, data):
+    """A run that stopped after its first phase."""
+    trainer = start(tmp_path / "run", backbone, data)
+    with pytest.MonkeyPatch.context() as patch:
+        phase = Trainer._phase
+        patch.setattr(Trainer, "_phase", lambda self, number: phase(self, number) if number < 1 else stop())
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(Console(quiet=True))
+    return trainer.folder
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_a_run_whose_memory_is_gone_does_not_go_on_without_a_word(interrupted, backbone, data):
+    shutil.rmtree(interrupted.memory)
+    with pytest.raises(DataError, match="the memory of this run is gone, and 1 phases are finished with it"):
+        start(interrupted.path, backbone, data).run(Console(quiet=True))
+
+
+def test_a_run_that_lost_exemplars_says_so_and_goes_on(interrupted, backbone, data):
+    with ExemplarMemory.open(interrupted.memory, mode="r+") as memory:
+        memory.evict(memory.slots[:2])
+    with pytest.warns(DataWarning, match=r"phase 1 ended with \d+ exemplars, \d+ are left"):
+        assert len(start(interrupted.path, backbone, data).run(Console(quiet=True))) == 3
+
+
+def test_a_checkpoint_that_is_gone_and_a_line_that_is_none_are_told(interrupted, backbone, data):
+    metrics = interrupted.metrics_file.read_text()
+    interrupted.metrics_file.write_text(metrics + "garbage\n")
+    with pytest.raises(DataError, match="line 2: expected the measures of a phase as JSON"):
+        start(interrupted.path, backbone, data).run(Console(quiet=True))
+    interrupted.metrics_file.write_text(metrics)
+    shutil.rmtree(interrupted.path / "state")
+    with pytest.raises(DataError, match="the checkpoint of phase 1 is gone"):
+        start(interrupted.path, backbone, data).run(Console(quiet=True))

@@ -14,8 +14,8 @@ from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import stored_form
 from exmem.train.learner import Learner
+from exmem.train.parts import bind_recipe
 from exmem.train.storing import rank_examples
-from exmem.train.trainer import bind_recipe
 from tests.tiny import start
 
 ALL_AT_ONCE = {"data": {"first_classes": 4}, "max_bytes": "400kB"}  # one phase, and room for everything

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from exmem.cli.output import make_console, print_table
+from exmem.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,8 +69,14 @@ def demo(
     from exmem.report.run import draw_run
     from exmem.train.data import load_imagefolder
     from exmem.train.folder import RunFolder
-    from exmem.train.trainer import Trainer, load_run_backbone
+    from exmem.train.parts import load_run_backbone
+    from exmem.train.trainer import Trainer
 
+    foreign = sorted(path.name for path in out.glob("*") if path.name not in {*_RECIPES, "accuracy.png"})
+    if foreign or (out.exists() and not out.is_dir()):
+        raise DataError(
+            f"{out}: expected an empty folder or one of the demo, found {foreign[:5]}; choose another --out"
+        )
     console = make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
