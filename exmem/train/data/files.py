@@ -54,6 +54,8 @@ class ImageFiles:
         except UnicodeEncodeError:
             return "expected a name in UTF-8; rename the file"
         except FileNotFoundError:
+            if path.is_symlink():
+                return f"a link to {os.readlink(path)!a}, which is not there; put that back or drop the row"
             twin = self._lookup.get(plain_form("/".join(parts)))
             hint = f" (there is {twin!a}, written otherwise)" if twin else ""
             return f"no such image{hint}; add it or drop its row"

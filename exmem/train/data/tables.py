@@ -45,15 +45,15 @@ def read_table(path: Path) -> Table:
 
 
 def _decoded(path: Path, content: bytes) -> str:
-    remedy = 'save it in UTF-8 (in Excel: "CSV UTF-8"; elsewhere: iconv -f latin1 -t utf8)'
+    remedy = 'save it in UTF-8 (in Excel: "CSV UTF-8"; elsewhere: iconv -f %s -t utf8)'
     if content.startswith(_UTF16):
-        raise DataError(f"{path}: expected UTF-8, got UTF-16; {remedy}")
+        raise DataError(f"{path}: expected UTF-8, got UTF-16; {remedy % 'utf16'}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path} line {line}: expected UTF-8, got the byte 0x{content[error.start]:02x}; {remedy}"
+            f"{path} line {line}: expected UTF-8, got the byte 0x{content[error.start]:02x}; {remedy % 'latin1'}"
         ) from error
 
 
