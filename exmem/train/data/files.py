@@ -1,7 +1,6 @@
 """Files below a folder of images: which there are, and what is wrong with one that is named."""
 
 import functools
-import os
 from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,7 +54,7 @@ class ImageFiles:
             return "expected a name in UTF-8; rename the file"
         except FileNotFoundError:
             if path.is_symlink():
-                return f"a link to {os.readlink(path)!a}, which is not there; put that back or drop the row"
+                return f"a link to {str(path.readlink())!a}, which is not there; put that back or drop the row"
             twin = self._lookup.get(plain_form("/".join(parts)))
             hint = f" (there is {twin!a}, written otherwise)" if twin else ""
             return f"no such image{hint}; add it or drop its row"
