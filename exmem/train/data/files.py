@@ -1,6 +1,7 @@
 """Files below a folder of images: which there are, and what is wrong with one that is named."""
 
 import functools
+import os
 from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
