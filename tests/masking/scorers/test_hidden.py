@@ -9,7 +9,7 @@ from tests.backbones.models import load
 from tests.masking.scorers.cases import FORMS, sparse_batch, whole_batch
 from tests.masking.scorers.test_contract import CLOSE, assert_same
 
-PLAIN = {"centre", "random"}  # scorers that look at no model
+PLAIN = ("centre", "random")
 EVERY = {name: ({} if name in PLAIN else {"layers": None}) for name in SCORERS}
 
 
