@@ -7,7 +7,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
@@ -169,11 +169,16 @@ class Registry(Mapping[str, Any], Generic[_Made]):
         parameters = inspect.signature(part).parameters.values()
         return {parameter.name: parameter.default for parameter in parameters if parameter.kind in takes}
 
+    def check(self, name: str, options: Collection[str], *, given: Collection[str] = ()) -> None:
+        """Refuse options that a part does not have, or that whoever calls it gives (`given`)."""
+        known = set(self.options(name)) - set(given)
+        if strange := sorted(set(options) - known):
+            raise self._error(f"{self.kind} {name!r} has no option {strange}; it has {sorted(known)}")
+
     def make(self, name: str, **options: Any) -> _Made:
         """Make a part with its options; SchemaError lists the known ones when one is unknown."""
         part, known = self[name], self.options(name)
-        if strange := sorted(set(options) - set(known)):
-            raise self._error(f"{self.kind} {name!r} has no option {strange}; it has {sorted(known)}")
+        self.check(name, options)
         if inspect.isclass(part):
             needed = {key for key, default in known.items() if default is inspect.Parameter.empty}
             if lacking := sorted(needed - set(options)):

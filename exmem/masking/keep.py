@@ -43,7 +43,8 @@ def mean_threshold(
     Notes
     -----
     Exemplar masking (Lee et al. 2024): the rule reproduces all 516 cells of the paper's three worked examples. That a
-    row of equal scores keeps its first token is a choice.
+    row of equal scores keeps its first token is a choice, and that `factor` counts from the lowest score of a row
+    which has scores below 0.
 
     Examples
     --------

@@ -64,7 +64,7 @@ class Recipe:
     Raises
     ------
     SchemaError
-        If a part or an option is unknown, or nothing would be stored beside the extras.
+        If a part, an option or an extra is unknown, or a value is out of its range.
 
     Examples
     --------
@@ -274,11 +274,11 @@ def document_text(document: Mapping[str, Any], suffix: str) -> str:
 
 
 def _check(field: str, part: Part, registry: Registry[Any]) -> None:
+    given = _MADE_LATER.get(field, set())
+    registry.check(part.name, part.kwargs, given=given)
     options = registry.options(part.name)
-    known = set(options) - _MADE_LATER.get(field, set())
-    if strange := sorted(set(part.kwargs) - known):
-        raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
-    if lacking := sorted(name for name in known - set(part.kwargs) if options[name] is inspect.Parameter.empty):
+    needed = {name for name, default in options.items() if default is inspect.Parameter.empty}
+    if lacking := sorted(needed - given - set(part.kwargs)):
         raise SchemaError(f"{registry.kind} {part.name!r} needs {lacking}: write {part.name}:{lacking[0]}=...")
 
 

@@ -10,7 +10,7 @@ import tyro
 from exmem.errors import SchemaError
 from exmem.masking.scorers import SCORERS
 from exmem.recipes import Recipe
-from exmem.registry import Part, Registry
+from exmem.registry import Part
 from exmem.replay import SAMPLERS
 from exmem.replay.augment import AUGMENTATIONS
 from exmem.selection import SELECTIONS
@@ -203,10 +203,10 @@ class LoopConfig:
         _number(self, "loop", "random_ratio", above=0, most=1)
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
         for part in self.augment:
-            _known(AUGMENTATIONS, part)
+            AUGMENTATIONS.check(part.name, part.kwargs, given=_GIVEN)
             grids: dict[str, Any] = {"grids": {}} if "grids" in AUGMENTATIONS.options(part.name) else {}
             AUGMENTATIONS.make(part.name, **grids, **part.kwargs)  # a value out of range is told here, not at replay
-        _known(SAMPLERS, Part(self.sampler))
+        SAMPLERS.check(self.sampler, ())
         for name in ("test_stored_form", "keep_hidden"):
             flag(getattr(self, name), f"loop.{name}")
 
@@ -265,7 +265,7 @@ class TrainConfig:
         whole_number(self.seed, "seed")
         object.__setattr__(self, "recipe", Recipe.of(self.recipe))
         object.__setattr__(self, "selection", Part.of(self.selection))
-        _known(SELECTIONS, self.selection)
+        SELECTIONS.check(self.selection.name, self.selection.kwargs, given=_GIVEN)
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -361,12 +361,6 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 _GIVEN = frozenset({"count", "features", "grids", "rng", "values"})  # options that the trainer gives
-
-
-def _known(registry: Registry[Any], part: Part) -> None:
-    known = set(registry.options(part.name)) - _GIVEN
-    if strange := sorted(set(part.kwargs) - known):
-        raise SchemaError(f"{registry.kind} {part.name!r} has no option {strange}; it has {sorted(known)}")
 
 
 def _choose(config: Any, where: str) -> None:

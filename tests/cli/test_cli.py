@@ -170,3 +170,11 @@ def test_what_needs_no_torch_imports_none(tmp_path):
     script = LIGHT.replace("WORDS", repr(words))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_demo_writes_into_no_folder_of_others(tmp_path, run):
+    (tmp_path / "thesis.tex").write_text("mine")
+    code, _, err = run("demo", "--out", tmp_path)
+    assert code == 1
+    assert "expected an empty folder or one of the demo, found ['thesis.tex']" in " ".join(err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -70,3 +70,21 @@ def test_an_export_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path, 
     assert failed.returncode == 1
     assert "damaged exemplars (1): [0]; nothing was exported" in failed.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_taken_for_its_memory(tmp_path, folder):
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "config.json").write_text(json.dumps({"config": {}, "data": {}}))
+    folder.rename(run_folder / "memory")
+    for command in (["check"], ["repair"], ["compact"], ["export", tmp_path / "out"]):
+        told = run(command[0], run_folder, *command[1:])
+        assert told.returncode == 0, told.stderr
+    assert run("check", run_folder, "--json").stdout == run("check", run_folder / "memory", "--json").stdout
+    assert (tmp_path / "out").is_dir()
+
+
+def test_the_config_of_another_program_makes_a_memory_no_run(folder):
+    (folder.parent / "config.json").write_text("{}")
+    assert run("check", folder).returncode == 0
+    assert run("check", folder.parent).returncode == 1

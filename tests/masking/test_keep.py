@@ -44,6 +44,13 @@ def test_the_mean_threshold_counts_multiples_of_the_mean():
     assert places(mean_threshold(row(0, 0.4, 9), valid=np.array([[True, True, False]]))) == [1]
 
 
+def test_the_mean_threshold_counts_from_the_lowest_score_where_scores_are_below_zero():
+    scores = row(-4, -3, -2, -1)  # 0, 1, 2 and 3 above the lowest: mean 1.5
+    assert places(mean_threshold(scores)) == [2, 3]
+    assert places(mean_threshold(scores, factor=0.5)) == [1, 2, 3]
+    assert places(mean_threshold(scores, factor=1.5)) == [3]
+
+
 def test_a_ratio_is_of_the_tokens_there_are_and_rounds_halves_up():
     scores = row(5, 4, 3, 2, 1, 9)
     valid = np.array([[True] * 5 + [False]])

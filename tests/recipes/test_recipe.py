@@ -111,7 +111,13 @@ def test_a_file_of_a_few_lines_is_a_recipe_of_its_own_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "expected a mapping of options"), ("a: [", "of YAML or JSON"), ("imge: scaled\n", r"keys \['imge'\]")],
+    [
+        ("- a\n", "expected a mapping of options"),
+        ("a: [", "of YAML or JSON"),
+        ("imge: scaled\n", r"keys \['imge'\]"),
+        ("codec: raw\nfill: drop\ncodec: patch_jpeg\n", "the key 'codec' twice"),
+        ('{"image": {"name": "scaled", "divisor": 2, "divisor": 4}}', "the key 'divisor' twice"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
     (tmp_path / "wrong.yaml").write_text(text)
