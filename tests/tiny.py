@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizer, ViltConfig, ViltModel, ViTConfig, ViTModel
 
 from exmem.backbones import Joint
+from exmem.recipes import Recipe
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.trainer import Trainer
@@ -75,11 +76,15 @@ def load_joint(models: tuple[Path, Path], *, blocks: int = 1) -> Joint:
     return Joint.from_pretrained(*models, image_size=SIDE, trainable_blocks=blocks, max_text=8)
 
 
+def refined(parts: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with changes, without the parts that have no effect beside them."""
+    stored = Recipe.from_json({key: part for key, part in (parts | changes).items() if key in {"image", "text"}})
+    return {key: part for key, part in parts.items() if key not in stored.unused} | changes
+
+
 def config_of(recipe: str | dict[str, Any] | None = None, **options: Any) -> TrainConfig:
     """Three short phases; a recipe by name, or what changes in the masked one; a group of options keeps the others."""
-    document = {**CONFIG, "recipe": {**CONFIG["recipe"], **recipe} if isinstance(recipe, dict) else CONFIG["recipe"]}
-    if isinstance(recipe, str):
-        document["recipe"] = recipe
+    document = {**CONFIG, "recipe": recipe if isinstance(recipe, str) else refined(CONFIG["recipe"], recipe or {})}
     for name, value in options.items():
         document[name] = {**document.get(name, {}), **value} if isinstance(value, dict) else value
     return TrainConfig.from_json(document)

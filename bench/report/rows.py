@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from exmem.recipes import Recipe
 from exmem.train.config import TrainConfig
 
 BASE: dict[str, Any] = {
@@ -43,7 +44,11 @@ class Row:
         return f"{self.group} / {self.name}"
 
     def config(self, **more: Any) -> TrainConfig:
-        return TrainConfig.from_json(merged(merged(BASE, self.options), more))
+        document = merged(merged(BASE, self.options), more)
+        parts = document["recipe"]
+        stored = Recipe.from_json({name: parts[name] for name in ("image", "text")})
+        used = {name: part for name, part in parts.items() if name not in stored.unused}  # of the base, some have none
+        return TrainConfig.from_json(document | {"recipe": used})
 
 
 def recipe(**parts: Any) -> dict[str, Any]:

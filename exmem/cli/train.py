@@ -50,6 +50,7 @@ def _part(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primit
 def train_command(words: Sequence[str]) -> Callable[..., None]:
     """Return the command, whose defaults are those of the recipe and of the file that its words name."""
     defaults = _named(words)
+    given = {word.partition("=")[0].removeprefix("--recipe.") for word in words if word.startswith("--recipe.")}
 
     def train(
         data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
@@ -78,6 +79,7 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         config : Path, optional
             YAML or JSON file with options, nested as their names are; options of the command line come after it.
         """
+        options.recipe.check_used(given)
         _run(data, options, out)
 
     return train

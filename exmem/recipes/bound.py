@@ -17,7 +17,7 @@ from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
 from exmem.recipes.frame import Frame
 from exmem.recipes.plain import PlainImages
-from exmem.recipes.recipe import Recipe, try_keep
+from exmem.recipes.recipe import SCORELESS, Recipe, try_keep
 from exmem.recipes.scoring import Masked, Masking
 from exmem.registry import Part
 from exmem.store import Place
@@ -29,7 +29,6 @@ __all__ = ["BoundRecipe", "Restorer"]
 
 _WRONG = InvalidExemplarError
 _MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
-_SCORELESS = frozenset({"all", "none"})  # text rules that look at no score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,13 +160,13 @@ class BoundRecipe:
         specs = backbone.token_specs()
         if recipe.is_empty:
             raise SchemaError(f"recipe {recipe.name!r} stores nothing; choose one that stores an image or a text")
-        if self._form.stores_image and "image" not in specs:
+        if recipe.stores_image and "image" not in specs:
             raise SchemaError(f"recipe {recipe.name!r} stores images, and this learner sees none; use recipe 'text'")
-        if not self._form.stores_image and "text" not in specs:
+        if not recipe.stores_image and "text" not in specs:
             raise SchemaError(f"recipe {recipe.name!r} stores texts alone, and this learner sees none; use another")
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
-        frame = Frame(grid=backbone.grid, patch=backbone.patch) if self._form.stores_image else None
+        frame = Frame(grid=backbone.grid, patch=backbone.patch) if recipe.stores_image else None
         self.restore = Restorer(recipe=recipe, frame=frame)
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
         self.schema = self._schema(specs, num_classes)
@@ -191,9 +190,9 @@ class BoundRecipe:
         return Schema(modalities, extras, self.restore.to_json())
 
     def _masking(self, objective: Objective | None, seed: int) -> Masking:
-        recipe, scores_image = self.recipe, self._form.needs_scores
+        recipe, scores_image = self.recipe, "scorer" in self._form.uses
         scorer: Scorer | None = None
-        if scores_image or (recipe.text.name not in _SCORELESS and "text" in self.backbone.token_specs()):
+        if scores_image or (recipe.text.name not in SCORELESS and "text" in self.backbone.token_specs()):
             given = {"objective": objective, "seed": seed}
             options = {name: given[name] for name in SCORERS.options(recipe.scorer.name) if name in given}
             scorer = SCORERS.make(recipe.scorer.name, **{**options, **recipe.scorer.kwargs})
@@ -339,6 +338,9 @@ def _restored_by(document: Any) -> Recipe:
     for name, registry in (("scorer", SCORERS), ("keep", KEEP_RULES), ("text", TEXT_RULES)):
         if name in fields and Part.of(fields[name]).name not in registry:
             del fields[name]
+    stored = Recipe.from_json({name: fields[name] for name in ("image", "text") if name in fields})
+    for name in stored.unused:  # earlier versions recorded those too
+        fields.pop(name, None)
     return Recipe.from_json(fields)
 
 
@@ -352,7 +354,7 @@ def _listed(values: Any, what: str) -> list[Any]:
 def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, TokenSpec]) -> None:
     """Refuse a record whose image form does not store such modalities: what is allocated follows from the schema."""
     form = recipe.form()
-    if form.stores_image != (frame is not None):
+    if recipe.stores_image != (frame is not None):
         raise SchemaError(f"image {str(recipe.image)!r} with the frame {frame}; both or neither say what is stored")
     if frame is None:
         return

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ __all__ = ["EXTRAS", "RECIPES", "Recipe"]
 
 EXTRAS = ("features", "logits")
 """What may be stored beside the tokens: the learner's features and its logits when the exemplar was made."""
+
+SCORELESS = frozenset({"all", "none"})
+"""Text rules that look at no score."""
 
 _POSITIONS = 4096  # more patches than images have; the recipe is tried again with those of its backbone
 _MADE_LATER = {"scorer": {"objective"}, "keep": {"valid", "encoded_bytes"}}
@@ -64,7 +67,8 @@ class Recipe:
     Raises
     ------
     SchemaError
-        If a part, an option or an extra is unknown, or a value is out of its range.
+        If a part, an option or an extra is unknown, a value is out of its range, or a part has no effect because
+        image form and text rule do not use it.
 
     Examples
     --------
@@ -98,7 +102,7 @@ class Recipe:
         if len(set(self.extras)) < len(self.extras):
             raise SchemaError(f"extras: expected each once, got {list(self.extras)}")
         object.__setattr__(self, "extras", tuple(sorted(self.extras)))
-        self.form()
+        self.check_used({field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default})
         try_keep(self.keep, _POSITIONS)
         _try_text(self.text)
         _try_scorer(self.scorer)
@@ -110,7 +114,43 @@ class Recipe:
     @property
     def is_empty(self) -> bool:
         """Whether it stores nothing at all: no memory, fine-tuning."""
-        return not self.form().stores_image and self.text.name == "none"
+        return not self.stores_image and self.text.name == "none"
+
+    @property
+    def stores_image(self) -> bool:
+        """Whether it stores anything of the image."""
+        return "codec" in self.form().uses
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Which of its scorer, keep rule and codec have no effect on what is stored.
+
+        A fill always may have one: augmentations and random masks drop tokens of whole images, too.
+        """
+        used = {*self.form().uses}
+        if self.text.name not in SCORELESS:
+            used |= {"scorer", "keep"} if "scorer" in used else {"scorer"}
+        return frozenset({"scorer", "keep", "codec"} - used)
+
+    def check_used(self, given: Collection[str]) -> None:
+        """Refuse parts that were given and have no effect.
+
+        Parameters
+        ----------
+        given : collection of str
+            Fields, those that always have an effect among them.
+
+        Raises
+        ------
+        SchemaError
+            If the image form and the text rule use none of one of them.
+        """
+        for name in sorted(self.unused.intersection(given)):
+            forms = sorted(form for form in FORMS if name in FORMS[form].uses)
+            raise SchemaError(
+                f"{name} {str(getattr(self, name))!r} has no effect with image {str(self.image)!r} and text "
+                f"{str(self.text)!r}; leave it out, or choose one of the image forms {forms}"
+            )
 
     def form(self) -> Form:
         """Return the image form."""

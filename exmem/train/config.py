@@ -266,7 +266,30 @@ class TrainConfig:
         object.__setattr__(self, "recipe", Recipe.of(self.recipe))
         object.__setattr__(self, "selection", Part.of(self.selection))
         SELECTIONS.check(self.selection.name, self.selection.kwargs, given=_GIVEN)
+        self._check_used()
         self._check_combinations()
+
+    def _check_used(self) -> None:
+        """Refuse options that were given and have no effect beside the others."""
+        loop, recipe, backbone = self.loop, self.recipe, self.backbone
+        random_masks = loop.stored_form > 0 and loop.stored_masks == "random"
+        drops = "fill" in recipe.form().uses or random_masks or (recipe.stores_image and bool(loop.augment))
+        replay = ("quota", "selection", "ranked_form", "loop.augment", "loop.sampler")
+        for acts, reason, names in (
+            (not recipe.is_empty, f"recipe {recipe.name!r} stores nothing", replay),
+            (drops, f"image {str(recipe.image)!r} drops no tokens, and nothing else does", ("recipe.fill",)),
+            (loop.stored_form > 0, "loop.stored_form is 0", ("loop.stored_masks",)),
+            (random_masks, "no masks are random (loop.stored_form, loop.stored_masks)", ("loop.random_ratio",)),
+            (self.method.distill_weight > 0, "method.distill_weight is 0", ("method.temperature",)),
+            (backbone.family != "bert", "bert sees no images", ("backbone.vision",)),
+            (backbone.family in {"joint", "bert"}, f"{backbone.family} has no text encoder apart", ("backbone.text",)),
+        ):
+            for name in () if acts else names:
+                group, _, option = f".{name}".rpartition(".")
+                config = getattr(self, group[1:]) if group else self
+                value = getattr(config, option)
+                if value != type(config).__dataclass_fields__[option].default:
+                    raise SchemaError(f"{name} {shown(_plain(value))} has no effect: {reason}; leave it out")
 
     def _check_combinations(self) -> None:
         loop, recipe = self.loop, self.recipe

@@ -209,6 +209,8 @@ def test_the_file_gives_way_to_the_recipe_this_to_its_parts_and_all_to_options(t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--recipe half_jpeg --recipe.scorer cls_attention", "scorer 'cls_attention' has no effect with image 'scaled:"),
+        ("--recipe masked --recipe.image scaled --recipe.keep=mean_threshold", "keep 'mean_threshold' has no effect"),
         ("--recipe best", "unknown recipe 'best'; choose one of"),
         ("--recipe.scorer cls", "unknown scorer 'cls'; choose one of"),
         ("--recipe.keep top_k:n=3", "keep rule 'top_k' has no option ['n']; it has ['k']"),

@@ -242,7 +242,7 @@ def test_whole_images_are_shown_and_a_run_without_memory_is_refused(tmp_path, tr
         ({"image": "smoothed", "scorer": "grad_attention"}, {}, ["image", "scores"]),
         ({"image": "rate:max_bytes=300,qualities=[50]"}, {}, None),
         ("text", {}, []),
-        ("text", {"backbone": {"family": "bert"}}, []),
+        ("text", {"backbone": {"family": "bert", "vision": None}}, []),
         ({"image": "patches", "text": "none"}, {"data": {"modalities": "image"}}, ["image", "scores"]),
     ],
 )

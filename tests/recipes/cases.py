@@ -56,8 +56,9 @@ FORMS = {
 
 
 def recipe_of(name, **changes):
-    """A recipe of this table, its pixels at a high quality, with other parts."""
-    return Recipe.of(name.split(",")[0]).refined(**({"codec": FINE} | RECIPES[name] | changes))
+    """A recipe of this table, its pixels, where it stores some, at a high quality, with other parts."""
+    recipe = Recipe.of(name.split(",")[0])
+    return recipe.refined(**(({"codec": FINE} if recipe.stores_image else {}) | RECIPES[name] | changes))
 
 
 def bound_of(name, backbone, **changes):

@@ -183,10 +183,10 @@ def test_one_token_stays_where_one_fits(images, model, qualities):
 
 
 def test_real_scores_are_used_and_the_keep_rule_is_not(images):
-    few, many = (rate_of(images, 200, None, keep=f"keep_ratio:ratio={ratio}") for ratio in (0.1, 1.0))
-    found = [patches(own) for own in made(few)]
-    assert found == [patches(own) for own in made(many)]
+    found = [patches(own) for own in made(rate_of(images, 200, None))]
     assert found != [patches(own) for own in made(rate_of(images, 200))]
+    with pytest.raises(SchemaError, match="keep 'top_k:k=2' has no effect with image 'rate:"):
+        rate_of(images, 200, None, keep="top_k:k=2")
 
 
 @pytest.mark.parametrize(

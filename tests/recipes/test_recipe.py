@@ -56,15 +56,17 @@ def parts(draw, registry):
 def recipes(draw):
     image = draw(parts(FORMS))
     fills = sorted({*FILLS} - ({"thumbnail"} if not image.get("thumbnail") else set()))
-    return Recipe(
+    stored = Recipe(image=image, text=draw(parts(TEXT_RULES)))
+    others = {
+        "scorer": parts(SCORERS),
+        "keep": parts(KEEP_RULES),
+        "codec": st.sampled_from(["patch_jpeg", "raw", "lossless"]),
+    }
+    return stored.refined(
         name=draw(st.text(max_size=12)),
-        image=image,
-        scorer=draw(parts(SCORERS)),
-        keep=draw(parts(KEEP_RULES)),
-        text=draw(parts(TEXT_RULES)),
-        codec=Part.of({"name": draw(st.sampled_from(["patch_jpeg", "raw", "lossless"]))}),
         fill=draw(st.sampled_from(fills)),
-        extras=tuple(draw(st.sets(st.sampled_from(EXTRAS)))),
+        extras=draw(st.lists(st.sampled_from(EXTRAS), unique=True)),
+        **{name: draw(part) for name, part in others.items() if name not in stored.unused},
     )
 
 
@@ -186,9 +188,41 @@ def test_a_refined_recipe_has_the_other_parts_and_its_name():
     assert Recipe.of("masked") == masked
 
 
+WITHOUT_EFFECT = [
+    ({"image": "scaled", "scorer": "random"}, "scorer 'random'", "['patches', 'rate', 'scales', 'smoothed']"),
+    ({"image": "scaled", "keep": "keep_ratio:ratio=0.5"}, "keep 'keep_ratio:ratio=0.5'", "'smoothed']"),
+    ({"image": "scaled", "text": "lost_patches", "keep": "top_k:k=2"}, "keep 'top_k:k=2'", "'smoothed']"),
+    ({"image": "rate", "keep": "top_k:k=2"}, "keep 'top_k:k=2'", "['patches', 'scales', 'smoothed']"),
+    ({"image": "none", "codec": "raw"}, "codec 'raw'", "['patches', 'rate', 'scaled', 'scales', 'smoothed']"),
+]
+
+
+@pytest.mark.parametrize(("parts", "part", "forms"), WITHOUT_EFFECT, ids=str)
+def test_a_part_without_effect_is_refused_with_the_image_forms_that_use_it(parts, part, forms):
+    with pytest.raises(SchemaError) as refused:
+        Recipe.from_json(parts)
+    message = str(refused.value)
+    assert message.startswith(f"{part} has no effect with image ")
+    assert forms in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"image": "scaled", "text": "lost_patches", "scorer": "random"},
+        {"image": "none", "text": "keep_ratio:ratio=0.5", "scorer": "random"},
+        {"image": "rate", "text": "lost_patches", "keep": "top_k:k=2"},
+    ],
+    ids=str,
+)
+def test_a_part_that_the_text_rule_needs_is_taken(parts):
+    assert Recipe.from_json(parts).unused.isdisjoint(parts)
+
+
 def test_only_a_recipe_without_image_and_text_stores_nothing():
     assert [name for name in RECIPES if Recipe.of(name).is_empty] == ["none"]
-    assert not Recipe.of("none").form().stores_image
+    assert [name for name in RECIPES if not Recipe.of(name).stores_image] == ["none", "text"]
     assert isinstance(Recipe.of("jpeg").form(), Scaled)
 
 
@@ -208,7 +242,7 @@ def test_a_form_of_ones_own_is_used_by_name_once_it_is_added_or_offered_by_a_pac
     monkeypatch.delattr(KEEP_RULES, "_others")
     entry = exmem.registry.EntryPoint("most", "exmem.masking.keep:top_k", "exmem.keep_rule")
     monkeypatch.setattr(exmem.registry, "entry_points", lambda group: [entry] if group == entry.group else [])
-    assert Recipe(keep="most:k=2").keep.kwargs == {"k": 2}
+    assert Recipe(image="patches", keep="most:k=2").keep.kwargs == {"k": 2}
 
 
 def test_options_are_tried_when_a_recipe_is_bound_and_not_in_the_middle_of_a_run():

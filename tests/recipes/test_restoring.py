@@ -21,7 +21,8 @@ FORMS = ["masked", "masked, thumbnail", "foveated", "smoothed", "rate_aware", "h
 
 
 def plain_bound(name="half_jpeg", **changes):
-    recipe = Recipe.of(name).refined(**({"scorer": "centre", "codec": FINE} | changes))
+    scorer = {} if "scorer" in Recipe.of(name).unused else {"scorer": "centre"}
+    recipe = Recipe.of(name).refined(**(scorer | {"codec": FINE} | changes))
     return BoundRecipe(recipe, PlainImages(size=SIZE, patch=PATCH))
 
 
@@ -62,7 +63,9 @@ CLOSE = {"raw": np.inf, "masked": 10, "masked, thumbnail": 20, "rate_aware": 10}
 def test_images_come_out_of_the_loader_whole_and_upright_without_a_backbone(name, size, tmp_path):
     sharp = {"image": "smoothed:coarse=2"} if name == "smoothed" else {}
     sharp = {"image": "rate:max_bytes=900"} if name == "rate_aware" else sharp
-    recipe = Recipe.of(name.split(",")[0]).refined(**({"codec": FINE} | RECIPES[name] | {"scorer": "centre"} | sharp))
+    recipe = Recipe.of(name.split(",")[0])
+    scorer = {} if "scorer" in recipe.unused else {"scorer": "centre"}
+    recipe = recipe.refined(**({"codec": FINE} | RECIPES[name] | scorer | sharp))
     bound = BoundRecipe(recipe, PlainImages(size=size, patch=PATCH))
     originals = smooth(size)
     with bound.create_memory(tmp_path / "m", max_bytes="1MB", durable=False) as memory:
@@ -152,6 +155,14 @@ def memory_of(folder, document, specs=None):
 def record(**changes):
     recipe = Recipe.of("masked").refined(codec="raw", text="none").to_json()
     return json.loads(json.dumps({"recipe": recipe, "frame": {"grid": [4, 6], "patch": 8}} | changes))
+
+
+def test_a_memory_that_records_parts_without_effect_as_earlier_versions_did_is_restored(tmp_path):
+    recipe = Recipe.of("half_jpeg").refined(codec="raw", text="none")
+    document = record(recipe=recipe.to_json() | {"scorer": "cls_attention:layers=[-3]", "keep": "top_k:k=2"})
+    specs = {"image": TokenSpec(positions=1, shape=(16, 24, 3), codec="raw")}
+    with memory_of(tmp_path / "m", document, specs) as memory:
+        assert Restorer.of(memory).recipe == recipe
 
 
 HUGE = {"name": "scaled", "divisor": 2**30}

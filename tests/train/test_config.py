@@ -19,10 +19,16 @@ NOT_DEFAULT = TrainConfig(
     selection=Part.of("closest_to_mean"),
     ranked_form="stored",
     data=DataConfig(first_classes=3, increments=(2, 1), modalities="image", label_column="kind"),
-    backbone=BackboneConfig(family="vit", vision="folder", image_size=112),
+    backbone=BackboneConfig(family="joint", vision="folder", image_size=112),
     tuner=TunerConfig(blocks=1, rank=4, alpha=8),
-    method=MethodConfig(distill_weight=0),
-    loop=LoopConfig(augment=(Part.of("flip"), Part.of("token_dropout:ratio=0.25")), keep_hidden=False, lr=1),
+    method=MethodConfig(distill_weight=0.5),
+    loop=LoopConfig(
+        augment=(Part.of("flip"), Part.of("token_dropout:ratio=0.25")),
+        keep_hidden=False,
+        lr=1,
+        stored_form=0.5,
+        stored_masks="random",
+    ),
 )
 
 
@@ -134,9 +140,9 @@ def test_a_value_out_of_range_is_named(group, options, message):
         ({"recipe": {"image": {"name": "rate", "qualities": [60, 60]}}}, "different qualities"),
         ({"recipe": "none", "loop": {"stored_form": 0.5}}, "recipe 'none' stores nothing"),
         ({"recipe": "none", "loop": {"test_stored_form": True}}, "recipe 'none' stores nothing"),
-        ({"recipe": {"scorer": "grad_attention"}, "loop": {"stored_form": 0.5}}, "knows nothing of new classes"),
-        ({"recipe": {"scorer": "grad_attention"}, "loop": {"test_stored_form": True}}, "would tell their labels"),
-        ({"recipe": {"fill": "class_mean"}, "loop": {"test_stored_form": True}}, "would show their labels"),
+        ({"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"stored_form": 0.5}}, "knows nothing of new classes"),
+        ({"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"test_stored_form": True}}, "would tell their labels"),
+        ({"recipe": {"image": "patches", "fill": "class_mean"}, "loop": {"test_stored_form": True}}, "would show their labels"),
     ],
     ids=str,
 )
@@ -146,13 +152,41 @@ def test_what_can_never_work_is_refused(document, message):
     assert message in str(refused.value)
 
 
+WITHOUT_EFFECT = [
+    ({"recipe": "none", "quota": "counts"}, "quota 'counts' has no effect: recipe 'none' stores nothing"),
+    ({"recipe": "none", "selection": "random"}, "selection 'random' has no effect: recipe 'none' stores nothing"),
+    ({"recipe": "none", "ranked_form": "stored"}, "ranked_form 'stored' has no effect"),
+    ({"recipe": "none", "loop": {"augment": ["flip"]}}, "loop.augment ['flip'] has no effect: recipe 'none'"),
+    ({"recipe": "none", "loop": {"sampler": "uniform"}}, "loop.sampler 'uniform' has no effect"),
+    ({"recipe": {"image": "scaled", "fill": "mean"}}, "recipe.fill 'mean' has no effect: image 'scaled' drops no tokens"),
+    ({"loop": {"stored_masks": "random"}}, "loop.stored_masks 'random' has no effect: loop.stored_form is 0"),
+    ({"loop": {"random_ratio": 0.5}}, "loop.random_ratio 0.5 has no effect: no masks are random"),
+    ({"method": {"distill_weight": 0, "temperature": 3.0}}, "method.temperature 3.0 has no effect"),
+    ({"backbone": {"family": "bert", "vision": "a"}}, "backbone.vision 'a' has no effect: bert sees no images"),
+    ({"backbone": {"family": "clip", "text": "a"}}, "backbone.text 'a' has no effect: clip has no text encoder apart"),
+]
+
+
+@pytest.mark.parametrize(("document", "message"), WITHOUT_EFFECT, ids=str)
+def test_an_option_without_effect_is_refused(document, message):
+    with pytest.raises(SchemaError) as refused:
+        TrainConfig.from_json(document)
+    assert message in str(refused.value)
+
+
+def test_a_fill_of_whole_images_is_taken_where_something_drops_tokens():
+    recipe = {"image": "scaled", "fill": "mean"}
+    for loop in ({"augment": ["token_dropout"]}, {"stored_form": 0.5, "stored_masks": "random"}):
+        assert TrainConfig.from_json({"recipe": recipe, "loop": loop}).recipe.fill == Part("mean")
+
+
 def test_only_a_scorer_that_explains_the_class_is_kept_from_new_examples():
     loop = {"stored_form": 0.5, "test_stored_form": True}
     for name in SCORERS:
         if name != "grad_attention":
-            TrainConfig.from_json({"recipe": {"scorer": name}, "loop": loop})
+            TrainConfig.from_json({"recipe": {"image": "patches", "scorer": name}, "loop": loop})
     TrainConfig.from_json(
-        {"recipe": {"scorer": "grad_attention"}, "loop": {"stored_form": 1, "stored_masks": "random"}}
+        {"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"stored_form": 1, "stored_masks": "random"}}
     )
 
 
@@ -163,8 +197,8 @@ def _changed(document):
         "quota": "frequency",
         "ranked_form": "full",
         "data.modalities": "both",
-        "backbone.family": "bert",
-        "loop.stored_masks": "random",
+        "backbone.family": "clip",
+        "loop.stored_masks": "scores",
         "loop.sampler": "uniform",
         "max_bytes": "1MB",
         "selection": "random",

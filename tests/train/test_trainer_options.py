@@ -369,9 +369,15 @@ def test_the_fill_decides_how_many_tokens_exemplars_have(one_phase, replayed):
 
 
 @pytest.mark.parametrize(
-    "recipe", [{"image": "scaled", "text": "all"}, {"image": "scales"}, {"image": "none"}], ids=str
+    ("recipe", "loop"),
+    [
+        ({"image": "scaled", "text": "all"}, {"augment": ["token_dropout"]}),
+        ({"image": "scales"}, {}),
+        ({"image": "none"}, {"stored_form": 0.5, "stored_masks": "random"}),
+    ],
+    ids=str,
 )
-def test_a_memory_that_holds_nothing_yet_has_no_mean_colours(tmp_path, backbone, data, recipe):
+def test_a_memory_that_holds_nothing_yet_has_no_mean_colours(tmp_path, backbone, data, recipe, loop):
     recipe = {**recipe, "fill": "class_mean"}
-    entries = start(tmp_path / "run", backbone, data, recipe, data={"increments": [2]}).run(QUIET)
+    entries = start(tmp_path / "run", backbone, data, recipe, data={"increments": [2]}, loop=loop).run(QUIET)
     assert entries[-1]["exemplars"] > 0

@@ -32,7 +32,9 @@ def demo_configs(*, max_bytes: str = "1MB", epochs: int = 3, seed: int = 0) -> "
         tuner=TunerConfig(blocks=1),
         loop=LoopConfig(epochs=epochs),
     )
-    recipes = [Recipe.of(name).refined(scorer={"name": "cls_attention", "layers": [-3]}) for name in _RECIPES]
+    scorer = {"name": "cls_attention", "layers": [-3]}
+    named = [Recipe.of(name) for name in _RECIPES]
+    recipes = [recipe if "scorer" in recipe.unused else recipe.refined(scorer=scorer) for recipe in named]
     plain = MethodConfig(distill_weight=0.0)  # fine-tuning
     return [
         dataclasses.replace(config, recipe=recipe, method=plain if recipe.is_empty else config.method)

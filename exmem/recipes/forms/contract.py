@@ -17,9 +17,8 @@ __all__ = ["Form"]
 class Form(Protocol):
     """What is stored of an image: a frozen dataclass whose fields are the options."""
 
-    stores_image: ClassVar[bool] = True
-    needs_scores: ClassVar[bool]
-    """Whether tokens are scored for it and the keep rule asked; else every token counts as kept."""
+    uses: ClassVar[frozenset[str]]
+    """The parts of a recipe that it needs: codec if it stores an image, scorer, keep, and fill if it drops tokens."""
 
     def specs(self, frame: Frame, codec: Mapping[str, Any]) -> dict[str, TokenSpec]:
         """Return its modalities.

@@ -21,8 +21,7 @@ __all__ = ["NoImage"]
 class NoImage(Form):
     """No modality at all."""
 
-    stores_image: ClassVar[bool] = False
-    needs_scores: ClassVar[bool] = False
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     @override
     def specs(self, frame: Frame, codec: Mapping[str, Any]) -> dict[str, TokenSpec]:

@@ -29,7 +29,7 @@ class Patches(Form):
         Side of a thumbnail of the whole image that is stored besides, for the fill of that name; 0 for none.
     """
 
-    needs_scores: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"codec", "fill", "keep", "scorer"})
     thumbnail: int = 0
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ class Rate(Form):
         What the whole text is worth beside the whole image, which is worth 1; 0 or more.
     """
 
-    needs_scores: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"codec", "fill", "scorer"})
     max_bytes: int = 1000
     factors: tuple[int, ...] = (1, 2, 4)
     qualities: tuple[int, ...] = (30, 60)

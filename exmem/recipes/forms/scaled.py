@@ -32,7 +32,7 @@ class Scaled(Form):
         Its sides are divided by this, 1 or more, and rounded.
     """
 
-    needs_scores: ClassVar[bool] = False
+    uses: ClassVar[frozenset[str]] = frozenset({"codec"})
     divisor: float = 1
 
     def __post_init__(self) -> None:

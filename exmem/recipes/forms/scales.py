@@ -42,7 +42,7 @@ class Scales(Form):
         For each further scale, its share of the positions that are not at the finest; together at most 1.
     """
 
-    needs_scores: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"codec", "fill", "keep", "scorer"})
     factors: tuple[int, ...] = (1, 2, 4)
     shares: tuple[float, ...] = (0.5, 0.5)
 

@@ -35,7 +35,7 @@ class Smoothed(Form):
         What is not kept is scaled down by this factor, and up again.
     """
 
-    needs_scores: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"codec", "keep", "scorer"})
     divisor: float = 2
     coarse: int = 4
 
