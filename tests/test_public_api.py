@@ -66,6 +66,11 @@ def test_reading_and_writing_a_local_memory_needs_no_zarr_and_no_torch(tmp_path)
     assert found.stdout.strip() == "False False"
 
 
+def test_no_finaliser_can_swallow_an_interrupt():
+    """What an interrupt raises in a `__del__` is printed and forgotten."""
+    assert [path for path in Path(exmem.__file__).parent.rglob("*.py") if "def __del__" in path.read_text()] == []
+
+
 def test_no_file_is_longer_than_400_lines():
     long = {str(path): n for path in ROOT.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
     assert not long

@@ -11,7 +11,7 @@ from exmem.codecs.patch_jxl import PatchJxl
 from exmem.codecs.patch_webp import PatchWebp
 from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.raw import Raw
-from exmem.codecs.registry import CODECS, get_codec
+from exmem.codecs.registry import CODECS, codec_name, get_codec
 
 __all__ = [
     "CODECS",
@@ -26,5 +26,6 @@ __all__ = [
     "PayloadCodec",
     "ProductQuantisation",
     "Raw",
+    "codec_name",
     "get_codec",
 ]

@@ -21,7 +21,7 @@ from exmem.codecs.raw import Raw
 from exmem.errors import CodecError
 from exmem.registry import Registry
 
-__all__ = ["CODECS", "get_codec"]
+__all__ = ["CODECS", "codec_name", "get_codec"]
 
 CODECS: Registry[PayloadCodec] = Registry(
     "codec",
@@ -46,6 +46,22 @@ for _codec in CODECS.values():
     numcodecs.register_codec(_codec)
 
 
+def codec_name(name: str) -> str:
+    """Return the name under which a codec is registered.
+
+    Parameters
+    ----------
+    name : str
+        The same, or without the prefix `exmem.`, which goes before a name without it; an unknown one is returned as is.
+
+    Examples
+    --------
+    >>> codec_name("raw"), codec_name("exmem.raw"), codec_name("unknown")
+    ('exmem.raw', 'exmem.raw', 'unknown')
+    """
+    return f"exmem.{name}" if f"exmem.{name}" in CODECS else name
+
+
 def get_codec(
     config: Mapping[str, Any], *, shape: Sequence[int] | None = None, dtype: DTypeLike | None = None
 ) -> PayloadCodec:
@@ -66,8 +82,7 @@ def get_codec(
         If the name is unknown, an option is unknown, or the codec cannot take such tokens.
     """
     options = dict(config)
-    name = str(options.pop("id", ""))
-    codec_type = CODECS[f"exmem.{name}" if f"exmem.{name}" in CODECS else name]
+    codec_type = CODECS[codec_name(str(options.pop("id", "")))]
     if shape is not None:
         options.setdefault("shape", tuple(shape))
     if dtype is not None:

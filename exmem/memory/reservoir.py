@@ -52,7 +52,7 @@ class StreamReservoir:
     Notes
     -----
     Random keys: Efraimidis & Spirakis 2006, algorithm A-Res with equal weights. With exemplars of equal size the sample
-    is that of a reservoir of fixed capacity (Vitter 1985).
+    is that of a reservoir of as many places (Vitter 1985).
     """
 
     def __init__(self, memory: "ExemplarMemory", *, seed: int | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exmem.codecs import CODECS
+from exmem.codecs import CODECS, codec_name
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.masking import KEEP_RULES, TEXT_RULES, ScoreMaps
 from exmem.masking.scorers import SCORERS
@@ -95,7 +95,7 @@ class Recipe:
             object.__setattr__(self, field, part)
             _check(field, part, registry)
         object.__setattr__(self, "codec", Part.of(self.codec))
-        if f"exmem.{self.codec.name}" not in CODECS and self.codec.name not in CODECS:
+        if codec_name(self.codec.name) not in CODECS:
             raise SchemaError(f"codec: unknown {self.codec.name!r}; choose one of {sorted(CODECS)}")
         if not isinstance(self.extras, list | tuple) or not all(name in EXTRAS for name in self.extras):
             raise SchemaError(f"extras: expected some of {list(EXTRAS)}, got {shown(self.extras)}")

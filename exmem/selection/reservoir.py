@@ -42,44 +42,44 @@ class Reservoir:
 
     Parameters
     ----------
-    capacity : int
+    max_exemplars : int
         Places, 1 or more.
     seed : int
         The same seed makes the same choices for the same arrivals.
 
     Notes
     -----
-    Algorithm R (Vitter 1985, section 2): after n arrivals each is held with probability capacity / n.
+    Algorithm R (Vitter 1985, section 2): after n arrivals each is held with probability max_exemplars / n.
     """
 
-    def __init__(self, capacity: int, *, seed: int = 0) -> None:
-        if capacity < 1:
-            raise SchemaError(f"capacity must be 1 or more, got {capacity}")
-        self.capacity = capacity
+    def __init__(self, max_exemplars: int, *, seed: int = 0) -> None:
+        if max_exemplars < 1:
+            raise SchemaError(f"max_exemplars must be 1 or more, got {max_exemplars}")
+        self.max_exemplars = max_exemplars
         self.seen = 0
         self._rng = np.random.default_rng(seed)
 
     def offer(self) -> int | None:
         """Return the place that the next arrival takes, whose holder leaves; None when it is not held."""
         self.seen += 1
-        if self.seen <= self.capacity:
+        if self.seen <= self.max_exemplars:
             return self.seen - 1
         place = int(self._rng.integers(self.seen))
-        return place if place < self.capacity else None
+        return place if place < self.max_exemplars else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain JSON values."""
-        return {"capacity": self.capacity, "seen": self.seen, "rng": self._rng.bit_generator.state}
+        return {"max_exemplars": self.max_exemplars, "seen": self.seen, "rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a saved reservoir stopped; SchemaError if it has another capacity.
+        """Continue where a saved reservoir stopped; SchemaError if it has another number of places.
 
         Parameters
         ----------
         state : mapping
             What `state_dict` returned.
         """
-        if state["capacity"] != self.capacity:
-            raise SchemaError(f"expected the state of a reservoir of {self.capacity}, got {state['capacity']}")
+        if state["max_exemplars"] != self.max_exemplars:
+            raise SchemaError(f"expected the state of a reservoir of {self.max_exemplars}, got {state['max_exemplars']}")
         self.seen = int(state["seen"])
         self._rng.bit_generator.state = state["rng"]

@@ -39,7 +39,7 @@ class Exemplars:
     """The exemplars of a run's memory, by slot.
 
     Their hidden tokens are kept, one file a phase, unless the configuration or an augmentation asks for pixels at each
-    step.
+    step. Where they are kept, payloads are not read again: what is damaged later is noticed only by `exmem check`.
     """
 
     def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder) -> None:

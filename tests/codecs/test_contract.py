@@ -1,6 +1,8 @@
 """The contract of every payload codec."""
 
 import json
+import re
+from pathlib import Path
 
 import numcodecs
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exmem.codecs import CODECS, get_codec
+import exmem
+from exmem.codecs import CODECS, codec_name, get_codec
 from exmem.errors import CodecError
 from tests.codecs.cases import cases, check_close, values
 
@@ -18,6 +21,14 @@ every = pytest.mark.parametrize("case", CASES, ids=str)
 
 def test_every_codec_of_the_registry_is_tried():
     assert {case.codec().codec_id for case in CASES} == set(CODECS)
+
+
+def test_the_prefix_of_a_name_may_be_left_out_and_one_place_knows_it():
+    for name in CODECS:
+        assert codec_name(name) == codec_name(name.removeprefix("exmem.")) == name
+    package = Path(exmem.__file__).parent
+    knowing = [path for path in package.rglob("*.py") if re.search(r'f"exmem\.\{.*CODECS', path.read_text())]
+    assert knowing == [package / "codecs" / "registry.py"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 40])

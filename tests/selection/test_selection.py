@@ -1,5 +1,7 @@
 """Selection rules: one contract for all, and what each one is for."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,6 +177,28 @@ def test_the_front_of_herding_lies_nearer_to_the_class_mean_than_chance():
     fronts = (herding(features)[:5], random_order(20, np.random.default_rng(1))[:5])
     near, far = (np.linalg.norm(rows[front].mean(0) - rows.mean(0)) for front in fronts)
     assert near < far
+
+
+@pytest.mark.parametrize("rule", [herding, k_centre, closest_to_mean])
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 2.0**100), ("float32", 2.0**126), ("float64", 2.0**1020)])
+def test_how_long_features_are_changes_no_order_even_where_their_squares_overflow(rule, dtype, scale):
+    rows = np.random.default_rng(0).integers(-3, 4, (12, 4)).astype(dtype)
+    expected = rule(rows).tolist()
+    assert rule(rows * np.asarray(scale, dtype)).tolist() == expected  # a power of two rounds nothing
+    rows[::2] *= np.asarray(scale, dtype)
+    assert sorted(rule(rows).tolist()) == list(range(12))
+    assert rule(rows).tolist() == expected, "each row alone, too"
+
+
+def test_a_saved_reservoir_goes_on_only_in_one_of_as_many_places():
+    reservoir, again = Reservoir(max_exemplars=2, seed=1), Reservoir(max_exemplars=2, seed=5)
+    assert [reservoir.offer() for _ in range(2)] == [0, 1]
+    again.load_state_dict(json.loads(json.dumps(reservoir.state_dict())))
+    assert [again.offer() for _ in range(20)] == [reservoir.offer() for _ in range(20)]
+    with pytest.raises(SchemaError, match="a reservoir of 3, got 2"):
+        Reservoir(3).load_state_dict(reservoir.state_dict())
+    with pytest.raises(SchemaError, match="max_exemplars must be 1 or more, got 0"):
+        Reservoir(0)
 
 
 def test_a_reservoir_holds_each_arrival_equally_often():

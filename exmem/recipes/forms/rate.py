@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from exmem.codecs import CODECS, PayloadCodec, get_codec
+from exmem.codecs import CODECS, PayloadCodec, codec_name, get_codec
 from exmem.errors import SchemaError
 from exmem.masking.rate import allocate
 from exmem.recipes.forms.composing import (
@@ -89,7 +89,7 @@ class Rate(Form):
 
     @override
     def specs(self, frame: Frame, codec: Mapping[str, Any]) -> dict[str, TokenSpec]:
-        name = str(codec["id"]) if codec["id"] in CODECS else f"exmem.{codec['id']}"
+        name = codec_name(str(codec["id"]))
         if "quality" not in CODECS.options(name):
             raise SchemaError(f"image form 'rate' chooses a quality, which codec {name!r} lacks; use patch_jpeg")
         return {

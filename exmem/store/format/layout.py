@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exmem.codecs import PayloadCodec, get_codec
+from exmem.codecs import PayloadCodec, codec_name, get_codec
 from exmem.errors import CodecError, FormatError, SchemaError
 from exmem.store.format.chunks import ZSTD_LEVEL
 from exmem.store.format.documents import seal
@@ -212,7 +212,7 @@ def _codec_of(name: str, spec: TokenSpec) -> PayloadCodec:
 
 def _recorded(name: str, spec: TokenSpec, codec: PayloadCodec) -> PayloadCodec:
     wanted = str(dict(spec.codec).get("id") if isinstance(spec.codec, Mapping) else spec.codec)
-    if codec.codec_id not in {wanted, f"exmem.{wanted}"}:
+    if codec.codec_id != codec_name(wanted):
         raise FormatError(
             f"modality {name!r}: the schema names the codec {wanted!r}, the array was written with {codec.codec_id!r}; "
             "its metadata was edited"

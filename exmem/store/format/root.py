@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from exmem.codecs import CODECS
+from exmem.codecs import CODECS, codec_name
 from exmem.errors import FormatError
 from exmem.store.format.documents import CONSOLIDATED, seal, unseal
 from exmem.tokens import Schema
@@ -41,8 +41,7 @@ def root_document(root: Root) -> bytes:
     """Return the document; options of codecs that the arrays' own metadata holds are left out."""
     described = root.schema.to_json()
     for modality in described["modalities"].values():
-        name = str(modality["codec"].get("id"))
-        codec_type = CODECS.get(name, CODECS.get(f"exmem.{name}"))
+        codec_type = CODECS.get(codec_name(str(modality["codec"].get("id"))))
         for option in codec_type.stored_apart if codec_type else ():
             modality["codec"].pop(option, None)
     attributes = {**root.others.get("attributes", {})}

@@ -12,7 +12,6 @@ from exmem.errors import FormatError, ReadOnlyError, StoreIOError
 from exmem.store.objects.contract import TEMPORARY
 
 __all__ = [
-    "OpenFolder",
     "failure",
     "is_link",
     "new_temporary",
@@ -28,22 +27,6 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _token = secrets.token_hex(4)  # of this process: pids are given out again
 _numbers = itertools.count()
-
-
-class OpenFolder:
-    """A folder that is held open, so that looking at one of its files takes no walk along its path."""
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-    def status(self, name: str) -> os.stat_result:
-        """Return the status of one of its files."""
-        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
 
 
 def new_temporary() -> str:

@@ -13,7 +13,6 @@ from exmem.errors import ExmemError, FormatError, ReadOnlyError, StoreExistsErro
 from exmem.store.objects.contract import TEMPORARY, View
 from exmem.store.objects.file_lock import FileLock
 from exmem.store.objects.files import (
-    OpenFolder,
     failure,
     is_link,
     new_temporary,
@@ -46,7 +45,6 @@ class LocalObjects:
         self._read_only = read_only
         self._lock = FileLock(f"{self.location}/{LOCK_KEY}", self.location, durable=durable)
         self._checked = {""}  # folders that are no links
-        self._opened: dict[str, OpenFolder] = {}  # folders whose files are looked at again and again
         self._unsynchronised: set[str] = set()
         self._thinned: set[str] = set()  # folders from which something was deleted
 
@@ -121,15 +119,8 @@ class LocalObjects:
 
     def identity(self, key: str) -> object | None:
         """Return inode, time and size of a file, None when it is missing."""
-        folder, _, name = key.rpartition("/")
         try:
-            if folder not in self._opened:
-                self._opened[folder] = OpenFolder(f"{self.location}/{folder}")
-            try:
-                return _identity(self._opened[folder].status(name))
-            except FileNotFoundError:  # or the folder was removed and made again
-                del self._opened[folder]
-                return _identity(os.lstat(f"{self.location}/{key}"))
+            return _identity(os.lstat(f"{self.location}/{key}"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -178,7 +169,6 @@ class LocalObjects:
                 with contextlib.suppress(OSError):  # nearly always: it is not empty
                     os.rmdir(f"{self.location}/{folder}")
                     self._checked.discard(folder)
-                    self._opened.pop(folder, None)
                     self._thinned.add(parent)
                     self._unsynchronised.add(parent)
             self._thinned.discard(folder)
