@@ -66,7 +66,10 @@ def repair(path: _Store, /, *, json: bool = False) -> None:
     """
     report = repair_store(find_store(path)[0])
     described = {"damage": _plain(report.damage), "dropped": list(report.dropped), "left": _plain(report.left)}
+    described["lost"] = report.lost
     lines = [*describe(report.damage), f"dropped {len(report.dropped)} exemplars: {list(report.dropped)}"]
+    if report.lost:
+        lines.append(f"lost with the catalog: at most {report.lost} exemplars, which ones cannot be told")
     _tell(described, [*lines, _summary(report.left)], json=json)
     if report.left:
         raise SystemExit(_DAMAGED)

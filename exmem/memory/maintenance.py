@@ -12,11 +12,19 @@ __all__ = ["CompactReport", "Damage", "RepairReport", "check", "compact", "descr
 
 @dataclasses.dataclass(frozen=True)
 class RepairReport:
-    """What a repair did: the damage, the slots dropped (not those of a damaged catalog), and what is still damaged."""
+    """What a repair did: the damage, the slots dropped, and what is still damaged.
+
+    Exemplars that a damaged chunk of the catalog named are lost, too, and their slots with it: `lost` at most.
+    """
 
     damage: tuple[Damage, ...]
     dropped: tuple[int, ...]
     left: tuple[Damage, ...]
+
+    @property
+    def lost(self) -> int:
+        """How many exemplars were lost of which not even the slot is known, at most."""
+        return sum(damage.unnamed for damage in self.damage)
 
 
 def check(place: Place, *, threads: int | None = None) -> list[Damage]:

@@ -80,6 +80,7 @@ class Reservoir:
             What `state_dict` returned.
         """
         if state["max_exemplars"] != self.max_exemplars:
-            raise SchemaError(f"expected the state of a reservoir of {self.max_exemplars}, got {state['max_exemplars']}")
+            places = state["max_exemplars"]
+            raise SchemaError(f"expected the state of a reservoir of {self.max_exemplars}, got {places}")
         self.seen = int(state["seen"])
         self._rng.bit_generator.state = state["rng"]

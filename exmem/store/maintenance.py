@@ -12,6 +12,7 @@ from exmem.errors import CodecError, FormatError
 from exmem.store.catalog import PENDING, place_of, segment_of
 from exmem.store.format.chunks import CRC_BYTES, decode_rows, index_bytes, most_row_bytes, parse_index
 from exmem.store.format.layout import Layout, ShardedArray, parse_key
+from exmem.store.format.state import State
 from exmem.store.loading import Loaded
 from exmem.store.objects import LOCK_BYTES, LOCK_KEY, Objects, is_free
 from exmem.store.reader import Reader
@@ -26,12 +27,13 @@ class Damage:
     """Something in a store that is not as it was written: the key of the object, and why.
 
     `slots` are the exemplars that cannot be read because of it: none where only metadata is concerned, and where the
-    catalog that would name them is itself damaged.
+    catalog that would name them is itself damaged: then `unnamed` is how many exemplars it named, at most.
     """
 
     file: str
     slots: tuple[int, ...]
     why: str
+    unnamed: int = 0
 
 
 def find_damage(
@@ -46,7 +48,8 @@ def find_damage(
             if not is_right(objects, key, expected) and not (unfinished and is_right(objects, key, longer[key])):
                 yield Damage(key, (), "the metadata is not what it must be")
     for key, why in loaded.damaged.items():
-        yield Damage(key, (), f"{why}: which exemplars it names cannot be told")
+        most = _most_held(state, key)
+        yield Damage(key, (), f"{why}: which exemplars it names, at most {most}, cannot be told", most)
     where, slots, counts, lengths = catalog.where, catalog.slots, catalog.counts, catalog.lengths
     order = np.argsort(where, kind="stable")
     order = order[where[order] != PENDING]
@@ -70,6 +73,13 @@ def find_damage(
     for key in objects.sizes():
         if parse_key(key) is not None and key not in expected_names:
             yield Damage(key, (), "no exemplar refers to it")
+
+
+def _most_held(state: State, key: str) -> int:
+    """Return how many exemplars a chunk of the catalog names, at most: only the document of the state is asked."""
+    ((number, segment),) = (divmod(name, 1 << 36) for name in _segments_of([key]))
+    era = state.eras[number]
+    return (era.open_rows if segment == era.open else era.rows) - era.dead.get(segment, 0).bit_count()
 
 
 def _is_unfinished(objects: Objects) -> bool:

@@ -43,6 +43,22 @@ def test_damage_is_told_with_exit_codes_and_repaired(folder):
     assert broken.stderr.startswith("exmem: ")
 
 
+def test_a_repair_tells_how_many_exemplars_a_lost_catalog_may_have_named(tmp_path):
+    folder = tmp_path / "one segment"
+    with ExemplarMemory.create(folder, schema=schema(), max_bytes="2MB", durable=False) as memory:
+        memory.add([exemplar(seed) for seed in range(12)])
+        memory.commit()
+        memory.evict([0, 7])
+    (chunk,) = (path for path in folder.glob("e*/catalog/c.*"))
+    chunk.unlink()
+    expected = "which exemplars it names, at most 10, cannot be told"
+    assert expected in run("check", folder).stdout
+    repaired = run("repair", folder)
+    assert repaired.returncode == 0, repaired.stderr
+    assert "lost with the catalog: at most 10 exemplars, which ones cannot be told\n" in repaired.stdout
+    assert len(ExemplarMemory.open(folder)) == 0
+
+
 def test_a_memory_is_exported_imported_and_compacted(tmp_path, folder):
     told = json.loads(run("export", folder, tmp_path / "out", "--json").stdout)
     assert told["exemplars"] == 12

@@ -150,6 +150,7 @@ def test_a_store_with_a_damaged_catalog_is_not_opened_before_it_is_repaired(tmp_
     assert report.dropped == (), "it cannot tell which they were"
     with ExemplarMemory.open(folder, "r+") as memory:
         assert 0 < len(memory) < len(LEFT)
+        assert report.lost >= len(LEFT) - len(memory), "it tells how many they were, at most"
         assert set(memory.slots.tolist()) < LEFT
         assert memory.add([exemplar(1)]).slots.tolist() == [COUNT]
     assert check(folder) == []
