@@ -94,13 +94,14 @@ def output_files(out: Path, *, name: str) -> list[Path]:
     Raises
     ------
     DataError
-        If it is a file of another kind.
+        If it is a file of another kind, or a new name with another ending, which could be meant as one.
     """
     if out.suffix.lower() in _ENDINGS:
         return [out]
-    if out.exists() and not out.is_dir():
+    if not out.is_dir() and (out.suffix or out.exists()):
         endings = " or ".join(_ENDINGS)
-        raise DataError(f"{out}: expected a folder, or a file that ends in {endings}; choose another place with --out")
+        unless = "choose another place with --out" if out.exists() else "make the folder first if it is to be one"
+        raise DataError(f"{out}: expected a folder, or a file that ends in {endings}; {unless}")
     return [out / f"{name}{ending}" for ending in _ENDINGS]
 
 

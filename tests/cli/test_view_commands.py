@@ -121,6 +121,16 @@ def test_an_out_that_is_another_file_is_refused_in_one_line_before_anything_is_d
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_an_out_with_another_ending_is_taken_for_a_folder_only_where_it_is_one(plain, tmp_path):
+    for name in ("a.jpg", "a.htm"):
+        with pytest.raises(DataError, match=r"a file that ends in .png or .html; make the folder first"):
+            show(plain, out=tmp_path / name)
+        assert not (tmp_path / name).exists()
+    (tmp_path / "run.v2").mkdir()
+    show(plain, out=tmp_path / "run.v2")
+    assert page(tmp_path / "run.v2").headings
+
+
 def test_classes_of_any_memory_are_shown_by_the_names_that_were_noted_with_it(plain, tmp_path):
     with ExemplarMemory.open(plain, mode="r+") as memory:
         memory.annotate(class_names={0: "red roof", 1: "temple"})
