@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 
     from exmem.train.config import TrainConfig
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "names_in"]
 
 _LOCK = ".lock"
+_OF_WINDOWS = {"Thumbs.db", "desktop.ini"}
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return what somebody put into a folder, sorted: no hidden file, and none that Windows leaves where it looked."""
+    names = (path.name for path in folder.iterdir())
+    return sorted(name for name in names if not name.startswith(".") and name not in _OF_WINDOWS)
 
 
 class RunFolder:
@@ -92,8 +99,7 @@ class RunFolder:
         """
         file, document = self.path / "config.json", {"config": config.to_json(), "data": dict(data)}
         if not self.is_run:
-            names = sorted(path.name for path in self.path.iterdir())
-            others = [name for name in names if not name.startswith(_LOCK) and not name.endswith(".tmp")]
+            others = [name for name in names_in(self.path) if not name.endswith(".tmp")]
             if others:
                 raise DataError(f"{self.path}: expected an empty folder or a run, found {others[:5]}; choose another")
             self._write_json(file, document)

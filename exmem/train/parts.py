@@ -1,8 +1,9 @@
 """What a configuration stands for: its backbone, its data, its recipe bound to a learner."""
 
 import os
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from exmem.backbones import Backbone, load_backbone
 from exmem.errors import SchemaError
@@ -11,7 +12,15 @@ from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText, load_imagefolder
 from exmem.train.learner import Learner
 
-__all__ = ["bind_random_masks", "bind_recipe", "folder_bytes", "load_run_backbone", "load_run_data"]
+__all__ = [
+    "bind_random_masks",
+    "bind_recipe",
+    "check_budget",
+    "create_memory",
+    "folder_bytes",
+    "load_run_backbone",
+    "load_run_data",
+]
 
 
 def load_run_backbone(config: TrainConfig, progress: Any = None) -> Backbone:
@@ -67,6 +76,18 @@ def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
         fill=config.recipe.fill,
     )
     return BoundRecipe(masks, backbone, seed=config.seed)
+
+
+def create_memory(config: TrainConfig, bound: BoundRecipe, folder: Path) -> None:
+    """Make the empty memory of a run."""
+    unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
+    bound.create_memory(folder, max_bytes=config.max_bytes, quota=unit).close()
+
+
+def check_budget(config: TrainConfig, bound: BoundRecipe) -> None:
+    """Raise BudgetTooSmallError where the memory of a run could not even be made."""
+    with tempfile.TemporaryDirectory() as folder:
+        create_memory(config, bound, Path(folder))
 
 
 def folder_bytes(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from exmem.train.hidden import (
 )
 from exmem.train.learner import ClassMeans, Learner
 from exmem.train.metrics import accuracies
-from exmem.train.parts import bind_random_masks, bind_recipe, folder_bytes
+from exmem.train.parts import bind_random_masks, bind_recipe, check_budget, create_memory, folder_bytes
 from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario
@@ -65,6 +65,8 @@ class Trainer:
     ------
     SchemaError
         If the configuration does not fit the data or the backbone.
+    BudgetTooSmallError
+        If not even an empty memory of the recipe fits the budget.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Trainer:
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
         if self.bound is not None:
             keeps_hidden(config, self.backbone)  # refused before anything is computed
+            check_budget(config, self.bound)
         masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
         self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
@@ -149,9 +152,7 @@ class Trainer:
                     f"{self.folder.memory}: the memory of this run is gone, and {done} phases are finished with it; "
                     "put it back, or use a new run folder"
                 )
-            config = self.config
-            unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
-            self.bound.create_memory(self.folder.memory, max_bytes=config.max_bytes, quota=unit).close()
+            create_memory(self.config, self.bound, self.folder.memory)
         self._exemplars = Exemplars(self.config, self.bound, self.folder)
         for phase in range(done):
             self._exemplars.update(phase, self._slots(phase))

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exmem.cli.demo.command import demo_configs
+from exmem.cli.demo.command import demo, demo_configs
 from exmem.cli.demo.stickers import StickersConfig, notice
 from exmem.cli.demo.stickers.artwork import fit_square, render_svg, without_fills
 from exmem.cli.demo.stickers.build import draw_stickers
 from exmem.cli.demo.stickers.compose import sample_photographs
 from exmem.cli.demo.stickers.concepts import Concept, load_concepts
-from exmem.errors import DataError
+from exmem.errors import BudgetTooSmallError, DataError
 from exmem.recipes import Recipe
 from exmem.registry import Part
 from exmem.train.data import load_imagefolder
+from tests.tiny import load_joint, write_imagefolder, write_models
 
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><g id="color"><rect x="8" y="{y}" width="56" '
@@ -132,3 +133,30 @@ def test_the_demo_compares_fine_tuning_with_three_recipes_at_one_budget():
     scorer = Part("cls_attention", (("layers", (-3,)),))
     assert configs[-1].recipe == Recipe.of("masked").refined(scorer=scorer)
     assert {(config.data.first_classes, config.data.increments) for config in configs} == {(6, (4,))}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The demo with small data and a small backbone; return its folder."""
+    data, models = write_imagefolder(tmp_path / "data"), write_models(tmp_path / "models")
+    monkeypatch.setattr("exmem.cli.demo.stickers.build_stickers", lambda config, progress: data)
+    monkeypatch.setattr("exmem.cli.demo.stickers.notice", lambda folder: "")
+    monkeypatch.setattr("exmem.train.parts.load_run_backbone", lambda config, progress: load_joint(models))
+    return tmp_path / "demo"
+
+
+def test_a_demo_whose_budget_one_recipe_cannot_take_is_refused_before_anything_is_learnt(small):
+    with pytest.raises(BudgetTooSmallError, match=r"max_bytes is 10, .* give at least"):
+        demo(out=small, max_bytes="10")
+    assert not small.exists()
+
+
+def test_what_file_managers_leave_in_the_folder_of_a_demo_is_nobodys(small):
+    small.mkdir()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "accuracy.png"):
+        (small / name).write_bytes(b"")
+    with pytest.raises(BudgetTooSmallError):
+        demo(out=small, max_bytes="10")  # it came so far
+    (small / "mine.db").write_bytes(b"")
+    with pytest.raises(DataError, match=r"found \['mine.db'\]"):
+        demo(out=small)

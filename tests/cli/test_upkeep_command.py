@@ -44,18 +44,21 @@ def test_damage_is_told_with_exit_codes_and_repaired(folder):
 
 
 def test_a_repair_tells_how_many_exemplars_a_lost_catalog_may_have_named(tmp_path):
-    folder = tmp_path / "one segment"
+    folder = tmp_path / "m"
     with ExemplarMemory.create(folder, schema=schema(), max_bytes="2MB", durable=False) as memory:
         memory.add([exemplar(seed) for seed in range(12)])
         memory.commit()
         memory.evict([0, 7])
-    (chunk,) = (path for path in folder.glob("e*/catalog/c.*"))
-    chunk.unlink()
-    expected = "which exemplars it names, at most 10, cannot be told"
-    assert expected in run("check", folder).stdout
+    chunks = [*folder.glob("e*/catalog/c.*")]
+    for chunk in chunks:
+        chunk.unlink()
+    rows = json.loads((folder / "state" / "zarr.json").read_text())["attributes"]["exmem"]["eras"]["0"]
+    most = rows["rows"] * (len(chunks) - 1) + rows["open_rows"] - 2
+    assert 10 <= most < 20
+    assert "which exemplars it names, at most " in run("check", folder).stdout
     repaired = run("repair", folder)
     assert repaired.returncode == 0, repaired.stderr
-    assert "lost with the catalog: at most 10 exemplars, which ones cannot be told\n" in repaired.stdout
+    assert f"lost with the catalog: at most {most} exemplars, which ones cannot be told\n" in repaired.stdout
     assert len(ExemplarMemory.open(folder)) == 0
 
 

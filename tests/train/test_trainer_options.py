@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from exmem import ExemplarMemory
+from exmem.errors import BudgetTooSmallError
 from exmem.registry import Part
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
@@ -381,3 +382,19 @@ def test_a_memory_that_holds_nothing_yet_has_no_mean_colours(tmp_path, backbone,
     recipe = {**recipe, "fill": "class_mean"}
     entries = start(tmp_path / "run", backbone, data, recipe, data={"increments": [2]}, loop=loop).run(QUIET)
     assert entries[-1]["exemplars"] > 0
+
+
+def test_a_budget_without_room_for_an_empty_memory_is_refused_before_anything_is_computed(tmp_path, backbone, data):
+    with pytest.raises(BudgetTooSmallError, match="give at least"):
+        start(tmp_path / "run", backbone, data, max_bytes="1kB")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_which_a_file_manager_looked_is_empty(tmp_path, backbone, data):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"")
+    trainer = start(folder, backbone, data)
+    assert not trainer.folder.claim(trainer.config, {})
+    assert trainer.folder.is_run

@@ -67,24 +67,28 @@ def demo(
     import transformers
 
     from exmem.cli.demo.stickers import StickersConfig, build_stickers, notice
+    from exmem.recipes import BoundRecipe
     from exmem.report.plots import draw_accuracy
     from exmem.report.run import draw_run
     from exmem.train.data import load_imagefolder
-    from exmem.train.folder import RunFolder
-    from exmem.train.parts import load_run_backbone
+    from exmem.train.folder import RunFolder, names_in
+    from exmem.train.parts import check_budget, load_run_backbone
     from exmem.train.trainer import Trainer
 
-    foreign = sorted(path.name for path in out.glob("*") if path.name not in {*_RECIPES, "accuracy.png"})
+    foreign = [name for name in names_in(out) if name not in {*_RECIPES, "accuracy.png"}] if out.is_dir() else []
     if foreign or (out.exists() and not out.is_dir()):
         raise DataError(
             f"{out}: expected an empty folder or one of the demo, found {foreign[:5]}; choose another --out"
         )
-    console = make_console()
+    configs, console = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed), make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
     train, test = load_imagefolder(folder)
     console.print(notice(folder), style="dim")
-    configs = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed)
+    backbone = load_run_backbone(configs[0], console.print)
+    for config in configs:  # refused before anything is learnt
+        if not config.recipe.is_empty:
+            check_budget(config, BoundRecipe(config.recipe, backbone, num_classes=len(train.class_names)))
     console.print(f"{len(train)} images to learn from, {len(test)} to test with, {len(configs)} recipes to run.")
     runs: dict[str, list[dict[str, Any]]] = {}
     for config in configs:
