@@ -1,0 +1,119 @@
+"""The contract of heads: classifiers on features, fitted after each phase."""
+
+import abc
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.errors import DataError, SchemaError
+from exmem.tokens.checks import as_array, real_number, shown
+
+__all__ = ["Head", "Labelled", "positive"]
+
+
+class Labelled(NamedTuple):
+    """Features of examples, and their classes: any integers, those of a phase in any order."""
+
+    features: NDArray[np.float32]  # (N, D)
+    labels: NDArray[np.int64]  # (N,)
+
+
+class Head(abc.ABC):
+    """A classifier that is fitted after each phase on features (N, D), which all have the same D.
+
+    It predicts classes that it was shown only: one without stored exemplars is lost to a head that is refitted. A fit
+    that fails changes nothing. The same calls give the same predictions, in another process that called `load`, too.
+    """
+
+    # True: what it learnt of earlier phases is carried in `state`, and exemplars are not looked at. False: it is
+    # refitted on exemplars and new examples, and carries nothing.
+    keeps_sums: ClassVar[bool]
+    _width: int | None = None  # D, once it is known
+
+    @property
+    @abc.abstractmethod
+    def classes(self) -> tuple[int, ...]:
+        """The classes that it can predict, in order; empty before the first fit."""
+
+    @abc.abstractmethod
+    def _learn(self, new: Labelled, stored: Labelled) -> None: ...
+
+    @abc.abstractmethod
+    def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]: ...
+
+    def fit(self, new: Labelled, stored: Labelled) -> None:
+        """Learn all examples of a phase, beside stored exemplars of the phases before; either may be empty.
+
+        DataError if features are not finite, do not fit their labels, or are not as wide as those before.
+        """
+        new, stored = _checked(new, "new examples"), _checked(stored, "stored exemplars")
+        width = self._width
+        for features, what in ((new.features, "new examples"), (stored.features, "stored exemplars")):
+            width = _same_width(features, width, what)
+        self._learn(new, stored)
+        self._width = width
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the class of each row (N, D), the smallest of those that are as good.
+
+        DataError if no class is known, or the features are not finite or not as wide as those that were learnt.
+        """
+        checked = _finite(features, "features")
+        if not self.classes:
+            raise DataError("this head knows no class; fit it on examples, or load its state")
+        _same_width(checked, self._width, "features")
+        return self._predict(checked) if len(checked) else np.zeros(0, np.int64)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of what is carried between phases; empty when nothing is, or before the first fit."""
+        return {}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` returned; DataError, and nothing is changed, if it is of another head or size."""
+        if state:
+            raise DataError(f"this head carries nothing between phases, got {sorted(state)}; it is refitted by `fit`")
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of `state`: what a memory is charged for it."""
+        return sum(array.nbytes for array in self.state().values())
+
+
+def positive(value: object, what: str) -> float:
+    """Return a finite number above 0; SchemaError for all else."""
+    number = real_number(value, what)
+    if not 0 < number < math.inf:
+        raise SchemaError(f"{what} must be a finite number above 0, got {shown(value)}")
+    return number
+
+
+def _checked(given: Labelled, what: str) -> Labelled:
+    features, labels = _finite(given.features, f"features of {what}"), as_array(given.labels)
+    if labels.shape != (len(features),) or (labels.dtype.kind not in "iu" and len(labels)):
+        raise DataError(
+            f"labels of {what}: expected {len(features)} integers, got {labels.dtype} of shape {labels.shape}"
+        )
+    return Labelled(features, labels.astype(np.int64))
+
+
+def _finite(given: object, what: str) -> NDArray[np.float32]:
+    features = as_array(given)
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise DataError(f"{what}: expected floats (N, D), got {features.dtype} of shape {features.shape}")
+    with np.errstate(over="ignore"):
+        features = features.astype(np.float32)
+    if wrong := np.flatnonzero(~np.isfinite(features).all(1)).tolist():
+        raise DataError(f"{what}: expected finite float32, got NaN or infinity in {len(wrong)} rows, first {wrong[0]}")
+    return features
+
+
+def _same_width(features: NDArray[np.float32], width: int | None, what: str) -> int | None:
+    """Return the width of features, or the one that is known where there is no row; DataError if they differ."""
+    if not len(features):
+        return width
+    if width is not None and features.shape[1] != width:
+        raise DataError(f"{what}: expected features of {width} values, as before, got {features.shape[1]}")
+    return int(features.shape[1])
