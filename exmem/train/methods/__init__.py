@@ -1,0 +1,17 @@
+"""Methods of continual learning: classifiers on features that are fitted after each phase."""
+
+from exmem.registry import Registry
+from exmem.train.methods.head import Head, Labelled
+
+__all__ = ["HEADS", "Head", "Labelled"]
+
+# By place: a head is imported when it is chosen, and scikit-learn takes a second.
+HEADS: Registry[Head] = Registry(
+    "head",
+    {
+        "logistic": "exmem.train.methods.logistic:Logistic",
+        "nearest_mean": "exmem.train.methods.nearest_mean:NearestMean",
+        "ranpac": "exmem.train.methods.ranpac:RanPac",
+        "ridge": "exmem.train.methods.ridge:Ridge",
+    },
+)

@@ -1,0 +1,223 @@
+"""What every head keeps to, those of the registry among them."""
+
+import numpy as np
+import pytest
+
+from exmem.errors import DataError, SchemaError
+from exmem.train.methods import HEADS, Labelled
+
+DIM = 6
+OPTIONS = {"ranpac": {"projection": 40}}
+NONE = Labelled(np.zeros((0, DIM), np.float32), np.zeros(0, np.int64))
+CENTRES = {70: 0, -3: 1, 12: 2, 5: 3}  # class: axis along which its features lie
+
+
+def head(name):
+    return HEADS.make(name, **OPTIONS.get(name, {}))
+
+
+def examples(*classes, number=30, seed=0):
+    rng = np.random.default_rng([seed, number])
+    features = rng.normal(scale=0.3, size=(number * len(classes), DIM)).astype(np.float32)
+    labels = rng.permutation(np.repeat(np.array(classes, np.int64), number))
+    for row, label in enumerate(labels.tolist()):
+        features[row, CENTRES[label]] += 3
+    return Labelled(features, labels)
+
+
+def fitted(name, *phases):
+    made, stored = head(name), NONE
+    for new in phases:
+        made.fit(new, stored)
+        stored = Labelled(*(np.concatenate(pair) for pair in zip(stored, new, strict=True)))
+    return made
+
+
+@pytest.fixture(params=sorted(HEADS))
+def name(request):
+    return request.param
+
+
+def test_classes_that_are_far_apart_are_told_apart_over_phases_with_labels_in_any_order(name):
+    made = fitted(name, examples(70, -3), examples(12), examples(5))
+    test = examples(5, 12, 70, -3, seed=1)
+    assert made.classes == (-3, 5, 12, 70)
+    predicted = made.predict(test.features)
+    assert predicted.dtype == np.int64
+    assert (predicted == test.labels).mean() > 0.97  # of classes that are ten standard deviations apart
+
+
+def test_one_class_in_the_first_phase_is_all_that_is_predicted_until_there_is_another(name):
+    made, first, second = head(name), examples(12), examples(5)
+    made.fit(first, NONE)
+    assert made.predict(examples(5, 12).features).tolist() == [12] * 60
+    made.fit(second, first)
+    assert (made.predict(examples(5, 12, seed=1).features) == examples(5, 12, seed=1).labels).all()
+
+
+def test_an_old_class_without_exemplars_is_lost_only_to_a_head_that_is_refitted(name):
+    made = head(name)
+    made.fit(examples(70, -3), NONE)
+    made.fit(examples(12, 5), NONE)
+    assert made.classes == ((-3, 5, 12, 70) if made.keeps_sums else (5, 12))
+
+
+def test_a_class_that_was_never_seen_is_predicted_as_one_that_was(name):
+    made = fitted(name, examples(70, -3))
+    assert set(made.predict(examples(12).features).tolist()) <= {70, -3}
+
+
+def test_a_phase_without_new_examples_leaves_what_was_known(name):
+    made, both = head(name), examples(70, -3)
+    made.fit(both, NONE)
+    expected = made.predict(both.features)
+    made.fit(NONE, both)
+    assert (made.predict(both.features) == expected).all()
+
+
+def test_the_same_calls_give_the_same_predictions_and_state(name):
+    phases = [examples(70, -3, number=9), examples(12, number=7)]
+    rows = np.random.default_rng(5).normal(size=(200, DIM)).astype(np.float32)
+    one, two = fitted(name, *phases), fitted(name, *phases)
+    assert (one.predict(rows) == two.predict(rows)).all()
+    assert {key: value.tobytes() for key, value in one.state().items()} == {
+        key: value.tobytes() for key, value in two.state().items()
+    }
+
+
+def test_a_head_goes_on_from_its_state_as_if_it_had_never_stopped(name):
+    first, second = examples(70, -3, number=9), examples(12, number=7)
+    going, resumed = fitted(name, first), head(name)
+    resumed.load(going.state())
+    if going.keeps_sums:
+        assert (resumed.predict(second.features) == going.predict(second.features)).all()
+    for made in (going, resumed):
+        made.fit(second, first)
+    rows = np.random.default_rng(5).normal(size=(200, DIM)).astype(np.float32)
+    assert (resumed.predict(rows) == going.predict(rows)).all()
+    assert {key: value.tobytes() for key, value in resumed.state().items()} == {
+        key: value.tobytes() for key, value in going.state().items()
+    }
+
+
+def test_what_a_head_keeps_is_charged_to_the_byte_and_nothing_before_the_first_fit(name):
+    made = head(name)
+    assert (made.state(), made.kept_bytes) == ({}, 0)
+    made.fit(examples(70, -3), NONE)
+    made.fit(examples(12), examples(70))
+    values = {"logistic": 0, "nearest_mean": 3 * DIM, "ridge": 3 * 7 + 7 * 8 // 2, "ranpac": 3 * 40 + 40 * 41 // 2}
+    others = {"logistic": 0, "nearest_mean": 3, "ridge": 3, "ranpac": 3 + 3 + 1}  # classes, projection, strength
+    assert made.kept_bytes == 4 * values[name] + 8 * others[name]
+
+
+def test_a_state_is_a_copy(name):
+    made = fitted(name, examples(70, -3))
+    for array in made.state().values():
+        array[...] = 0
+    assert (made.predict(examples(70).features) == 70).all()
+
+
+def test_an_empty_state_makes_a_head_new(name):
+    made = fitted(name, examples(70, -3))
+    made.load({})
+    if made.keeps_sums:
+        assert (made.classes, made.kept_bytes) == ((), 0)
+        made.fit(Labelled(np.eye(3, dtype=np.float32), np.arange(3)), NONE)  # of another width
+
+
+def test_a_head_that_knows_nothing_says_so(name):
+    with pytest.raises(DataError, match="knows no class; fit it"):
+        head(name).predict(np.zeros((1, DIM), np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused_and_nothing_is_learnt(name, value):
+    made, good = head(name), examples(70, -3)
+    wrong = good.features.copy()
+    wrong[[4, 9], 1] = value
+    with pytest.raises(DataError, match=r"features of new examples: .* in 2 rows, first 4"):
+        made.fit(Labelled(wrong, good.labels), NONE)
+    assert made.classes == ()
+    with pytest.raises(DataError, match="features of stored exemplars"):
+        made.fit(good, Labelled(wrong, good.labels))
+    made.fit(good, NONE)
+    with pytest.raises(DataError, match="NaN or infinity in 2 rows"):
+        made.predict(wrong)
+
+
+def test_features_of_another_width_are_refused_at_every_call(name):
+    made, good = fitted(name, examples(70, -3)), examples(12)
+    narrow = Labelled(good.features[:, :4], good.labels)
+    before = made.predict(good.features)
+    for call in (
+        lambda: made.fit(narrow, NONE),
+        lambda: made.fit(good, narrow),
+        lambda: made.predict(narrow.features),
+    ):
+        with pytest.raises(DataError, match="expected features of 6 values, as before, got 4"):
+            call()
+    assert (made.predict(good.features) == before).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [
+        (np.zeros(3, np.float32), np.zeros(3, np.int64)),
+        (np.zeros((3, DIM), np.int64), np.zeros(3, np.int64)),
+        (np.zeros((3, DIM), np.float32), np.zeros(2, np.int64)),
+        (np.zeros((3, DIM), np.float32), np.zeros(3, np.float32)),
+        (np.zeros((3, DIM), np.float32), np.zeros((3, 1), np.int64)),
+    ],
+)
+def test_arrays_that_are_no_labelled_features_are_refused(name, features, labels):
+    with pytest.raises(DataError, match="expected"):
+        head(name).fit(Labelled(features, labels), NONE)
+
+
+def test_no_rows_are_predicted_as_no_classes(name):
+    made = fitted(name, examples(70, -3))
+    assert made.predict(np.zeros((0, DIM), np.float32)).tolist() == []
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - {"logistic"}))
+def test_a_state_that_is_damaged_or_of_another_head_is_refused_and_changes_nothing(name):
+    made, good = fitted(name, examples(70, -3)), fitted(name, examples(12, 5)).state()
+    wrong = [
+        {"means": np.zeros(3)},
+        {**good, "classes": good["classes"][::-1]},
+        {**good, "classes": good["classes"].astype(np.int32)},
+        {**good, "class_sums": good["class_sums"][:, :-1]} if "gram" in good else {**good, "class_sums": np.zeros(3)},
+        {**good, "class_sums": good["class_sums"] * np.float32(np.nan)},
+    ]
+    if "gram" in good:
+        wrong.append({**good, "gram": good["gram"][:-1]})
+    for state in wrong:
+        with pytest.raises(DataError, match="state"):
+            made.load(state)
+    assert made.classes == (-3, 70)
+    assert (made.predict(examples(70).features) == 70).all()
+
+
+@pytest.mark.parametrize("name", ["ridge", "ranpac", "nearest_mean"])
+def test_features_whose_sums_overflow_are_refused_and_nothing_is_learnt(name):
+    made, good = head(name), examples(70, -3)
+    huge = Labelled(good.features * np.float32(1e30), good.labels)
+    if name == "nearest_mean":  # its features are scaled to length 1
+        made.fit(huge, NONE)
+        return
+    with pytest.raises(DataError, match="too large"):
+        made.fit(huge, NONE)
+    assert made.kept_bytes == 0
+
+
+def test_the_options_of_heads_are_checked():
+    for name, options in {
+        "logistic": [{"C": 0}, {"C": "much"}, {"tol": -1.0}, {"max_iter": 0}],
+        "ridge": [{"strength": 0}, {"strength": np.inf}, {"balanced": "no"}],
+        "ranpac": [{"projection": 0}, {"seed": -1}, {"projection": 2.5}],
+        "nearest_mean": [{"strength": 1}],
+        "cosine": [{}],
+    }.items():
+        for given in options:
+            with pytest.raises(SchemaError):
+                HEADS.make(name, **given)
