@@ -12,6 +12,7 @@ from exmem.codecs.patch_webp import PatchWebp
 from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.raw import Raw
 from exmem.codecs.registry import CODECS, codec_name, get_codec
+from exmem.codecs.scalar import ScalarQuantisation
 
 __all__ = [
     "CODECS",
@@ -26,6 +27,7 @@ __all__ = [
     "PayloadCodec",
     "ProductQuantisation",
     "Raw",
+    "ScalarQuantisation",
     "codec_name",
     "get_codec",
 ]

@@ -40,6 +40,7 @@ class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
 
     stored_apart: ClassVar[frozenset[str]] = frozenset()  # options that only the array's own metadata holds
     worth_threads: ClassVar[bool] = True  # False where decoding is little more than copying
+    trained: ClassVar[bool] = False  # True where `train(values, *, seed, **options)` makes the configuration
     copies: ClassVar[bool] = False  # True where a payload is the bytes of the values as they lie in memory
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8") -> None:

@@ -18,6 +18,7 @@ from exmem.codecs.patch_jxl import PatchJxl
 from exmem.codecs.patch_webp import PatchWebp
 from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.raw import Raw
+from exmem.codecs.scalar import ScalarQuantisation
 from exmem.errors import CodecError
 from exmem.registry import Registry
 
@@ -38,6 +39,7 @@ CODECS: Registry[PayloadCodec] = Registry(
             PatchWebp,
             ProductQuantisation,
             Raw,
+            ScalarQuantisation,
         )
     },
     error=CodecError,

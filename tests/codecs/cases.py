@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.codecs import ProductQuantisation, get_codec
+from exmem.codecs import CODECS, get_codec
 from tests.exemplars import crop, photographs
 
 PATCHES = [((8, 8, 3), "uint8"), ((16, 16, 3), "uint8"), ((14, 14, 3), "uint8"), ((9, 5, 3), "uint8")]
 GREY = [((16, 16, 1), "uint8"), ((7, 7), "uint8")]
 FEATURES = [((384,), "float32"), ((12,), "float16"), ((2, 6), "float64"), ((), "float32")]
 ANY = [((), "int32"), ((3,), "float32"), *PATCHES, *GREY, ((2, 2, 5), "float16"), ((1,), "bool"), ((4,), "int64")]
+
+_NOT_SHOWN = {"id", "shape", "dtype", "codebooks", "channels"}
 
 Bound = Callable[[NDArray[Any]], NDArray[Any] | float]
 
@@ -30,7 +32,7 @@ class Case(NamedTuple):
         return get_codec(self.config, shape=self.shape, dtype=self.dtype)
 
     def __str__(self) -> str:
-        options = "".join(f"-{key}={value}" for key, value in self.config.items() if key not in {"id", "codebooks"})
+        options = "".join(f"-{key}={value}" for key, value in self.config.items() if key not in _NOT_SHOWN)
         return f"{self.config['id']}{options}-{self.shape}-{self.dtype}"
 
 
@@ -54,9 +56,20 @@ def eighth(given: NDArray[Any]) -> NDArray[Any]:
     return largest * (1 / 254 + rounding) + 1e-12
 
 
+def even(given: NDArray[Any]) -> NDArray[Any]:
+    """Half a step of 256 levels over the token's range, which is written 17/16 as wide and rounded up by 1/128."""
+    axes = tuple(range(1, given.ndim))
+    wide = given.astype(np.float64)
+    span = wide.max(axis=axes, keepdims=True) - wide.min(axis=axes, keepdims=True) if axes else np.zeros(len(given))
+    # A token of equal values has a scale of 1/2040 of them.
+    span = np.maximum(span, np.abs(wide) / 1_020)
+    return span * (17 / 16) * (1 + 2.0**-7) / 510 + np.abs(wide) * (2.0**-11 if given.dtype == np.float16 else 2.0**-22)
+
+
 @functools.cache
-def trained(shape: tuple[int, ...], dtype: str, parts: int) -> dict[str, Any]:
-    return ProductQuantisation.train(features(shape, dtype, 600), parts=parts, seed=1)
+def trained(codec: str, shape: tuple[int, ...], dtype: str, **options: Any) -> dict[str, Any]:
+    config: dict[str, Any] = CODECS[codec].train(features(shape, dtype, 600), seed=1, **options)
+    return config
 
 
 def cases() -> list[Case]:
@@ -69,8 +82,19 @@ def cases() -> list[Case]:
         found += [Case(codec, *tokens, "psnr") for tokens in [*PATCHES, *GREY]]
     for name, bound in (("float16", half), ("bfloat16", brain), ("int8", eighth)):
         found += [Case({"id": name}, *tokens, bound) for tokens in FEATURES]
-    found += [Case(trained((384,), "float32", 8), (384,), "float32", "close")]
-    found += [Case(trained((12,), "float16", 3), (12,), "float16", "close")]
+    for bits in (8, 4, 2, 1):
+        bound = even if bits == 8 else "close"
+        found += [Case({"id": "scalar", "bits": bits, "scales": "token"}, *tokens, bound) for tokens in FEATURES]
+        found += [Case(trained("exmem.scalar", *tokens, bits=bits), *tokens, "close") for tokens in FEATURES[:3]]
+    for options in (
+        {"parts": 8},
+        {"parts": 8, "whiten": False},
+        {"parts": 64, "shared": True},
+        {"parts": 96, "centres": 16},
+    ):
+        found += [Case(trained("exmem.pq", *FEATURES[0], **options), *FEATURES[0], "close")]
+    found += [Case(trained("exmem.pq", *FEATURES[1], parts=3), *FEATURES[1], "close")]
+    found += [Case(trained("exmem.pq", *FEATURES[2], parts=3, centres=16, shared=True), *FEATURES[2], "close")]
     return found
 
 

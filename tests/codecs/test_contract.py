@@ -129,6 +129,20 @@ def test_an_image_codec_says_which_tokens_it_takes(codec, shape, dtype):
         get_codec({"id": codec}, shape=shape, dtype=dtype)
 
 
+@pytest.mark.parametrize("codec", [name for name in CODECS if CODECS[name].trained])
+def test_a_codec_that_was_not_trained_says_how(codec):
+    with pytest.raises(CodecError, match=rf"{CODECS[codec].__name__}\.train"):
+        get_codec({"id": codec}, shape=(16,), dtype="float32")
+    tokens = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    made = get_codec(CODECS[codec].train(tokens, seed=3))
+    assert made.encode(tokens) == get_codec(CODECS[codec].train(tokens, seed=3)).encode(tokens)
+    wrong = tokens.copy()
+    wrong[5, 5] = np.nan
+    for refused in (tokens[:1], wrong, tokens.astype(int)):
+        with pytest.raises(CodecError, match="training needs"):
+            CODECS[codec].train(refused)
+
+
 @pytest.mark.parametrize("codec", ["float16", "bfloat16", "int8"])
 def test_a_feature_codec_says_which_tokens_it_takes_and_refuses_what_is_not_finite(codec):
     with pytest.raises(CodecError, match="use 'lossless'"):
@@ -145,6 +159,8 @@ def test_a_feature_codec_says_which_tokens_it_takes_and_refuses_what_is_not_fini
     "config",
     [
         {"id": "lossless", "level": 0},
+        {"id": "scalar", "bits": 3, "scales": "token"},
+        {"id": "scalar", "bits": 16, "scales": "token"},
         {"id": "lossless", "level": 20},
         {"id": "patch_webp", "effort": 7},
         {"id": "patch_jxl", "distance": -1},
@@ -158,5 +174,6 @@ def test_a_feature_codec_says_which_tokens_it_takes_and_refuses_what_is_not_fini
     ids=str,
 )
 def test_an_option_out_of_range_is_refused(config):
+    dtype = "float32" if config["id"] == "scalar" else "uint8"
     with pytest.raises(CodecError, match=list(config)[1]):
-        get_codec(config, shape=(16, 16, 3), dtype="uint8")
+        get_codec(config, shape=(16, 16, 3), dtype=dtype)
