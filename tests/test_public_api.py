@@ -30,10 +30,12 @@ def test_the_top_level_lists_exactly_what_it_imports():
     imported = {
         alias.asname or alias.name
         for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text()))
-        if isinstance(node, ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("exmem")
         for alias in node.names
     }
     assert imported == set(exmem.__all__)
+    assert set(dir(exmem)) >= imported
+    assert not hasattr(exmem, "nonsense")
 
 
 def test_every_error_is_under_one_root_and_survives_pickling():

@@ -6,16 +6,15 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from exmem.cli.output import make_console
 from exmem.store import format_bytes
 
 __all__ = ["data"]
 
 _NAMED = 20  # broken files, and classes from either end, that are named
-_PIPE_WIDTH = 10_000  # characters; a line of a pipe is a line, whatever its length
 
 
 def data(
@@ -53,7 +52,8 @@ def data(
     from exmem.train.data.reading import Columns
 
     columns = Columns(text=text_column, label=label_column, needs_text=None)
-    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+    console, told = make_console(), Console(stderr=True)  # a terminal beside a pipe shows progress
+    with Progress(console=told, transient=True, disable=not told.is_terminal) as bar:
         task = bar.add_task("Decoding images", total=None)
         report = check_folder(
             folder,
@@ -61,17 +61,14 @@ def data(
             max_words=max_words,
             advance=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_WIDTH)
     if json:
         console.file.write(dumps(report, indent=2) + "\n")
     else:
         for line in _lines(report, text_column):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         console.print(_classes(report, plain=not console.is_terminal))
         for line in _doubts(report):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     if report["problems"]:
         raise SystemExit(1)
 
@@ -111,7 +108,7 @@ def _classes(report: dict[str, Any], *, plain: bool) -> Table:
         if rank == _NAMED and left_out > 0:
             table.add_row(f"... {left_out:,} more ...", "", "")
         if rank < _NAMED or rank >= _NAMED + max(left_out, 0):
-            table.add_row(escape(name), f"{count['train']:,}", f"{count['test']:,}")
+            table.add_row(name, f"{count['train']:,}", f"{count['test']:,}")
     return table
 
 

@@ -1,10 +1,12 @@
 """The command `exmem`."""
 
+import _thread
 import ast
 import importlib.util
 import os
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,8 +50,10 @@ def main() -> None:
         sys.stderr.write(f"exmem: unknown command {words[0]!r}; it is one of {', '.join(COMMANDS)}\n")
         raise SystemExit(2)
     warnings.showwarning = _warn
+    before, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
         _run(words[0], words[1:])
+        sys.stdout.flush()  # a broken pipe is to be noticed here
     except ExmemError as error:
         sys.stderr.write(f"exmem: {error}\n")
         raise SystemExit(1) from None
@@ -64,6 +68,16 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("exmem: interrupted; run the same command again to continue\n")
         raise SystemExit(130) from None
+    finally:
+        sys.unraisablehook = before
+
+
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt once more, a moment later, where an interrupt came in a finaliser or callback and Python drops it."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _warn(
@@ -80,14 +94,15 @@ def _warn(
 
 
 def _run(name: str, words: Sequence[str]) -> None:
-    import tyro
+    from exmem.cli.words import read_words
 
     module, _, function = COMMANDS[name].partition(":")
     commands: Any = importlib.import_module(module)
     if name == "train":  # its defaults are those of the recipe that its words name
-        tyro.cli(commands.train_command(words), prog="exmem train", args=words, registry=commands.parts)
+        call = read_words(name, commands.train_command, words, registry=commands.parts)
     else:
-        tyro.cli(getattr(commands, function), prog=f"exmem {name}", args=words)
+        call = read_words(name, lambda _: getattr(commands, function), words)
+    call()
 
 
 def _help() -> str:

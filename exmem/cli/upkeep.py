@@ -9,6 +9,7 @@ import tyro
 
 from exmem.cli.output import make_console
 from exmem.cli.places import find_store
+from exmem.cli.words import BytesOrNone
 from exmem.memory import ExemplarMemory
 from exmem.memory.export import export_folder, import_folder
 from exmem.memory.maintenance import Damage, describe
@@ -112,7 +113,7 @@ def import_(
     path: _Store,
     /,
     *,
-    max_bytes: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None,
+    max_bytes: BytesOrNone = None,
     json: bool = False,
 ) -> None:
     """Make a memory out of an exported folder; lossy codecs encode once more.

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -127,6 +128,125 @@ def test_a_wrong_word_of_a_command_is_told_with_its_usage(run):
     assert code == 2
     assert "--jsno" in err
     assert "exmem info" in err
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("data", "missing: DATA"),
+        ("data a b c", "nothing is known of: b, c"),
+        (
+            "demo --max-bytes x",
+            "--max-bytes: expected bytes as an integer or text such as '64MB' or '1.5 GiB', got 'x'",
+        ),
+        ("demo --seed", "--seed: expected INT, got nothing"),
+        (
+            "import a b --max-bytes x",
+            "--max-bytes: expected bytes as an integer or text such as '64MB' or '1.5 GiB', got 'x'",
+        ),
+        ("info x --jsno", "unknown option --jsno; close to it: --json, --no-json"),
+        ("show x --most 1.5", "--most: expected INT, got '1.5'"),
+        ("show x --slots a", "--slots: expected INT ..., got 'a'"),
+        ("score a b --backbone c", "expected one of 'joint', 'vilt', 'clip', 'siglip', 'vit', 'dinov2', got 'c'"),
+    ],
+)
+def test_what_is_wrong_with_the_words_of_a_command_is_one_line_in_a_users_names(run, monkeypatch, words, told, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, err = run(*words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("exmem: ")
+    assert err.endswith(f"{told}; see `exmem {words.split()[0]} --help`\n")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--recipe.nonsense 1", "unknown option --recipe.nonsense; close to it: --recipe.name, --recipe.keep, "),
+        ("DATA --quota abc", "--quota: expected one of 'bytes', 'counts', 'frequency', got 'abc'; "),
+        ("DATA", "missing: --out RUN; "),
+        ("DATA --out x --loop.epochs 0", "loop.epochs must be an integer of 1.."),
+        ("DATA --out x --loop.lr a", "--loop.lr: expected FLOAT, got 'a'; "),
+        ("DATA --out x --data.first-classes a", "--data.first-classes: expected INT, got 'a'; "),
+        ("DATA --out x --max_bytes a", "expected bytes as an integer or text such as"),
+        ("DATA --out x --recipe a", "unknown recipe 'a'; choose one of ['foveated', "),
+        ("DATA --out x --recipe.scorer a", "unknown scorer 'a'; choose one of ['attention_rollout', "),
+    ],
+)
+def test_what_is_wrong_with_the_options_of_a_run_is_one_line_in_a_users_names(run, words, told):
+    pytest.importorskip("torch")
+    code, out, err = run("train", *words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"exmem: {told}")
+    assert err.endswith("; see `exmem train --help`\n")
+
+
+def alone(script, *words, **streams):
+    """Run a script in a process of its own."""
+    command = [sys.executable, "-c", script, *map(str, words)]
+    return subprocess.run(command, **({"stdout": subprocess.PIPE} | streams), stderr=subprocess.PIPE, check=False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_is_wrong_is_told_the_same_way_whatever_a_terminal_can_draw(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for words, told in (
+        (["data"], "missing: DATA; see `exmem data --help`"),
+        (["show", "x", "--slots", "a"], "--slots: expected INT ..., got 'a'; see `exmem show --help`"),
+    ):
+        done = alone("from exmem.cli.main import main; main()", *words, env=environment)
+        assert (done.returncode, done.stderr.decode()) == (2, f"exmem: {told}\n")
+
+
+@pytest.mark.parametrize("name", ["numpy", "tyro", "exmem.cli.info", "rich.console", "exmem.memory"])
+def test_an_interrupt_while_a_command_is_imported_is_told_without_a_traceback(name):
+    script = f"""
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from exmem.cli.main import main
+main()
+"""
+    done = alone(script, "info", "nothing")
+    assert done.returncode == 130
+    assert done.stderr == b"exmem: interrupted; run the same command again to continue\n"
+
+
+def test_an_interrupt_in_a_finaliser_is_not_lost():
+    script = """
+import signal, time, weakref
+import exmem.cli.info
+from exmem.cli.main import main
+class Forgotten:
+    pass
+def opened(place):
+    forgotten = Forgotten()
+    weakref.finalize(forgotten, signal.raise_signal, signal.SIGINT)
+    del forgotten
+    time.sleep(20)
+exmem.cli.info.ExemplarMemory.open = opened
+main()
+"""
+    done = alone(script, "info", "nothing")
+    assert done.returncode == 130
+    assert done.stderr == b"exmem: interrupted; run the same command again to continue\n"
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=str)
+def test_a_reader_that_goes_away_ends_a_command_without_a_word(tmp_path, json):
+    with ExemplarMemory.create(tmp_path / "memory", schema=schema(), max_bytes="100kB") as memory:
+        memory.add([exemplar(0)])
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = alone("from exmem.cli.main import main; main()", "info", tmp_path / "memory", *json, stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_an_interrupt_is_told_without_a_traceback(run, monkeypatch):

@@ -1,5 +1,6 @@
 """`exmem show` and `exmem score`, as a user runs them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,12 @@ def test_an_out_with_an_ending_is_that_file_alone_and_needs_only_what_writes_it(
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"one{ending}"]
     assert done.stdout == f"Exemplars: {tmp_path / 'new' / f'one{ending}'}\n"
+
+
+def test_a_run_is_described_where_torch_is_not_installed(run):
+    told = command("info", run, "--json", without=["torch", "transformers", "peft", "accelerate", "datasets"])
+    assert told.returncode == 0, told.stderr
+    assert len(json.loads(told.stdout)["run"]["phases"]) == 3
 
 
 @pytest.mark.parametrize("which", ["show", "score"])
