@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from exmem.backbones.attention import AttentionTap
 from exmem.errors import SchemaError
+from exmem.tokens.checks import whole_number
 
 __all__ = [
     "attention_bias",
@@ -39,9 +40,7 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 def tuned_from(blocks: Sequence[nn.Module], trainable_blocks: int | None) -> int:
     """Return the index of the first tuned block, 0 for None (all); SchemaError if there are not so many blocks."""
     number = len(blocks) if trainable_blocks is None else trainable_blocks
-    if not 1 <= number <= len(blocks):
-        raise SchemaError(f"trainable_blocks must be in 1..{len(blocks)}, got {number}")
-    return len(blocks) - number
+    return len(blocks) - whole_number(number, "trainable_blocks", least=1, most=len(blocks))
 
 
 def projection(block: nn.Module, kind: str) -> nn.Module:

@@ -13,9 +13,11 @@ from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
 from exmem.backbones.blocks import projection
+from exmem.backbones.checks import check_max_text
 from exmem.backbones.hidden import Hidden
 from exmem.errors import SchemaError
 from exmem.tokens import PaddedTokens, TokenBatch, TokenSpec
+from exmem.tokens.checks import real_number, shown, whole_number
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 
@@ -46,10 +48,13 @@ class Backbone(nn.Module, abc.ABC):
         Width D of the hidden states.
     mean, std : sequence of float
         Normalisation of pixels 0..1, one value per channel; `from_pretrained` takes the model's own, else ImageNet's.
+    encoder : Module, optional
+        What embeds texts; `max_text` must not be more than it has positions for.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    first_trainable: int  # index of the first block that `encode` runs
 
     def __init__(
         self,
@@ -61,17 +66,25 @@ class Backbone(nn.Module, abc.ABC):
         width: int,
         mean: Sequence[float],
         std: Sequence[float],
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        sides = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
+        if len(sides) != 2:
+            raise SchemaError(f"image_size must be a side, or height and width, got {shown(image_size)}")
+        sides = whole_number(sides[0], "image_size", least=1), whole_number(sides[1], "image_size", least=1)
         if any(side % patch for side in sides):
             raise SchemaError(f"image_size {image_size} is no multiple of the patch side {patch}; choose one that is")
         self.image_sides = sides
-        self.patch, self.max_text, self.width = patch, max_text, width
+        self.patch, self.max_text, self.width = patch, whole_number(max_text, "max_text"), width
+        if encoder is not None:
+            check_max_text(encoder, self.max_text)
         self.tokenizer = tokenizer
         self._made = self.modalities
-        self.register_buffer("pixel_mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std), persistent=False)
+        self.register_buffer("pixel_mean", _channels(mean, "mean"), persistent=False)
+        self.register_buffer("pixel_std", _channels(std, "std"), persistent=False)
+        if not (self.pixel_std > 0).all():
+            raise SchemaError(f"std must be three numbers above 0, got {shown(std)}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -108,6 +121,21 @@ class Backbone(nn.Module, abc.ABC):
         """Rows and columns of patches."""
         height, width = self.image_sides
         return height // self.patch, width // self.patch
+
+    @property
+    def num_prefix(self) -> int | None:
+        """Prefix tokens of the images; None where the frozen part has no tower for images alone."""
+        return None
+
+    def trunk_weights(self, layer: int) -> dict[str, Tensor]:
+        """Return by name the weights that make hidden tokens of a layer; none where they are of no layer.
+
+        Parameters
+        ----------
+        layer : int
+            Blocks of the image that they go through.
+        """
+        return {}
 
     @property
     def has_mask_token(self) -> bool:
@@ -162,21 +190,38 @@ class Backbone(nn.Module, abc.ABC):
             ids[row, : len(tokens)], valid[row, : len(tokens)] = tokens, True
         return PaddedTokens(ids, np.where(valid, np.arange(longest), 0), valid)
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Count the texts of more than `max_text` tokens, which `tokenize` cuts; only for a backbone that sees text.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Whole texts.
+        """
+        known = dict.fromkeys(texts)
+        lists = self.tokenizer([*known], truncation=True, max_length=self.max_text + 1)["input_ids"] if known else []
+        cut = {text for text, tokens in zip(known, lists, strict=True) if len(tokens) > self.max_text}
+        return sum(text in cut for text in texts)
+
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of the tokenizer's special tokens; none without a tokenizer."""
         return frozenset(self.tokenizer.all_special_ids) if self.tokenizer is not None else frozenset()
 
     @abc.abstractmethod
-    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False, until: int | None = None) -> Hidden:
         """Run the frozen part.
 
         Parameters
         ----------
         batch : TensorBatch
             `image` and `text`; a missing modality counts as empty, one that this backbone does not see is ignored.
+            Where the image tokens are those of a layer (`TensorBatch.layer`), with `prefix`, only blocks above it are
+            run; SchemaError if these are tuned, or there is no tower for images alone.
         gradient : bool
             Whether gradients are recorded, for scorers that need them; its weights stay as they are either way.
+        until : int, optional
+            Blocks of the image that are run; all frozen ones when left out.
         """
 
     @abc.abstractmethod
@@ -198,14 +243,14 @@ class Backbone(nn.Module, abc.ABC):
         return self.encode(self.embed(batch))
 
     @property
-    @abc.abstractmethod
     def num_frozen_blocks(self) -> int:
         """Blocks that `embed` runs."""
+        return self.first_trainable
 
     @property
-    @abc.abstractmethod
     def first_tuned_layer(self) -> int:
         """Index into `attention_taps` of the first layer that `encode` runs; `embed` runs those before it."""
+        return self.first_trainable
 
     @property
     @abc.abstractmethod
@@ -252,9 +297,9 @@ class Backbone(nn.Module, abc.ABC):
         wanted = {id(projection(block, kind)) for block in blocks for kind in ("query", "value")}
         return [name for name, module in self.named_modules() if id(module) in wanted]
 
-    @abc.abstractmethod
     def trainable_extras(self) -> list[str]:
-        """Return the names of the modules that are trained in full beside LoRA."""
+        """Return the names of the modules that are trained in full beside LoRA; none in most families."""
+        return []
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Turn uint8 patches into what the patch projection takes: (B, K, 3 * p * p), channels first.
@@ -277,6 +322,8 @@ class Backbone(nn.Module, abc.ABC):
         name : str
             `image` or `text`; SchemaError if values of it are unknown and there is no mask token for them.
         """
+        if "features" in batch.tokens:
+            raise SchemaError("this batch holds features, which a classifier takes: batch.tokens['features']")
         if name not in batch.tokens:
             return self.no_tokens(name, len(batch))
         tokens = batch.tokens[name].to(self.pixel_mean.device)
@@ -290,6 +337,20 @@ class Backbone(nn.Module, abc.ABC):
                 "them a value (zero, mean, thumbnail) or leaves them out (drop)"
             )
         return tokens
+
+    def no_layers(self, batch: TensorBatch, until: int | None) -> None:
+        """Refuse hidden tokens of images (SchemaError), for a backbone that has no tower for images alone.
+
+        Parameters
+        ----------
+        batch, until
+            See `embed`.
+        """
+        if batch.layer is not None or until is not None:
+            raise SchemaError(
+                f"{type(self).__name__} has no tower for images alone, so it takes no hidden tokens of them; use "
+                "joint, vit, dinov2, clip or siglip"
+            )
 
     def no_tokens(self, name: str, rows: int) -> TokenTensors:
         """Return a modality without tokens.
@@ -315,3 +376,12 @@ class Backbone(nn.Module, abc.ABC):
                 "leave them out (drop)"
             )
         return ids.masked_fill(unknown, mask_id)
+
+
+def _channels(values: Sequence[float], what: str) -> Tensor:
+    if not isinstance(values, list | tuple | np.ndarray | Tensor) or len(values) != 3:
+        raise SchemaError(f"{what} must be three numbers, one per channel, got {shown(values)}")
+    numbers = torch.tensor([real_number(value, f"each {what}") for value in values])
+    if not numbers.isfinite().all():
+        raise SchemaError(f"{what} must be three finite numbers, got {shown(values)}")
+    return numbers

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from exmem.tokens.tensors import TensorBatch, TokenTensors
+from exmem.tokens.tensors import TensorBatch, TokenTensors, packed
 
 __all__ = ["Hidden"]
 
@@ -42,6 +42,33 @@ class Hidden:
         """
         image, text = self.image.select(rows).trimmed(), self.text.select(rows).trimmed()
         return Hidden(self.prefix[rows], image, text)
+
+    def pruned(self, keep: Tensor, *, fused_by: Tensor | None = None) -> "Hidden":
+        """Drop image tokens, or fuse those of a row that are dropped into one.
+
+        The fused token is their mean, weighted by their scores (evenly where none is above 0), and stands at the place
+        of the best of them (Liang et al. 2022, section 3.3). Doing it again changes nothing.
+
+        Parameters
+        ----------
+        keep : Tensor, shape (B, L), bool
+            True at the positions whose tokens stay.
+        fused_by : Tensor, shape (B, L), float, optional
+            Scores of the positions; what is dropped is gone when left out.
+        """
+        image = self.image
+        kept, values = image.valid & keep.gather(1, image.positions), image.values
+        lost = image.valid & ~kept
+        if fused_by is not None and bool(lost.any()):
+            scores = fused_by.gather(1, image.positions).to(values.dtype)
+            weights = scores.clamp(min=0) * lost
+            weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, lost.to(values.dtype))
+            mean = (values * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True).clamp(min=1e-12)
+            rows = lost.any(1).nonzero()[:, 0]
+            best = scores.masked_fill(~lost, -torch.inf).argmax(1)[rows]
+            values, kept = values.clone(), kept.clone()
+            values[rows, best], kept[rows, best] = mean[rows], True
+        return dataclasses.replace(self, image=packed(TokenTensors(values, image.positions, kept)))
 
     def augmented(self, augmentation: Callable[[TensorBatch], TensorBatch], labels: Tensor) -> "Hidden":
         """Return what an augmentation of token batches makes of these tokens.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from exmem.backbones.blocks import attention_mask, blocks_of, run_blocks
-from exmem.backbones.checks import check_max_text, check_text_tower, position_offset
+from exmem.backbones.checks import check_text_tower, position_offset
 from exmem.errors import SchemaError
 
 __all__ = ["TextTower"]
@@ -16,11 +16,10 @@ class TextTower(nn.Module):
     """A text encoder that takes any of the tokens of a text, each with its true position.
 
     With `causal`, a token sees only those before it: by position, so that the order of the tokens does not matter.
-    SchemaError if the model is not embeddings, blocks and, maybe, a final norm, has fewer positions than `max_text`, or
-    cannot take sparse tokens.
+    SchemaError if the model is not embeddings, blocks and, maybe, a final norm, or cannot take sparse tokens.
     """
 
-    def __init__(self, model: Any, *, max_text: int, causal: bool = False) -> None:
+    def __init__(self, model: Any, *, causal: bool = False) -> None:
         super().__init__()
         if not hasattr(model, "embeddings") or not blocks_of(model):
             raise SchemaError(f"{type(model).__name__} is no text encoder: expected `embeddings` and a list of blocks")
@@ -29,7 +28,6 @@ class TextTower(nn.Module):
         self.model: Any = model.requires_grad_(False).eval()
         self.blocks = blocks_of(model)  # a plain list: the blocks belong to the model
         self.causal = causal
-        check_max_text(model, max_text)
         self._offset = position_offset(model)
         check_text_tower(model, self._encode)
 

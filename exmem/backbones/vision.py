@@ -2,19 +2,23 @@
 
 import dataclasses
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, unfold
+from typing_extensions import override
 
-from exmem.backbones.attention import AttentionTap
-from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, run_blocks
+from exmem.backbones.attention import AttentionTap, SequenceLayout
+from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, run_blocks, tuned_from
 from exmem.backbones.checks import check_vision_blocks
+from exmem.backbones.contract import Backbone
+from exmem.backbones.hidden import Hidden
 from exmem.errors import SchemaError
-from exmem.tokens.tensors import TokenTensors
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 
-__all__ = ["VisionParts", "VisionTower"]
+__all__ = ["VisionBackbone", "VisionParts", "VisionTower"]
 
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
 
@@ -145,6 +149,115 @@ class VisionTower(nn.Module):
             return hidden, self.parts.norm(hidden)
 
         check_vision_blocks(model, expected, sparse)
+
+
+class VisionBackbone(Backbone):
+    """What backbones share whose images go through a vision model of their own, of which the last blocks are tuned."""
+
+    has_class_token: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        vision: nn.Module,
+        *,
+        image_size: int | tuple[int, int],
+        trainable_blocks: int,
+        max_text: int,
+        tokenizer: Any,
+        mean: Sequence[float],
+        std: Sequence[float],
+        encoder: nn.Module | None = None,
+    ) -> None:
+        parts = VisionParts.of(vision)
+        first = tuned_from(parts.blocks, trainable_blocks)
+        super().__init__(
+            image_size=image_size,
+            patch=parts.patch,
+            max_text=max_text,
+            tokenizer=tokenizer,
+            width=parts.width,
+            mean=mean,
+            std=std,
+            encoder=encoder,
+        )
+        self.vision = VisionTower(vision, size=self.image_sides, class_token=self.has_class_token)
+        self.first_trainable = first
+        self.eval()
+
+    def embed_frozen(self, batch: TensorBatch, *, gradient: bool, until: int | None) -> tuple[Tensor, TokenTensors]:
+        """Run the frozen vision blocks, all or those above the layer of a batch: class token(s) (B, P, D), and patches.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+            Its `image` is looked at, and its `prefix` where it is of a layer.
+        gradient : bool
+            Whether gradients with respect to what enters the first block can be asked for.
+        until : int, optional
+            See `embed`.
+        """
+        last, first = self.first_trainable if until is None else until, self.vision.num_prefix
+        image, hidden = self._of_layer(batch, last) if batch.layer is not None else self._of_patches(batch)
+        if gradient:
+            hidden.requires_grad_()
+        hidden = self.vision.run(hidden, image.valid, slice(batch.layer or 0, last))
+        return hidden[:, :first], TokenTensors(hidden[:, first:], image.positions, image.valid)
+
+    def _of_patches(self, batch: TensorBatch) -> tuple[TokenTensors, Tensor]:
+        image = self.modality(batch, "image")
+        return image, self.vision.embed(self.normalise(image.values), image)
+
+    def _of_layer(self, batch: TensorBatch, last: int) -> tuple[TokenTensors, Tensor]:
+        """Return image tokens of a layer, and the sequence of them and the prefix."""
+        assert batch.layer is not None
+        if batch.layer > last:
+            raise SchemaError(
+                f"the hidden tokens went through {batch.layer} blocks, and the blocks from {last} on are tuned: they "
+                "are stale; use a backbone that tunes fewer blocks"
+            )
+        image, prefix = (batch.tokens[name].to(self.pixel_mean.device) for name in ("image", "prefix"))
+        if (prefix.values.shape[1], image.values.shape[2]) != (self.vision.num_prefix, self.width):
+            raise SchemaError(
+                f"expected hidden tokens of width {self.width} with {self.vision.num_prefix} prefix tokens, got "
+                f"{tuple(image.values.shape)} with {prefix.values.shape[1]}; another backbone made them"
+            )
+        return image, torch.cat([prefix.values, image.values], 1)
+
+    @property
+    @override
+    def num_prefix(self) -> int:
+        return self.vision.num_prefix
+
+    @override
+    def trunk_weights(self, layer: int) -> dict[str, Tensor]:
+        parts: dict[str, nn.Module] = {"embeddings": self.vision.parts.embeddings}
+        parts |= {f"blocks.{number}": block for number, block in enumerate(self.vision.parts.blocks[:layer])}
+        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+    @property
+    @override
+    def has_mask_token(self) -> bool:
+        """Whether the model has one: DINOv2 does, ViT where it was made with `use_mask_token`."""
+        return self.vision.has_mask_token
+
+    @property
+    @override
+    def text_is_separate(self) -> bool:
+        return True
+
+    @override
+    def trainable_blocks(self) -> list[nn.Module]:
+        return self.vision.parts.blocks[self.first_trainable :]
+
+    @override
+    def attention_taps(self) -> list[AttentionTap]:
+        return self.vision.attention_taps()
+
+    @override
+    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
+        first = self.vision.num_prefix
+        valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
+        return SequenceLayout(slice(first, None), None, valid, slice(0, 1) if self.has_class_token else None)
 
 
 def _interpolating(module: nn.Module) -> dict[str, bool]:

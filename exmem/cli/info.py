@@ -52,7 +52,7 @@ def _run_facts(run: "RunFolder") -> dict[str, Any]:
     phases = [
         {
             "classes": len(entry["classes"]),
-            "linear": entry["linear"]["all"],
+            "head": entry["head"]["all"],
             "nearest_mean": entry["ncm"]["all"],
             "exemplars": entry["exemplars"],
             "seconds": entry["seconds"],
@@ -78,14 +78,14 @@ def _print_run(console: Console, run: Mapping[str, Any]) -> None:
         (
             str(number),
             str(phase["classes"]),
-            f"{phase['linear']:.1%}",
+            f"{phase['head']:.1%}",
             f"{phase['nearest_mean']:.1%}",
             f"{phase['exemplars']:,}",
             f"{phase['seconds']:.0f}",
         )
         for number, phase in enumerate(phases, 1)
     ]
-    print_table(console, ("phase", "new classes", "linear", "nearest mean", "exemplars", "seconds"), rows)
+    print_table(console, ("phase", "new classes", "head", "nearest mean", "exemplars", "seconds"), rows)
 
 
 def _memory_facts(memory: ExemplarMemory) -> dict[str, Any]:

@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "data": "exmem.cli.data:data",
+    "advise": "exmem.cli.advise:advise",
     "train": "exmem.cli.train:train",
     "demo": "exmem.cli.demo.command:demo",
     "info": "exmem.cli.info:info",
@@ -101,7 +102,8 @@ def _run(name: str, words: Sequence[str]) -> None:
     if name == "train":  # its defaults are those of the recipe that its words name
         call = read_words(name, commands.train_command, words, registry=commands.parts)
     else:
-        call = read_words(name, lambda _: getattr(commands, function), words)
+        options = {"registry": commands.parts} if name == "advise" else {}
+        call = read_words(name, lambda _: getattr(commands, function), words, **options)
     call()
 
 

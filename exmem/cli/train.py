@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,7 +15,15 @@ from exmem.recipes.recipe import read_document
 from exmem.registry import Part
 from exmem.train.config import TrainConfig
 
-__all__ = ["parts", "train_command"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exmem.train.data import ImageText
+    from exmem.train.folder import RunFolder
+
+__all__ = ["parts", "train_command", "with_chosen_recipe"]
+
+_AUTO = "auto"
 
 parts = tyro.constructors.ConstructorRegistry()
 """How parts are read from the command line: NAME or NAME:OPTION=VALUE,..."""
@@ -76,11 +84,14 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
             exemplars.html.
         recipe : str
             What is stored of an exemplar, by name or from a YAML or JSON file; --recipe.scorer and so on refine it.
+            auto is what a frozen probe finds best on the first phase's data (see `exmem advise`).
         config : Path, optional
             YAML or JSON file with options, nested as their names are; options of the command line come after it.
         """
+        if recipe == _AUTO and given:
+            raise SchemaError(f"--recipe {_AUTO} is chosen whole; leave out {sorted(given)}, or name a recipe")
         options.recipe.check_used(given)
-        _run(data, options, out)
+        _run(data, options, out, chooses=recipe == _AUTO)
 
     return train
 
@@ -95,10 +106,12 @@ def _named(words: Sequence[str]) -> TrainConfig:
         config = TrainConfig.from_json(document)
     except SchemaError as error:
         raise SchemaError(f"{named.config}: {error}") from error
-    return dataclasses.replace(config, recipe=Recipe.of(named.recipe)) if named.recipe else config
+    if not named.recipe or named.recipe == _AUTO:
+        return config
+    return dataclasses.replace(config, recipe=Recipe.of(named.recipe))
 
 
-def _run(folder: Path, config: TrainConfig, out: Path) -> None:
+def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None:
     import transformers
 
     from exmem.report.run import draw_run
@@ -110,6 +123,8 @@ def _run(folder: Path, config: TrainConfig, out: Path) -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_run_data(config, folder)
     run = RunFolder(out)
+    if chooses:
+        config = with_chosen_recipe(run, config, learning, console)
     trainer = Trainer(run, config, load_run_backbone(config, console.print), train=learning, test=testing)
     trainer.run(console)
     draw_run(trainer)
@@ -122,3 +137,25 @@ def _run(folder: Path, config: TrainConfig, out: Path) -> None:
     for what, path in files.items():
         if path.exists():
             console.print(f"{what}: {path}")
+
+
+def with_chosen_recipe(run: "RunFolder", config: TrainConfig, learning: "ImageText", console: "Console") -> TrainConfig:
+    """Return a configuration with the recipe that a run was begun with, or that is best by the data of its first phase.
+
+    A run that goes on is not asked twice: what was chosen is in its folder.
+    """
+    from exmem.train.advice import choose_recipe
+    from exmem.train.parts import load_run_backbone
+    from exmem.train.progress import RunProgress
+
+    if run.is_run:
+        return dataclasses.replace(config, recipe=run.described()[0].recipe)
+    backbone = load_run_backbone(config, console.print)
+    with RunProgress(console, name="auto", total=0) as progress:
+        best = choose_recipe(config, backbone, learning, progress.stage)
+    console.print(
+        f"auto: {best.recipe.name} is best in {config.max_bytes} by the first phase's data, {best.accuracy:.1%}, "
+        f"{best.exemplar_bytes:,.0f} bytes each",
+        soft_wrap=True,
+    )
+    return dataclasses.replace(config, recipe=best.recipe)

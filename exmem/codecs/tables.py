@@ -132,7 +132,8 @@ def from_text(text: object, num_bytes: int) -> bytes:
 def training_rows(values: NDArray[Any], codec_id: str, *, least: int, seed: int, most: int) -> NDArray[np.float64]:
     """Return training tokens as rows, at most so many of them, drawn by the seed; CodecError where they are no such."""
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim < 1:
-        raise CodecError(f"{codec_id}: training needs an array of floating tokens (K, ...)")
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise CodecError(f"{codec_id} takes float16, float32 or float64 tokens (K, ...) to train on, got {kind}")
     with np.errstate(invalid="ignore"):
         finite = bool((np.abs(values) <= np.finfo(np.float32).max).all())
     if len(values) < least or not finite or not values.size:

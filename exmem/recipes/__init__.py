@@ -6,12 +6,13 @@ YAML, has a name in `RECIPES` or a file of its own, and is recorded in the memor
 frame that the backbone saw, whatever was stored of them, and a plain CNN can see them too.
 """
 
-from exmem.recipes.bound import BoundRecipe, Restorer
+from exmem.recipes.bound import BoundRecipe
 from exmem.recipes.fills import FILLS, Fill, FillContext
 from exmem.recipes.forms import FORMS, Form
 from exmem.recipes.frame import Frame
 from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import EXTRAS, RECIPES, Recipe
+from exmem.recipes.restorer import Restorer
 from exmem.recipes.scoring import Masked, Masking
 
 __all__ = [

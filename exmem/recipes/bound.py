@@ -1,124 +1,35 @@
-"""A recipe bound to a backbone: it makes exemplars; and what a memory alone says of restoring them."""
+"""A recipe bound to a backbone: it makes exemplars, and the memory that holds them."""
 
 import dataclasses
-import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.backbones import Backbone, Hidden
-from exmem.codecs import get_codec
-from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.codecs import CODECS, codec_name, get_codec
+from exmem.errors import DataWarning, InvalidExemplarError, SchemaError
 from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
-from exmem.recipes.frame import Frame
+from exmem.recipes.levels import at_level, frame_of, weights_key
 from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import SCORELESS, Recipe, try_keep
+from exmem.recipes.restorer import Restorer
 from exmem.recipes.scoring import Masked, Masking
-from exmem.registry import Part
 from exmem.store import Place
 from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
 from exmem.tokens.checks import as_array, floats_of, label_of, mapping_of, shown
-from exmem.tokens.tensors import TensorBatch
 
-__all__ = ["BoundRecipe", "Restorer"]
+__all__ = ["BoundRecipe"]
 
 _WRONG = InvalidExemplarError
+_NOISE = 256  # tokens: as few as a codec is trained on
 _MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Restorer:
-    """Turns stored exemplars into the tokens that a backbone sees, or a plain CNN; it needs no backbone.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        How they were made.
-    frame : Frame or None
-        The patches that images become; None where no image is stored, or none is restored.
-    stored : TokenSpec, optional
-        The image tokens of a memory that records no recipe: they come out as they are.
-    """
-
-    recipe: Recipe
-    frame: Frame | None
-    stored: TokenSpec | None = None
-
-    @classmethod
-    def of(cls, memory: ExemplarMemory) -> "Restorer":
-        """Read it from a memory.
-
-        Parameters
-        ----------
-        memory : ExemplarMemory
-            Any memory; one that records no recipe holds what is seen, so nothing is restored.
-
-        Returns
-        -------
-        Restorer
-            Its restorer.
-
-        Raises
-        ------
-        SchemaError
-            If what is recorded is no recipe of this version.
-        """
-        document, specs = memory.schema.recipe, memory.schema.modalities
-        if document is None:
-            return cls(recipe=Recipe(name="as stored", image=Part("patches")), frame=None, stored=specs.get("image"))
-        try:
-            if set(document) != {"recipe", "frame"}:
-                raise SchemaError(f"expected a record of 'recipe' and 'frame', got {shown(dict(document))}")
-            recipe = _restored_by(document["recipe"])
-            frame = None if document["frame"] is None else Frame.from_json(document["frame"])
-            _check_stored(recipe, frame, specs)
-        except SchemaError as error:
-            raise SchemaError(f"{memory.location} records a recipe that does not fit this version: {error}") from error
-        return cls(recipe=recipe, frame=frame)
-
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the image tokens that come out; None where there are none, or their places not known."""
-        if self.frame is not None:
-            return self.frame.grid
-        if self.stored is None or self.stored.dtype != "uint8" or self.stored.shape[2:] != (3,):
-            return None  # these are no image patches
-        side = math.isqrt(self.stored.positions)
-        return self.stored.grid or ((side, side) if side * side == self.stored.positions else None)
-
-    @property
-    def length(self) -> int | None:
-        """Positions of the image tokens that come out; None where there are none."""
-        if self.frame is not None:
-            return self.frame.length
-        return None if self.stored is None else self.stored.positions
-
-    def __call__(self, batch: TensorBatch) -> TensorBatch:
-        """Restore a batch.
-
-        Parameters
-        ----------
-        batch : TensorBatch
-            Stored exemplars.
-
-        Returns
-        -------
-        TensorBatch
-            Their images as patches of the frame; what was dropped stays away, a thumbnail stays beside them for the
-            fill of that name.
-        """
-        if self.frame is None:
-            return batch
-        return dataclasses.replace(batch, tokens=self.recipe.form().restore(batch.tokens, self.frame))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a memory records."""
-        return {"recipe": self.recipe.to_json(), "frame": None if self.frame is None else self.frame.to_json()}
 
 
 class BoundRecipe:
@@ -160,14 +71,13 @@ class BoundRecipe:
         specs = backbone.token_specs()
         if recipe.is_empty:
             raise SchemaError(f"recipe {recipe.name!r} stores nothing; choose one that stores an image or a text")
-        if recipe.stores_image and "image" not in specs:
+        if recipe.level in {"pixels", "hidden"} and "image" not in specs:
             raise SchemaError(f"recipe {recipe.name!r} stores images, and this learner sees none; use recipe 'text'")
-        if not recipe.stores_image and "text" not in specs:
+        if recipe.level == "none" and "text" not in specs:
             raise SchemaError(f"recipe {recipe.name!r} stores texts alone, and this learner sees none; use another")
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
-        frame = Frame(grid=backbone.grid, patch=backbone.patch) if recipe.stores_image else None
-        self.restore = Restorer(recipe=recipe, frame=frame)
+        self.restore = Restorer(recipe=recipe, frame=frame_of(recipe, backbone))
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
         self.schema = self._schema(specs, num_classes)
         self.masking = self._masking(objective, seed)
@@ -176,9 +86,8 @@ class BoundRecipe:
         modalities: dict[str, TokenSpec] = {}
         if self.restore.frame is not None:
             modalities.update(self._form.specs(self.restore.frame, self._codec))
-            for spec in modalities.values():  # an option of the codec out of its range is told here
-                assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
-                get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
+            for spec in modalities.values():
+                self._try_codec(spec)
         if self.recipe.text.name != "none" and "text" in specs:
             modalities["text"] = specs["text"]
         sizes = {"features": self.backbone.feature_dim, "logits": num_classes}
@@ -188,6 +97,22 @@ class BoundRecipe:
             raise SchemaError("plain images have no features; leave them out of the extras, or bind to a backbone")
         extras = {name: ExtraSpec(shape=(sizes[name],)) for name in self.recipe.extras}
         return Schema(modalities, extras, self.restore.to_json())
+
+    def _try_codec(self, spec: TokenSpec) -> None:
+        """Make a codec, or train it on noise, so that an option that does not fit the tokens is told here."""
+        if self.is_trained:
+            noise = np.random.default_rng(0).standard_normal((_NOISE, *spec.shape))
+            self._trained(noise.astype(spec.dtype))
+            return
+        assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
+        get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
+
+    def _trained(self, values: NDArray[Any]) -> dict[str, Any]:
+        """Train the codec on values (N, *shape), and return its configuration."""
+        codec, options = CODECS[codec_name(self.recipe.codec.name)], self.recipe.codec.kwargs
+        CODECS.check(codec.codec_id, options)
+        config: dict[str, Any] = codec.train(values, **options)
+        return config
 
     def _masking(self, objective: Objective | None, seed: int) -> Masking:
         recipe, scores_image = self.recipe, "scorer" in self._form.uses
@@ -215,7 +140,14 @@ class BoundRecipe:
             text_rule = TEXT_RULES.make(recipe.text.name, **recipe.text.kwargs)
         return Masking(backbone=self.backbone, scorer=scorer, keep_rule=keep_rule, text_rule=text_rule, codec=codec)
 
-    def create_memory(self, place: Place, *, max_bytes: int | str, **options: Any) -> ExemplarMemory:
+    @property
+    def is_trained(self) -> bool:
+        """Whether the codec is trained on exemplars, which `create_memory` then needs."""
+        return bool(CODECS[codec_name(self.recipe.codec.name)].trained)
+
+    def create_memory(
+        self, place: Place, *, max_bytes: int | str, samples: Sequence[Exemplar] = (), **options: Any
+    ) -> ExemplarMemory:
         """Make an empty memory of its exemplars, which records the recipe.
 
         Parameters
@@ -224,6 +156,8 @@ class BoundRecipe:
             A folder that is missing or empty, or a Zarr store.
         max_bytes : int or str
             The budget.
+        samples : sequence of Exemplar
+            Exemplars that `make` returned, for a codec that is trained (`is_trained`); its tables count.
         **options : object
             More options of `ExemplarMemory.create`.
 
@@ -231,8 +165,82 @@ class BoundRecipe:
         -------
         ExemplarMemory
             The memory, open for writing.
+
+        Raises
+        ------
+        SchemaError
+            If a codec is trained and there are no samples.
+        CodecError
+            If there are too few.
         """
-        return ExemplarMemory.create(place, schema=self.schema, max_bytes=max_bytes, **options)
+        return ExemplarMemory.create(place, schema=self.schema_for(samples), max_bytes=max_bytes, **options)
+
+    def schema_for(self, samples: Sequence[Exemplar] = ()) -> Schema:
+        """Return the schema of a memory, with its codec trained on samples where it is one that is trained.
+
+        Parameters
+        ----------
+        samples : sequence of Exemplar
+            As for `create_memory`, which also says what is raised.
+
+        Returns
+        -------
+        Schema
+            It records the recipe, and the weights that made what is stored where that matters.
+        """
+        if self.is_trained and not samples:
+            raise SchemaError(f"codec {self.recipe.codec.name!r} is trained: give samples=, exemplars of this recipe")
+        modalities = dict(self.schema.modalities)
+        trained = self._form.specs(self.restore.frame, self._codec) if self.is_trained and self.restore.frame else {}
+        every = [exemplar.tokens[name].values for name in trained for exemplar in samples]
+        if every:  # one table for all modalities: their tokens are of one space
+            config = self._trained(np.concatenate(every))
+            modalities |= {name: dataclasses.replace(modalities[name], codec=config) for name in trained}
+        record = self.restore.to_json()
+        if self.recipe.level in {"hidden", "features"}:
+            record["weights"] = self._weights_key()
+        return Schema(modalities, self.schema.extras, record)
+
+    def check(self, memory: ExemplarMemory) -> None:
+        """Refuse, or warn of, a memory that this backbone cannot replay or no longer can.
+
+        Parameters
+        ----------
+        memory : ExemplarMemory
+            A memory that `create_memory` made.
+
+        Raises
+        ------
+        SchemaError
+            If it holds hidden tokens that other weights made: those of another backbone, or of blocks that were tuned.
+
+        Warns
+        -----
+        DataWarning
+            If it holds features, and the backbone was tuned since it was made: they are stale.
+        """
+        recorded, mine = memory.schema.recipe or {}, self.restore.to_json()
+        if recorded.get("frame") != mine["frame"]:
+            raise SchemaError(
+                f"{memory.location}: holds exemplars of {shown(recorded.get('frame'))}, this recipe makes those of "
+                f"{shown(mine['frame'])}; use the recipe and the backbone that made them"
+            )
+        if recorded.get("weights") == self._weights_key():
+            return
+        if self.recipe.level == "features":
+            told = "features of a backbone that was tuned since: they are stale, and a head fitted on them is wrong"
+            warnings.warn(f"{memory.location}: holds {told}", DataWarning, stacklevel=2)
+            return
+        raise SchemaError(
+            f"{memory.location}: holds hidden tokens that other weights made than those below layer "
+            f"{self.restore.frame and self.restore.frame.layer} of this backbone; use the backbone that made them"
+        )
+
+    def _weights_key(self) -> str | None:
+        frame = self.restore.frame
+        if frame is None or isinstance(self.backbone, PlainImages) or self.recipe.level not in {"hidden", "features"}:
+            return None
+        return weights_key(self.backbone, frame)
 
     def make(
         self,
@@ -244,6 +252,7 @@ class BoundRecipe:
         extras: Mapping[str, ArrayLike] | None = None,
         hidden: Hidden | None = None,
         scores: NDArray[np.float32] | None = None,
+        features: NDArray[np.float32] | None = None,
     ) -> list[Exemplar]:
         """Make exemplars of images and texts.
 
@@ -263,6 +272,8 @@ class BoundRecipe:
             What the trunk made of them, where it is known; scorers that look above it then need no pass of it.
         scores : ndarray, shape (B, L), float32, optional
             Their patches' scores, where `masking.is_fixed` and they are known.
+        features : ndarray, shape (B, D), float32, optional
+            Their features, where they are known and the recipe stores them.
 
         Returns
         -------
@@ -291,13 +302,16 @@ class BoundRecipe:
         lengths = {"images": len(pixels), "texts": len(words), "labels": len(classes), "priorities": len(ranks)}
         lengths |= {name: len(values) if values.ndim else 0 for name, values in given.items()}
         known_scores = None if scores is None else as_array(scores).astype(np.float32)
-        if known_scores is not None:
-            lengths["scores"] = len(known_scores)
+        of_model = {"scores": known_scores, "features": features, "hidden": hidden}
+        lengths |= {name: len(values) for name, values in of_model.items() if values is not None}
         if len(set(lengths.values())) > 1:
             raise InvalidExemplarError(f"expected as many of each, got {lengths}")
         if not len(pixels):
             return []
         masked = self.masking(pixels, words, classes, hidden=hidden, scores=known_scores)
+        if features is not None:
+            features = self._features(features)
+        masked = at_level(self.recipe, self.restore.frame, self.backbone, masked, hidden=hidden, features=features)
         return [
             Exemplar(
                 self._tokens(image, masked, row),
@@ -307,6 +321,33 @@ class BoundRecipe:
             )
             for row, image in enumerate(pixels)
         ]
+
+    def pruned(self, hidden: Hidden, scores: NDArray[np.float32]) -> Hidden:
+        """Drop the image tokens that the recipe would not store, so that a model sees as many as it replays.
+
+        Parameters
+        ----------
+        hidden : Hidden
+            Hidden tokens of N examples, all of each image.
+        scores : ndarray, shape (N, L), float32
+            Scores of the patches.
+
+        Returns
+        -------
+        Hidden
+            Those that are kept.
+
+        Raises
+        ------
+        SchemaError
+            If the recipe drops no tokens, or its keep rule measures patches.
+        """
+        rule = self.masking.keep_rule
+        if rule is None or self.masking.codec is not None:
+            raise SchemaError(f"recipe {self.recipe.name!r} has no keep rule for hidden tokens; choose one with top_k")
+        keep = torch.from_numpy(rule(scores, valid=np.ones(scores.shape, np.bool_)))
+        fused_by = torch.from_numpy(scores) if self.recipe.image.kwargs.get("fuse") else None
+        return hidden.pruned(keep, fused_by=fused_by)
 
     def _images(self, images: Any) -> NDArray[np.uint8]:
         """Return images as an array of the size that the recipe was bound to; any size where none is stored."""
@@ -320,6 +361,15 @@ class BoundRecipe:
             )
         return pixels
 
+    def _features(self, features: Any) -> NDArray[np.float32]:
+        """Return features as an array, finite and as wide as those of the backbone."""
+        values, width = as_array(features), self.backbone.feature_dim
+        if values.ndim != 2 or values.shape[1] != width or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise InvalidExemplarError(
+                f"features: expected finite floats (B, {width}), got {values.dtype} of shape {values.shape}"
+            )
+        return values.astype(np.float32)
+
     def _tokens(self, image: NDArray[np.uint8], masked: Masked, row: int) -> dict[str, TokenSet]:
         tokens: dict[str, TokenSet] = {}
         if self.restore.frame is not None:
@@ -329,39 +379,8 @@ class BoundRecipe:
         return tokens
 
 
-def _restored_by(document: Any) -> Recipe:
-    """Read a recorded recipe; what scored and kept may be parts that are not here, for restoring needs none of them.
-
-    It is a mapping and no name of a file, which a stranger's memory might have read.
-    """
-    fields = dict(mapping_of(document, "recipe"))
-    for name, registry in (("scorer", SCORERS), ("keep", KEEP_RULES), ("text", TEXT_RULES)):
-        if name in fields and Part.of(fields[name]).name not in registry:
-            del fields[name]
-    stored = Recipe.from_json({name: fields[name] for name in ("image", "text") if name in fields})
-    for name in stored.unused:  # earlier versions recorded those too
-        fields.pop(name, None)
-    return Recipe.from_json(fields)
-
-
 def _listed(values: Any, what: str) -> list[Any]:
     """Return a sequence or an array as a list; a text is none."""
     if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
         raise InvalidExemplarError(f"{what}: expected one an image, got {shown(values)}")
     return [*values]
-
-
-def _check_stored(recipe: Recipe, frame: Frame | None, specs: Mapping[str, TokenSpec]) -> None:
-    """Refuse a record whose image form does not store such modalities: what is allocated follows from the schema."""
-    form = recipe.form()
-    if recipe.stores_image != (frame is not None):
-        raise SchemaError(f"image {str(recipe.image)!r} with the frame {frame}; both or neither say what is stored")
-    if frame is None:
-        return
-    for name, expected in form.specs(frame, {"id": recipe.codec.name, **recipe.codec.kwargs}).items():
-        spec = specs.get(name)
-        held = None if spec is None else (spec.positions, spec.shape, spec.dtype)
-        if held != (expected.positions, expected.shape, expected.dtype):
-            raise SchemaError(
-                f"image {str(recipe.image)!r} stores {name!r} as {(expected.positions, expected.shape)}, got {held}"
-            )

@@ -50,7 +50,8 @@ class Recipe:
     name : str
         What tables and progress call it.
     image : Part
-        What is stored of the image, a key of `FORMS`: patches, scaled, scales, smoothed or rate; none for no image.
+        What is stored of the image, a key of `FORMS`: patches, scaled, scales, smoothed or rate; hidden tokens of a
+        frozen layer; features, of image and text together; none for no image.
     scorer : Part
         What gives tokens an importance, a key of `SCORERS`; asked only where the image form or the text rule needs it.
     keep : Part
@@ -58,7 +59,7 @@ class Recipe:
     text : Part
         Which words are kept, a key of `TEXT_RULES`: all, keep_ratio, lost_patches (the paper's), or none.
     codec : Part
-        Payload codec of the pixels, a key of `CODECS` without `exmem.`.
+        Payload codec of pixels, hidden tokens or features, a key of `CODECS` without `exmem.`.
     fill : Part
         What becomes of dropped patches at replay, a key of `FILLS`.
     extras : tuple of {"features", "logits"}
@@ -102,7 +103,9 @@ class Recipe:
         if len(set(self.extras)) < len(self.extras):
             raise SchemaError(f"extras: expected each once, got {list(self.extras)}")
         object.__setattr__(self, "extras", tuple(sorted(self.extras)))
-        self.check_used({field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default})
+        self.check_used(
+            {field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default}
+        )
         try_keep(self.keep, _POSITIONS)
         _try_text(self.text)
         _try_scorer(self.scorer)
@@ -114,23 +117,22 @@ class Recipe:
     @property
     def is_empty(self) -> bool:
         """Whether it stores nothing at all: no memory, fine-tuning."""
-        return not self.stores_image and self.text.name == "none"
+        return self.level == "none" and self.text.name == "none"
 
     @property
-    def stores_image(self) -> bool:
-        """Whether it stores anything of the image."""
-        return "codec" in self.form().uses
+    def level(self) -> str:
+        """What is stored of an image: pixels, hidden tokens, features, or none."""
+        return self.form().level
 
     @property
     def unused(self) -> frozenset[str]:
-        """Which of its scorer, keep rule and codec have no effect on what is stored.
-
-        A fill always may have one: augmentations and random masks drop tokens of whole images, too.
-        """
+        """Which of its parts have no effect on what is stored; a fill of pixels may have one in an augmentation."""
         used = {*self.form().uses}
+        if self.level in {"pixels", "none"}:
+            used.add("fill")
         if self.text.name not in SCORELESS:
             used |= {"scorer", "keep"} if "scorer" in used else {"scorer"}
-        return frozenset({"scorer", "keep", "codec"} - used)
+        return frozenset({"scorer", "keep", "codec", "fill"} - used)
 
     def check_used(self, given: Collection[str]) -> None:
         """Refuse parts that were given and have no effect.
@@ -370,6 +372,13 @@ RECIPES: Registry[Recipe] = Registry(
             Recipe(name="third_jpeg", image=_jpeg(3)),
             Recipe(name="quarter_jpeg", image=_jpeg(4)),
             Recipe(name="raw", image=_jpeg(1), codec=Part("raw")),
+            Recipe(
+                name="hidden",
+                image=Part("hidden"),
+                keep=Part("top_k", (("k", 8),)),
+                codec=Part("pq", (("parts", 128), ("centres", 16))),
+            ),
+            Recipe(name="features", image=Part("features"), text=Part("none"), codec=Part("scalar", (("bits", 2),))),
             Recipe(name="text", image=Part("none")),
             Recipe(name="none", image=Part("none"), text=Part("none")),
         )

@@ -29,11 +29,17 @@ class Masked(NamedTuple):
         Their scores; zeros where nothing was scored.
     keep : mapping of str to ndarray, shape (B, L), bool
         True where a token is kept, by modality that is stored.
+    hidden : Hidden, optional
+        The kept image tokens as the frozen layers made them, for a form that stores these.
+    features : ndarray, shape (B, D), float32, optional
+        What a classifier sees, for a form that stores it.
     """
 
     tokens: TokenBatch
     maps: ScoreMaps
     keep: dict[str, NDArray[np.bool_]]
+    hidden: Hidden | None = None
+    features: NDArray[np.float32] | None = None
 
     def words(self, row: int) -> TokenSet:
         """Return the kept text tokens of a row.

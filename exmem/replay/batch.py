@@ -30,6 +30,8 @@ class ReplayBatch(TensorBatch):
         Ranks within the class.
     slots : Tensor, shape (B,), int64, optional
         Their slots: for `memory.update`.
+    layer : int, optional
+        Blocks that the image tokens went through; None for patches.
     grid : tuple of int, optional
         Rows and columns of patches; None where the memory holds no images, or does not say where patches stand.
     """

@@ -13,7 +13,7 @@ from exmem.report.view.fonts import find_families
 
 __all__ = ["draw_accuracy", "plot_accuracy"]
 
-_KINDS = (("linear", "Linear head"), ("ncm", "Nearest class mean"))
+_KINDS = (("head", "Head"), ("ncm", "Nearest class mean"))
 _APART = 0.05  # of the axis: the height of a label
 _LETTERS = 24  # of a label beside its line
 _STYLES = ("-", "--", ":", "-.")  # each with all ten colours

@@ -23,7 +23,7 @@ from exmem.train.folder import RunFolder
 from exmem.train.hidden import backbone_key
 from exmem.train.learner import Learner
 from exmem.train.parts import bind_recipe, load_run_backbone, load_run_data
-from exmem.train.scenario import Scenario
+from exmem.train.scenario import Scenario, learnt_classes
 from exmem.train.storing import stored_rows
 from exmem.train.trainer import Trainer
 
@@ -128,7 +128,7 @@ def _load_last_phase(folder: RunFolder, config: TrainConfig, learner: Learner, *
     last = len(folder.metrics()) - 1
     checkpoint = folder.checkpoint(last)
     if checkpoint is not None:
-        learner.load(Scenario.of(config.data, num_classes).seen(last), checkpoint)
+        learner.load(learnt_classes(config, Scenario.of(config.data, num_classes), last), checkpoint)
 
 
 def _rows(folder: RunFolder, phases: int, slots: Sequence[int], data: ImageText) -> dict[int, int]:

@@ -83,7 +83,8 @@ class TensorBatch:
     """B exemplars as tensors.
 
     `labels` are (B,) int64, `extras` (B, ...) by name; `priorities` (B,) float64, the ranks within the class, and
-    `slots` (B,) int64, for `memory.update`, where the exemplars are of a memory.
+    `slots` (B,) int64, for `memory.update`, where the exemplars are of a memory. `layer` counts the blocks that
+    the image tokens went through; None for patches.
     """
 
     tokens: Mapping[str, TokenTensors]
@@ -91,6 +92,7 @@ class TensorBatch:
     extras: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     priorities: Tensor | None = None
     slots: Tensor | None = None
+    layer: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

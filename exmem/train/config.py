@@ -1,14 +1,12 @@
 """Configuration of a training run: nested parts, read from the command line, from YAML or JSON, or written in code."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from exmem.errors import SchemaError
-from exmem.masking.scorers import SCORERS
 from exmem.recipes import Recipe
 from exmem.registry import Part
 from exmem.replay import SAMPLERS
@@ -16,7 +14,10 @@ from exmem.replay.augment import AUGMENTATIONS
 from exmem.selection import SELECTIONS
 from exmem.store import parse_bytes
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
-from exmem.train.reading import read_fields
+from exmem.train.checks import check_choices, check_count, check_number
+from exmem.train.combinations import check_combinations
+from exmem.train.methods import HEADS
+from exmem.train.reading import plain, read_fields
 
 __all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
 
@@ -60,7 +61,7 @@ class DataConfig:
             raise SchemaError("data.increments must be one or more numbers, got none")
         for number in (*self.increments, *([] if self.first_classes is None else [self.first_classes])):
             whole_number(number, "data.first_classes and data.increments", least=1)
-        _choose(self, "data")
+        check_choices(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,8 @@ class BackboneConfig:
     max_text: int = 32
 
     def __post_init__(self) -> None:
-        _choose(self, "backbone")
-        _count(self, "backbone", "image_size", "max_text")
+        check_choices(self, "backbone")
+        check_count(self, "backbone", "image_size", "max_text")
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -101,10 +102,13 @@ class BackboneConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TunerConfig:
-    """Which weights move: LoRA in the last blocks.
+    """Which weights move, and when: LoRA in the last blocks.
 
     Parameters
     ----------
+    phases : {"auto", "all", "first", "none"}
+        Phases in which they move: all, the first alone (what comes later is learnt by the head), or none; auto is all,
+        but none with a recipe that stores features, which tuning makes stale, or a head that keeps sums of them.
     blocks : int
         Last transformer blocks that are tuned; the blocks below are frozen.
     rank : int
@@ -113,32 +117,43 @@ class TunerConfig:
         Scale of the LoRA adapter.
     """
 
+    phases: Literal["auto", "all", "first", "none"] = "auto"
     blocks: int = 2
     rank: int = 16
     alpha: int = 16
 
     def __post_init__(self) -> None:
-        _count(self, "tuner", "blocks", "rank", "alpha")
+        check_choices(self, "tuner")
+        check_count(self, "tuner", "blocks", "rank", "alpha")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """What the loss is besides the cross entropy of new examples and replayed exemplars: distillation.
+    """What the loss is besides the cross entropy of new examples and replayed exemplars, and what classifies.
 
     Parameters
     ----------
+    head : Part
+        What classifies after a phase: logistic (refitted on the new examples and the exemplars, balanced by class),
+        linear (the head that was trained with the blocks), ridge, ranpac or nearest_mean (which keep sums over all
+        examples instead; what they keep counts).
     distill_weight : float
         Weight of the distillation on old classes; 0 turns it off.
     temperature : float
         Temperature of the distillation.
     """
 
+    head: Part = Part("logistic")
     distill_weight: float = 1.0
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        _number(self, "method", "distill_weight", least=0)
-        _number(self, "method", "temperature", above=0)
+        object.__setattr__(self, "head", Part.of(self.head))
+        if self.head != Part("linear"):
+            HEADS.check(self.head.name, self.head.kwargs)
+            HEADS.make(self.head.name, **self.head.kwargs)  # a value out of range is told here
+        check_number(self, "method", "distill_weight", least=0)
+        check_number(self, "method", "temperature", above=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +185,10 @@ class LoopConfig:
         Whether those are made by the recipe, or by random masks.
     random_ratio : float
         Share of the patches that random masks keep, above 0 and at most 1.
+    pruned : {"auto", "always", "never"}
+        Whether the learner sees only those image tokens that the recipe keeps: in training, replay and test. They are
+        chosen where the tuned blocks begin, by the backbone as it is before any tuning. auto is always with a recipe
+        that stores hidden tokens, where pruning costs nothing, and never with others.
     test_stored_form : bool
         Also measure on test examples as they would be stored.
     keep_hidden : bool
@@ -189,18 +208,19 @@ class LoopConfig:
     stored_form: float = 0.0
     stored_masks: Literal["scores", "random"] = "scores"
     random_ratio: float = 0.35
+    pruned: Literal["auto", "always", "never"] = "auto"
     test_stored_form: bool = False
     keep_hidden: bool = True
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        _choose(self, "loop")
-        _count(self, "loop", "epochs", "batch", "replay_batch")
+        check_choices(self, "loop")
+        check_count(self, "loop", "epochs", "batch", "replay_batch")
         whole_number(self.num_workers, "loop.num_workers")
-        _number(self, "loop", "lr", above=0)
-        _number(self, "loop", "weight_decay", least=0)
-        _number(self, "loop", "stored_form", least=0, most=1)
-        _number(self, "loop", "random_ratio", above=0, most=1)
+        check_number(self, "loop", "lr", above=0)
+        check_number(self, "loop", "weight_decay", least=0)
+        check_number(self, "loop", "stored_form", least=0, most=1)
+        check_number(self, "loop", "random_ratio", above=0, most=1)
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
         for part in self.augment:
             AUGMENTATIONS.check(part.name, part.kwargs, given=_GIVEN)
@@ -260,65 +280,45 @@ class TrainConfig:
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        _choose(self, "")
+        check_choices(self, "")
         parse_bytes(self.max_bytes)
         whole_number(self.seed, "seed")
         object.__setattr__(self, "recipe", Recipe.of(self.recipe))
         object.__setattr__(self, "selection", Part.of(self.selection))
         SELECTIONS.check(self.selection.name, self.selection.kwargs, given=_GIVEN)
-        self._check_used()
-        self._check_combinations()
+        check_combinations(self)
 
-    def _check_used(self) -> None:
-        """Refuse options that were given and have no effect beside the others."""
-        loop, recipe, backbone = self.loop, self.recipe, self.backbone
-        random_masks = loop.stored_form > 0 and loop.stored_masks == "random"
-        drops = "fill" in recipe.form().uses or random_masks or (recipe.stores_image and bool(loop.augment))
-        replay = ("quota", "selection", "ranked_form", "loop.augment", "loop.sampler")
-        for acts, reason, names in (
-            (not recipe.is_empty, f"recipe {recipe.name!r} stores nothing", replay),
-            (drops, f"image {str(recipe.image)!r} drops no tokens, and nothing else does", ("recipe.fill",)),
-            (loop.stored_form > 0, "loop.stored_form is 0", ("loop.stored_masks",)),
-            (random_masks, "no masks are random (loop.stored_form, loop.stored_masks)", ("loop.random_ratio",)),
-            (self.method.distill_weight > 0, "method.distill_weight is 0", ("method.temperature",)),
-            (backbone.family != "bert", "bert sees no images", ("backbone.vision",)),
-            (backbone.family in {"joint", "bert"}, f"{backbone.family} has no text encoder apart", ("backbone.text",)),
-        ):
-            for name in () if acts else names:
-                group, _, option = f".{name}".rpartition(".")
-                config = getattr(self, group[1:]) if group else self
-                value = getattr(config, option)
-                if value != type(config).__dataclass_fields__[option].default:
-                    raise SchemaError(f"{name} {shown(_plain(value))} has no effect: {reason}; leave it out")
+    def tunes(self, phase: int) -> bool:
+        """Say whether the blocks are tuned in a phase.
 
-    def _check_combinations(self) -> None:
-        loop, recipe = self.loop, self.recipe
-        made_by_recipe = loop.stored_form > 0 and loop.stored_masks == "scores"
-        explains_class = "objective" in SCORERS.options(recipe.scorer.name)
-        if recipe.is_empty and (made_by_recipe or loop.test_stored_form):
-            raise SchemaError(
-                f"recipe {recipe.name!r} stores nothing, so no example has a stored form; choose a recipe, or "
-                "loop.stored_masks='random' and no loop.test_stored_form"
-            )
-        if explains_class and made_by_recipe:
-            raise SchemaError(
-                f"{recipe.scorer} explains the classifier, which knows nothing of new classes before their phase; use "
-                "loop.stored_masks='random' or another scorer with loop.stored_form"
-            )
-        if explains_class and loop.test_stored_form:
-            raise SchemaError(
-                f"{recipe.scorer} explains the true class, so the masks of test examples would tell their labels; use "
-                "another scorer with loop.test_stored_form"
-            )
-        if recipe.fill.name == "class_mean" and loop.test_stored_form:
-            raise SchemaError(
-                "class_mean fills with the mean colour of the true class, so test examples would show their labels; "
-                "use another fill with loop.test_stored_form"
-            )
+        Parameters
+        ----------
+        phase : int
+            From 0.
+        """
+        return self.tuned_phases == "all" or (self.tuned_phases == "first" and phase == 0)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the learner sees only the image tokens that the recipe keeps."""
+        return self.recipe.level == "hidden" if self.loop.pruned == "auto" else self.loop.pruned == "always"
+
+    @property
+    def tuned_phases(self) -> str:
+        """Phases in which the blocks are tuned: all, first or none."""
+        if self.tuner.phases != "auto":
+            return self.tuner.phases
+        return "none" if self.recipe.level == "features" or self.keeps_sums else "all"
+
+    @property
+    def keeps_sums(self) -> bool:
+        """Whether the head carries sums of features between phases."""
+        head = self.method.head.name
+        return head != "linear" and bool(HEADS[head].keeps_sums)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "TrainConfig":
@@ -365,14 +365,6 @@ class TrainConfig:
 _MAY_CHANGE = frozenset({"loop.keep_hidden", "loop.num_workers", "recipe.name"})
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Recipe | Part):
-        return value.to_json()
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
-
-
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in document.items():
         if isinstance(value, Mapping) and "name" not in value:
@@ -384,27 +376,3 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 _GIVEN = frozenset({"count", "features", "grids", "rng", "values"})  # options that the trainer gives
-
-
-def _choose(config: Any, where: str) -> None:
-    """Refuse a value that is none of its field's literals."""
-    for field in dataclasses.fields(config):
-        choices, value = get_args(field.type), getattr(config, field.name)
-        if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-            name = f"{where}.{field.name}" if where else field.name
-            raise SchemaError(f"{name}: unknown {shown(value)}; choose one of {sorted(choices)}")
-
-
-def _count(config: Any, where: str, *names: str) -> None:
-    for name in names:
-        whole_number(getattr(config, name), f"{where}.{name}", least=1)
-
-
-def _number(
-    config: Any, where: str, name: str, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
-) -> None:
-    value = getattr(config, name)
-    if not (isinstance(value, int | float) and math.isfinite(value) and least <= value <= most and value > above):
-        low = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
-        high = f" and at most {most:g}" if most < math.inf else ""
-        raise SchemaError(f"{where}.{name} must be {low}{high}, got {shown(value)}")

@@ -17,19 +17,22 @@ from exmem.recipes import BoundRecipe
 from exmem.replay import SAMPLERS, Pipeline, Sampler, replay_loader
 from exmem.replay.augment import AUGMENTATIONS, Compose
 from exmem.tokens.tensors import TensorBatch
+from exmem.train.combinations import ON_HIDDEN
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
-from exmem.train.hidden import Advance, embedded
+from exmem.train.hidden import Advance, embedded, features_of
+from exmem.train.learner import Learner
+from exmem.train.methods import Labelled
 
 __all__ = ["Exemplars", "keeps_hidden"]
 
-_ON_HIDDEN = frozenset({"text_exchange", "token_dropout"})  # augmentations that need no pixels
+_ROWS = 256
 
 
 def keeps_hidden(config: TrainConfig, backbone: Backbone) -> bool:
     """Say whether hidden tokens of exemplars are kept; SchemaError if texts are to be exchanged in those that mix."""
     names = {part.name for part in config.loop.augment}
-    kept = config.loop.keep_hidden and names <= _ON_HIDDEN
+    kept = config.loop.keep_hidden and names <= ON_HIDDEN
     if kept and "text_exchange" in names and not backbone.text_is_separate:
         raise SchemaError("text_exchange needs loop.keep_hidden=False with frozen blocks that mix image and text")
     return kept
@@ -48,7 +51,7 @@ class Exemplars:
         self._kept = keeps_hidden(config, backbone)
         self._config, self._backbone, self._folder = config, backbone, folder
         self._augment = _augmentation(config, bound)
-        self._pipeline = Pipeline(bound.restore)
+        self._pipeline, self._level = Pipeline(bound.restore), bound.recipe.level
         self._hidden: dict[int, Hidden] = {}  # phase -> hidden tokens of what it added
         self._place_of: dict[int, tuple[int, int]] = {}  # slot -> phase, row
         self._memory = ExemplarMemory.open(folder.memory)
@@ -67,7 +70,7 @@ class Exemplars:
         """Take in the exemplars that a phase added, and forget those that were evicted."""
         self._memory.refresh()
         self._pipeline.follow(self._memory)
-        if not self._kept:
+        if not self._kept or self._level == "features":
             return
         held = set(self.slots.tolist())
         self._place_of = {slot: place for slot, place in self._place_of.items() if slot in held}
@@ -103,6 +106,18 @@ class Exemplars:
         order = torch.empty(len(places), dtype=torch.int64)
         order[torch.tensor(by_phase)] = torch.arange(len(places))
         return together.select(order).to(self._backbone.pixel_mean.device).to(torch.float32)
+
+    def features(self, learner: Learner, slots: NDArray[np.int64]) -> Tensor:
+        """Return what the classifiers see of exemplars, (N, D), by slot: stored ones as they are."""
+        if self._level != "features":
+            return features_of(learner, self.hidden, slots)
+        parts = [self._tokens(slots[start : start + _ROWS]) for start in range(0, len(slots), _ROWS)]
+        none = torch.zeros(0, self._backbone.feature_dim)
+        return torch.cat([none, *(part.tokens["features"].values[:, 0] for part in parts)])
+
+    def labelled(self, learner: Learner) -> Labelled:
+        """Return features and classes of all that are held."""
+        return Labelled(self.features(learner, self.slots).numpy(), self.labels)
 
     def draw(self, batches: int, *, number: int) -> Iterator[tuple[Hidden, Tensor]]:
         """Draw batches of hidden tokens and classes; the number of the pass decides which."""

@@ -173,6 +173,20 @@ class RunFolder:
         self.save_tensors(self._state(phase, "tuned.safetensors"), tensors)
         self._state(phase - 2, "tuned.safetensors").unlink(missing_ok=True)
 
+    def head(self, phase: int) -> "dict[str, Tensor]":
+        """Return what the head carried out of a phase; DataError if it is gone."""
+        from safetensors.torch import load_file
+
+        file = self._state(phase, "head.safetensors")
+        if not file.exists():
+            raise DataError(f"{file}: what the head learnt is gone; use a new run folder")
+        return load_file(file)
+
+    def save_head(self, phase: int, tensors: "Mapping[str, Tensor]") -> None:
+        """Save what the head carries out of a phase; that of the phase before the last is dropped."""
+        self.save_tensors(self._state(phase, "head.safetensors"), tensors)
+        self._state(phase - 2, "head.safetensors").unlink(missing_ok=True)
+
     def save_tensors(self, file: Path, tensors: "Mapping[str, Tensor]") -> None:
         """Save tensors to a file, whole or not at all."""
         from safetensors.torch import save_file

@@ -1,31 +1,25 @@
 """Hidden tokens of examples: computed once and kept, or computed whenever they are asked for."""
 
-import contextlib
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typing_extensions import override
 
 from exmem.backbones import Backbone, Hidden
-from exmem.backbones.packaged import cache_dir
-from exmem.errors import SchemaError
+from exmem.masking import ScoreMaps
 from exmem.recipes import BoundRecipe, Masking
 from exmem.replay import Pipeline
-from exmem.store import parse_bytes
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
+from exmem.train.cache import cached, keep, kept_or_computed, text_key
 from exmem.train.data import ImageText
+from exmem.train.learner import Learner
 
 __all__ = [
     "HiddenOf",
@@ -34,15 +28,15 @@ __all__ = [
     "LiveHidden",
     "backbone_key",
     "embedded",
-    "kept_or_computed",
-    "scored_and_embedded",
+    "features_of",
+    "kept_and_scored",
+    "scored",
     "stored_form",
-    "text_key",
     "tokens_of",
 ]
 
 _ROWS = 64
-_ABANDONED_S = 86_400  # since a file was last written to that its writer has not put in place
+_FEATURE_ROWS = 128
 Advance = Callable[[int], None]
 Tokens = Callable[[NDArray[np.int64]], TensorBatch]  # rows of the data -> their tokens
 
@@ -89,16 +83,15 @@ def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
 
 
 class Known(NamedTuple):
-    """What is known of rows of the data before exemplars are made of them: hidden tokens, or fixed scores (N, L)."""
+    """What is known of rows of the data before exemplars are made of them: hidden tokens, and fixed scores (N, L)."""
 
     hidden: HiddenOf | None = None
     scores: NDArray[np.float32] | None = None
 
     def of(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return what `BoundRecipe.make` may be told of some rows."""
-        if self.scores is not None:
-            return {"scores": self.scores[rows]}
-        return {} if self.hidden is None else {"hidden": self.hidden(rows)}
+        known: dict[str, Any] = {} if self.hidden is None else {"hidden": self.hidden(rows)}
+        return known if self.scores is None else {**known, "scores": self.scores[rows]}
 
 
 def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None) -> Tokens:
@@ -120,19 +113,56 @@ def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None)
 
 def scored_and_embedded(
     masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance
-) -> dict[str, Tensor]:
-    """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, `scores` of the patches."""
-    model, scorer = masking.backbone, masking.scorer
-    assert isinstance(model, Backbone)
-    assert scorer is not None
+) -> tuple[Hidden, NDArray[np.float32]]:
+    """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, scores (N, L) of patches."""
     parts, scores = [], []
     for start in range(0, len(rows), _ROWS):
         batch = tokens(rows[start : start + _ROWS])
-        maps = scorer(model, batch)
-        parts.append(maps.hidden.to("cpu").to(torch.float16))
-        scores.append(torch.from_numpy(maps.scores["image"]))
+        maps = _maps(masking, batch)
+        trunk = maps.hidden if maps.hidden is not None else _backbone(masking).embed(batch)
+        parts.append(trunk.to("cpu").to(torch.float16))
+        scores.append(maps.scores["image"])
         advance(len(batch))
-    return {**Hidden.cat(parts).tensors(), "scores": torch.cat(scores)}
+    return Hidden.cat(parts), np.concatenate(scores)
+
+
+def scored(
+    masking: Masking, tokens: Tokens, hidden: HiddenOf, rows: NDArray[np.int64], advance: Advance
+) -> NDArray[np.float32]:
+    """Score the patches (N, L) of rows of the data whose hidden tokens are known."""
+    scores = []
+    for start in range(0, len(rows), _ROWS):
+        chosen = rows[start : start + _ROWS]
+        scores.append(_maps(masking, tokens(chosen), hidden(chosen)).scores["image"])
+        advance(len(chosen))
+    return np.concatenate(scores)
+
+
+def _maps(masking: Masking, batch: TensorBatch, hidden: Hidden | None = None) -> ScoreMaps:
+    assert masking.scorer is not None
+    return masking.scorer(_backbone(masking), batch, hidden=hidden)
+
+
+def kept_and_scored(
+    key: str, masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance, *, scorer: str
+) -> tuple[Hidden, NDArray[np.float32]]:
+    """Return hidden tokens and fixed scores of all rows from the cache of all runs; one pass finds what lacks."""
+    name = f"{key}-{text_key(scorer)}"
+    hidden, scores = cached(key), cached(name)
+    if scores is None:
+        found, values = scored_and_embedded(masking, tokens, rows, advance)
+        if hidden is None:
+            keep(key, found.tensors())
+        keep(name, {"scores": torch.from_numpy(values)})
+        return found, values
+    if hidden is None:
+        hidden = kept_or_computed(key, lambda: embedded(_backbone(masking), tokens, rows, advance).tensors())
+    return Hidden.of(hidden), scores["scores"].numpy()
+
+
+def _backbone(masking: Masking) -> Backbone:
+    assert isinstance(masking.backbone, Backbone), "what trains has one"
+    return masking.backbone
 
 
 def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance | None = None) -> Hidden:
@@ -146,6 +176,15 @@ def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advanc
     return Hidden.cat(parts)
 
 
+def features_of(learner: Learner, hidden_of: HiddenOf, rows: NDArray[np.int64]) -> Tensor:
+    """Return the features (N, D) of rows, some at a time, on the CPU."""
+    parts = [torch.zeros(0, learner.backbone.feature_dim)]
+    with torch.inference_mode():
+        chunks = (rows[start : start + _FEATURE_ROWS] for start in range(0, len(rows), _FEATURE_ROWS))
+        parts += [learner.features(hidden_of(chunk)).cpu() for chunk in chunks]
+    return torch.cat(parts).clone()
+
+
 def backbone_key(backbone: Backbone) -> str:
     """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
     digest = hashlib.blake2b(digest_size=16)
@@ -155,56 +194,3 @@ def backbone_key(backbone: Backbone) -> str:
     sizes = [backbone.image_sides, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
     digest.update(json.dumps(sizes).encode())
     return digest.hexdigest()
-
-
-def text_key(text: str) -> str:
-    """Name a text in a few letters that a file name may hold."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def kept_or_computed(name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors of a name in the cache that all runs share, or compute and keep them.
-
-    The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first, and what
-    is larger by itself is not kept.
-    """
-    most, file = _most_bytes(), cache_dir() / "hidden" / f"{name}.safetensors"
-    try:
-        os.utime(file)
-        return load_file(file)
-    except (FileNotFoundError, SafetensorError):  # not there, removed meanwhile by another process, or cut off
-        tensors = {key: tensor.detach().contiguous() for key, tensor in compute().items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary)
-        if (size := temporary.stat().st_size) <= most:
-            _make_room(file, most - size)
-            temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return tensors
-
-
-def _most_bytes() -> int:
-    try:
-        return parse_bytes(os.environ.get("EXMEM_HIDDEN_BYTES", "16GB"))
-    except SchemaError as error:
-        raise SchemaError(f"EXMEM_HIDDEN_BYTES: {error}") from error
-
-
-def _make_room(coming: Path, most: int) -> None:
-    """Remove what was not used for longest until at most so many bytes are left beside the coming file."""
-    others: list[tuple[float, int, Path]] = []
-    for other in coming.parent.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another process makes room, too
-            used, size = other.stat().st_mtime, other.stat().st_size
-            if other.suffix != ".tmp" and other != coming:
-                others.append((used, size, other))
-            elif other.suffix == ".tmp" and time.time() - used > _ABANDONED_S:
-                other.unlink()
-    held = sum(size for _, size, _ in others)
-    for _, size, other in sorted(others):
-        if held > most:
-            held -= size
-            other.unlink(missing_ok=True)

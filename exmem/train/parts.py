@@ -1,16 +1,24 @@
 """What a configuration stands for: its backbone, its data, its recipe bound to a learner."""
 
+import dataclasses
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Console
+
 from exmem.backbones import Backbone, load_backbone
-from exmem.errors import SchemaError
+from exmem.errors import BudgetTooSmallError, SchemaError
+from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
+from exmem.store import parse_bytes
+from exmem.tokens import Exemplar, Schema
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText, load_imagefolder
 from exmem.train.learner import Learner
+from exmem.train.methods.fitting import head_bytes
 
 __all__ = [
     "bind_random_masks",
@@ -20,6 +28,7 @@ __all__ = [
     "folder_bytes",
     "load_run_backbone",
     "load_run_data",
+    "tell_cut_texts",
 ]
 
 
@@ -78,16 +87,46 @@ def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
     return BoundRecipe(masks, backbone, seed=config.seed)
 
 
-def create_memory(config: TrainConfig, bound: BoundRecipe, folder: Path) -> None:
+def create_memory(config: TrainConfig, bound: BoundRecipe, folder: Path, samples: Sequence[Exemplar] = ()) -> None:
     """Make the empty memory of a run."""
     unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
-    bound.create_memory(folder, max_bytes=config.max_bytes, quota=unit).close()
+    bound.create_memory(folder, max_bytes=config.max_bytes, samples=samples, quota=unit).close()
 
 
-def check_budget(config: TrainConfig, bound: BoundRecipe) -> None:
-    """Raise BudgetTooSmallError where the memory of a run could not even be made."""
+def check_budget(config: TrainConfig, bound: BoundRecipe | None, width: int, classes: int) -> int:
+    """Return what the head keeps; BudgetTooSmallError where it or an empty memory is more than the budget of a run.
+
+    Tables of a codec that is trained come on top: how large they are, is known when it is.
+    """
+    kept, most = head_bytes(config.method.head, width=width, classes=classes), parse_bytes(config.max_bytes)
+    if kept > most:
+        raise BudgetTooSmallError(
+            f"max_bytes {config.max_bytes}: head {config.method.head.name!r} keeps {kept:,} bytes between phases, "
+            "which count; raise max_bytes, or use another head"
+        )
+    if bound is None:
+        return kept
+    specs = bound.schema.modalities
+    if bound.is_trained:  # as if with a codec that has no tables
+        specs = {name: dataclasses.replace(spec, codec="lossless") for name, spec in specs.items()}
     with tempfile.TemporaryDirectory() as folder:
-        create_memory(config, bound, Path(folder))
+        schema = Schema(specs, bound.schema.extras, bound.schema.recipe)
+        with ExemplarMemory.create(folder, schema=schema, max_bytes=most) as memory:
+            if kept:
+                memory.charge("head", kept)
+    return kept
+
+
+def tell_cut_texts(console: Console, backbone: Backbone, texts: Sequence[str]) -> None:
+    """Say how many texts are longer than a learner sees, if any."""
+    most = backbone.max_text
+    if "text" in backbone.token_specs() and (cut := backbone.count_cut(texts)):
+        console.print(
+            f"texts: {cut:,} of {len(texts):,} are of more than {most:,} tokens and are cut to {most:,}; a higher "
+            "backbone.max_text keeps more",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def folder_bytes(path: Path) -> int:

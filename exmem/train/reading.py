@@ -11,7 +11,7 @@ from exmem.recipes import Recipe
 from exmem.registry import Part
 from exmem.tokens.checks import shown
 
-__all__ = ["read_fields"]
+__all__ = ["plain", "read_fields"]
 
 _Config = TypeVar("_Config")
 
@@ -66,3 +66,12 @@ def _is(value: Any, kind: type) -> bool:
     if isinstance(value, bool) or kind is bool:
         return kind is bool and isinstance(value, bool)
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a configuration as plain JSON."""
+    if isinstance(value, Recipe | Part):
+        return value.to_json()
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return [plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.errors import SchemaError
-from exmem.train.config import DataConfig
+from exmem.train.config import DataConfig, TrainConfig
 
-__all__ = ["Scenario"]
+__all__ = ["Scenario", "learnt_classes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,3 +111,9 @@ class Scenario:
             Phase from 0.
         """
         return np.flatnonzero(np.isin(labels, self.phases[phase]))
+
+
+def learnt_classes(config: TrainConfig, scenario: Scenario, phase: int) -> tuple[int, ...]:
+    """Return the classes of the linear head after a phase: those seen when the blocks were tuned last."""
+    tuned = [earlier for earlier in range(phase + 1) if config.tunes(earlier)]
+    return scenario.seen(tuned[-1]) if tuned else ()

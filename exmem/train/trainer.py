@@ -1,7 +1,9 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
+import functools
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from exmem.backbones import Backbone, Hidden
 from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
 from exmem.tokens import Exemplar
+from exmem.train.cache import kept_or_computed
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars, keeps_hidden
@@ -28,18 +31,27 @@ from exmem.train.hidden import (
     LiveHidden,
     backbone_key,
     embedded,
-    kept_or_computed,
-    scored_and_embedded,
+    features_of,
+    kept_and_scored,
+    scored,
     stored_form,
-    text_key,
     tokens_of,
 )
 from exmem.train.learner import ClassMeans, Learner
-from exmem.train.metrics import accuracies
-from exmem.train.parts import bind_random_masks, bind_recipe, check_budget, create_memory, folder_bytes
+from exmem.train.measuring import measured_after
+from exmem.train.methods import HEADS, Head, Labelled
+from exmem.train.methods.fitting import fit_head
+from exmem.train.parts import (
+    bind_random_masks,
+    bind_recipe,
+    check_budget,
+    create_memory,
+    folder_bytes,
+    tell_cut_texts,
+)
 from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
-from exmem.train.scenario import Scenario
+from exmem.train.scenario import Scenario, learnt_classes
 from exmem.train.storing import rank_examples, store_phase
 
 __all__ = ["Trainer"]
@@ -66,7 +78,7 @@ class Trainer:
     SchemaError
         If the configuration does not fit the data or the backbone.
     BudgetTooSmallError
-        If not even an empty memory of the recipe fits the budget.
+        If not even an empty memory of the recipe fits the budget, or what the head keeps does not.
     """
 
     def __init__(
@@ -83,7 +95,7 @@ class Trainer:
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
         if self.bound is not None:
             keeps_hidden(config, self.backbone)  # refused before anything is computed
-            check_budget(config, self.bound)
+        self._head_bytes = check_budget(config, self.bound, self.backbone.feature_dim, len(train.class_names))
         masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
         self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
@@ -106,6 +118,7 @@ class Trainer:
         with self.folder.locked():
             if self.folder.claim(self.config, {**self._keys, "classes": list(self.train.class_names)}):
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
+            tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])
             done = self.folder.metrics()
             if len(done) < len(self.scenario):
                 self._go_on(console, len(done))
@@ -121,26 +134,36 @@ class Trainer:
             for phase in range(done, len(self.scenario)):
                 entry = self._phase(phase)
                 progress.line(
-                    f"{name}, phase {phase + 1} of {len(sizes)}: linear {entry['linear']['all']:.1%}, "
+                    f"{name}, phase {phase + 1} of {len(sizes)}: {entry['head']['all']:.1%} by the head, "
                     f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s"
                 )
 
     def _trunk(self, split: str, data: ImageText) -> HiddenOf:
-        """Return hidden tokens of a split; where scores never change, the same pass finds those of what is stored."""
-        tokens, rows = tokens_of(self.backbone, data), np.arange(len(data))
+        """Return hidden tokens of a split; where scores never change, the same pass finds those of what is stored.
+
+        Where the learner sees kept tokens only, these are chosen by the backbone as it is before any tuning.
+        """
+        tokens, rows, pruned = tokens_of(self.backbone, data), np.arange(len(data)), self.config.prunes
         if not self.config.loop.keep_hidden:
             return LiveHidden(self.backbone, tokens)
         advance = self._progress.stage(f"hidden tokens of {split}", len(data))
-        masking = self.bound.masking if self.bound is not None else None
-        if split == "train" and masking is not None and masking.is_fixed:
-            name = f"{self._keys[split]}-{text_key(str(self.config.recipe.scorer))}"
-            tensors = kept_or_computed(name, lambda: scored_and_embedded(masking, tokens, rows, advance))
-            self._known = Known(scores=tensors.pop("scores").numpy())
-            return KeptHidden(Hidden.of(tensors), self._accelerator.device)
-        tensors = kept_or_computed(self._keys[split], lambda: embedded(self.backbone, tokens, rows, advance).tensors())
-        hidden = KeptHidden(Hidden.of(tensors), self._accelerator.device)
-        if split == "train" and masking is not None and masking.scorer is not None:
-            self._known = Known(hidden=hidden)
+        masking, scores = self.bound.masking if self.bound is not None else None, None
+        if masking is not None and masking.is_fixed and (pruned or split == "train"):
+            scorer = str(self.config.recipe.scorer)
+            states, scores = kept_and_scored(self._keys[split], masking, tokens, rows, advance, scorer=scorer)
+        else:
+            compute = functools.partial(embedded, self.backbone, tokens, rows, advance)
+            states = Hidden.of(kept_or_computed(self._keys[split], lambda: compute().tensors()))
+        hidden = KeptHidden(states, self._accelerator.device)
+        if pruned:
+            assert self.bound is not None  # the configuration refuses a recipe that keeps all tokens
+            if scores is None:
+                advance = self._progress.stage(f"scores of {split}", len(data))
+                scores = scored(self.bound.masking, tokens, hidden, rows, advance)
+            hidden = KeptHidden(self.bound.pruned(states, scores), self._accelerator.device)
+        if split == "train" and masking is not None:
+            of_hidden = self.config.recipe.level == "hidden" or (masking.scorer is not None and scores is None)
+            self._known = Known(hidden if of_hidden else None, scores)
         return hidden
 
     def _open_memory(self, done: int) -> None:
@@ -152,6 +175,8 @@ class Trainer:
                     f"{self.folder.memory}: the memory of this run is gone, and {done} phases are finished with it; "
                     "put it back, or use a new run folder"
                 )
+            if self.bound.is_trained or self.config.recipe.level == "features":
+                return  # it is made with the first exemplars, by the backbone that they are of
             create_memory(self.config, self.bound, self.folder.memory)
         self._exemplars = Exemplars(self.config, self.bound, self.folder)
         for phase in range(done):
@@ -180,16 +205,18 @@ class Trainer:
                     raise DataError(
                         f"{self.folder.path}: the checkpoint of phase {phase} is gone; use a new run folder"
                     )
-                self.learner.load(self.scenario.seen(phase - 1), before)
-            self._train(phase)
+                self.learner.load(learnt_classes(self.config, self.scenario, phase - 1), before)
+            if self.config.tunes(phase):
+                self._train(phase)
             self.folder.save_checkpoint(phase, self.learner.tuned())
         else:
-            self.learner.load(self.scenario.seen(phase), checkpoint)
+            self.learner.load(learnt_classes(self.config, self.scenario, phase), checkpoint)
         self._learnt = phase
         rows = self.scenario.rows(self.train.labels, phase)
-        features = self._features(self._hidden["train"], rows)
+        features, tested = features_of(self.learner, self._hidden["train"], rows), self._tested(phase)
         means = self._learnt_means(phase, rows, features) if self.bound is None else self._store(phase, rows, features)
-        entry = self._measure(phase, means)
+        head = self._fit_head(phase, Labelled(features.numpy(), self.train.labels[rows]))
+        entry = self._measure(phase, means, head, tested)
         entry["seconds"] = round(time.monotonic() - began, 1)
         self.folder.add_metrics(entry)
         return entry
@@ -231,34 +258,46 @@ class Trainer:
 
     def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
         assert self.bound is not None
-        assert self._exemplars is not None
         config, labels = self.config, self.train.labels[rows]
+        ranked = features
         if config.ranked_form == "stored":
             tokens = stored_form(self.bound, self.train, self._known)
-            features = self._features(LiveHidden(self.backbone, tokens), rows)
+            ranked = features_of(self.learner, LiveHidden(self.backbone, tokens), rows)
+        by_difficulty = config.selection.name in {"loss", "entropy"}
+        hardness = self.learner.difficulty(ranked, torch.from_numpy(labels)) if by_difficulty else {}
         ranks = rank_examples(
-            features.numpy(),
+            ranked.numpy(),
             labels,
             selection=config.selection,
             seed=[config.seed, phase],
-            values=self.learner.difficulty(features, torch.from_numpy(labels)).get(config.selection.name),
+            values=hardness.get(config.selection.name),
         )
+        if self._exemplars is None:
+            advance = self._stage(phase, "exemplars to train the codec", len(rows))
+            samples = self._made(rows, np.zeros(len(rows)), features, advance)
+            create_memory(config, self.bound, self.folder.memory, samples)
+            self._exemplars = Exemplars(config, self.bound, self.folder)
         with ExemplarMemory.open(self.folder.memory, mode="r+") as memory:
+            self.bound.check(memory)
+            if self._head_bytes:
+                memory.charge("head", self._head_bytes)  # does nothing where it is charged already
             if config.quota == "frequency":
                 seen, counts = np.unique(labels, return_counts=True)
                 memory.weigh(dict(zip(seen.tolist(), counts.tolist(), strict=True)))
             advance = self._stage(phase, "making exemplars", len(rows))
 
             def make(chosen: NDArray[np.int64], priorities: NDArray[np.float64]) -> list[Exemplar]:
-                return self._made(chosen, priorities, advance)
+                return self._made(chosen, priorities, features[np.searchsorted(rows, chosen)], advance)
 
             stored = store_phase(self.folder, phase, memory, make, rows=rows, ranks=ranks, labels=labels)
         self._exemplars.update(phase, stored.slots, self._stage(phase, "exemplars as they are seen", len(stored.slots)))
         slots, held = self._exemplars.slots, torch.from_numpy(self._exemplars.labels)
-        return ClassMeans.of(self._features(self._exemplars.hidden, slots), held)
+        return ClassMeans.of(self._exemplars.features(self.learner, slots), held)
 
-    def _made(self, rows: NDArray[np.int64], priorities: NDArray[np.float64], advance: Advance) -> list[Exemplar]:
-        """Make exemplars of rows of the data; the trunk is not run again for their scores."""
+    def _made(
+        self, rows: NDArray[np.int64], priorities: NDArray[np.float64], features: Tensor, advance: Advance
+    ) -> list[Exemplar]:
+        """Make exemplars of rows of the data with these features; no block is run again that was run for them."""
         assert self.bound is not None
         made: list[Exemplar] = []
         for start in range(0, len(rows), _ROWS):
@@ -270,23 +309,21 @@ class Trainer:
                 texts,
                 labels,
                 priorities[start : start + _ROWS],
-                extras=self._extras(chosen),
+                extras=self._extras(features[start : start + _ROWS]),
+                features=features[start : start + _ROWS].numpy() if self.config.recipe.level == "features" else None,
                 **self._known.of(chosen),
             )
             advance(len(chosen))
         return made
 
-    def _extras(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        """Return features (N, D) and logits (N, C) of rows, as the recipe asks; NaN for classes that are not learnt."""
-        wanted = self.config.recipe.extras
-        if not wanted:
-            return {}
-        features = self._features(self._hidden["train"], rows)
-        logits = np.full((len(rows), len(self.train.class_names)), np.nan, np.float32)
-        logits[:, list(self.learner.classes)] = self.learner.logits(features).detach().numpy()
-        return {
-            name: values for name, values in {"features": features.numpy(), "logits": logits}.items() if name in wanted
-        }
+    def _extras(self, features: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Return features (N, D) and logits (N, C), as the recipe asks; NaN for classes that are not learnt."""
+        extras = {"features": features.numpy()}
+        if "logits" in self.config.recipe.extras:
+            logits = np.full((len(features), len(self.train.class_names)), np.nan, np.float32)
+            logits[:, list(self.learner.classes)] = self.learner.logits(features).detach().numpy()
+            extras["logits"] = logits
+        return {name: extras[name] for name in self.config.recipe.extras}
 
     def _learnt_means(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
         """Class means without a memory: each stays as it was when its class was learnt."""
@@ -299,15 +336,37 @@ class Trainer:
         self.folder.save_tensors(file, {"classes": torch.tensor(means.classes), "means": means.means})
         return means
 
-    def _measure(self, phase: int, means: ClassMeans) -> dict[str, Any]:
-        seen = self.scenario.seen(phase)
-        rows = np.flatnonzero(np.isin(self.test.labels, seen))
+    def _tested(self, phase: int) -> dict[str, Labelled]:
+        """Return the test examples of the classes seen: by "" as they are, by "_stored" as they would be stored."""
+        rows = np.flatnonzero(np.isin(self.test.labels, self.scenario.seen(phase)))
         self._stage(phase, "measuring", len(rows))
-        measured = self._accuracies(self._features(self._hidden["test"], rows), rows, phase, means)
+        seen: dict[str, HiddenOf] = {"": self._hidden["test"]}
         if self.bound is not None and self.config.loop.test_stored_form:
-            stored = self._features(LiveHidden(self.backbone, stored_form(self.bound, self.test)), rows)
-            as_stored = self._accuracies(stored, rows, phase, means)
-            measured |= {f"{name}_stored": accuracy for name, accuracy in as_stored.items()}
+            seen["_stored"] = LiveHidden(self.backbone, stored_form(self.bound, self.test))
+        labels = self.test.labels[rows]
+        return {
+            name: Labelled(features_of(self.learner, hidden_of, rows).numpy(), labels)
+            for name, hidden_of in seen.items()
+        }
+
+    def _fit_head(self, phase: int, new: Labelled) -> Head | None:
+        """Fit the head to the exemplars that are held now, all as they are stored, or add up all new examples.
+
+        Where nothing is stored, new examples are all that there is. None for the linear head, which was trained.
+        """
+        part, none = self.config.method.head, Labelled(new.features[:0], new.labels[:0])
+        if part.name == "linear":
+            return None
+        self._stage(phase, f"fitting the head ({part.name})", len(new.labels))
+        if self._exemplars is None or not len(self._exemplars.slots) or HEADS[part.name].keeps_sums:
+            return fit_head(self.folder, phase, part, new, none)
+        return fit_head(self.folder, phase, part, none, self._exemplars.labelled(self.learner))
+
+    def _measure(
+        self, phase: int, means: ClassMeans, head: Head | None, tested: Mapping[str, Labelled]
+    ) -> dict[str, Any]:
+        seen = self.scenario.seen(phase)
+        measured = measured_after(self.learner, means, head, tested, self.scenario, phase)
         return {
             "phase": phase,
             "classes": list(self.scenario.phases[phase]),
@@ -315,22 +374,6 @@ class Trainer:
             "exemplars": len(self._exemplars.slots) if self._exemplars is not None else 0,
             "disk_bytes": folder_bytes(self.folder.memory) if self._exemplars is not None else 0,
             "mean_bytes": 0 if self._exemplars is not None else means.means.numel() * means.means.element_size(),
+            "head_bytes": self._head_bytes,
             "classes_without_exemplars": sorted(set(seen) - set(means.classes)),
         }
-
-    def _accuracies(
-        self, features: Tensor, rows: NDArray[np.int64], phase: int, means: ClassMeans
-    ) -> dict[str, dict[str, Any]]:
-        labels, logits = self.test.labels[rows], self.learner.logits(features)
-        linear = torch.tensor(self.learner.classes)[logits.argmax(-1)].numpy()
-        return {
-            "linear": accuracies(linear, labels, self.scenario, phase),
-            "ncm": accuracies(means.predict(features).numpy(), labels, self.scenario, phase),
-        }
-
-    def _features(self, hidden_of: HiddenOf, rows: NDArray[np.int64]) -> Tensor:
-        parts = [torch.zeros(0, self.backbone.feature_dim)]
-        with torch.inference_mode():
-            chunks = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
-            parts += [self.learner.features(hidden_of(chunk)).cpu() for chunk in chunks]
-        return torch.cat(parts).clone()

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import inspect
+import math
 
 import pytest
 import torch
@@ -13,6 +15,15 @@ from exmem.tokens.tensors import TensorBatch, TokenTensors
 from tests.backbones.models import MASK, TEXTS, dense_features, load, original, pictures, whole
 
 KINDS = sorted(BACKBONES)
+WRONG = [
+    *(
+        ("trainable_blocks", value, r"trainable_blocks must be an integer of 1\.\.3")
+        for value in (0, 4, 1.5, True, "2")
+    ),
+    *(("max_text", value, "max_text must be an integer of 0") for value in (-1, 1.5, "8")),
+    *(("image_size", value, "image_size must be an integer of 1") for value in (0, 32.5, "32", (32, 32.0), (-32, 32))),
+    ("image_size", (32, 32, 3), "image_size must be a side, or height and width"),
+]
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}  # float32, another order of sums
 
 
@@ -257,9 +268,9 @@ def test_wrong_names_options_and_sizes_say_what_to_choose(kind, written):
         load_backbone(kind, *written[kind], "one more")
     with pytest.raises(SchemaError, match=r"no option \['depth'\]; it has \['image_size', 'max_text', 'train"):
         load_backbone(kind, *written[kind], depth=3)
-    for blocks in (0, 4):
-        with pytest.raises(SchemaError, match=r"trainable_blocks must be in 1\.\.3"):
-            load(kind, written[kind], blocks=blocks)
+    for name, value, message in WRONG:
+        with pytest.raises(SchemaError, match=message):
+            load_backbone(kind, *written[kind], **{"image_size": 32, name: value})
     if "image" in load(kind, written[kind]).modalities:
         with pytest.raises(SchemaError, match="no multiple of the patch side 8"):
             load(kind, written[kind], size=36)
@@ -269,6 +280,25 @@ def test_wrong_names_options_and_sizes_say_what_to_choose(kind, written):
     if "text" in load(kind, written[kind]).modalities:
         with pytest.raises(SchemaError, match="max_text must be at most 8"):
             load_backbone(kind, *written[kind], image_size=32, max_text=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("std", (0.5, 0, 0.5), "std must be three numbers above 0"),
+        ("std", (0.5, 0.5), "std must be three numbers, one per channel"),
+        ("std", (0.5, 0.5, math.inf), "std must be three finite numbers"),
+        ("mean", (0.5, "0.5", 0.5), "each mean must be a number that is not NaN, got '0.5'"),
+        ("mean", 0.5, "mean must be three numbers, one per channel, got 0.5"),
+    ],
+)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"])
+def test_pixels_are_normalised_by_three_finite_numbers(kind, written, name, value, message, monkeypatch):
+    pixels = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} | {name: value}
+    module = inspect.getmodule(BACKBONES[kind].from_pretrained)
+    monkeypatch.setattr(module, "pixel_statistics", lambda name: (pixels["mean"], pixels["std"]))
+    with pytest.raises(SchemaError, match=message):
+        load(kind, written[kind])
 
 
 def test_an_unknown_family_lists_the_known_ones():

@@ -80,3 +80,70 @@ def test_fewer_hidden_tokens_are_those_of_fewer_tokens_where_all_blocks_are_tune
     kept = TokenTensors(image.values[rows, found.image.positions], found.image.positions, found.image.valid)
     fewer = dataclasses.replace(batch, tokens={**batch.tokens, "image": kept})
     torch.testing.assert_close(backbone.encode(found), backbone(fewer), atol=1e-4, rtol=1e-4)  # other order of sums
+
+
+def keep_of(*kept, length=16):
+    """Positions that stay, a row each."""
+    keep = torch.zeros(len(kept), length, dtype=torch.bool)
+    for row, positions in enumerate(kept):
+        keep[row, positions] = True
+    return keep
+
+
+def image_of(hidden):
+    """Position and value of the image tokens, a row each."""
+    rows = zip(hidden.image.positions, hidden.image.values[..., 0], hidden.image.valid, strict=True)
+    return [dict(zip(place[valid].tolist(), value[valid].tolist(), strict=True)) for place, value, valid in rows]
+
+
+def test_exactly_the_kept_tokens_stay_sorted_and_padded():
+    given = made([4, 2, 1, 0])  # at 1, 3, 5, 7; 1, 3; 1; nowhere
+    order = torch.tensor([2, 0, 3, 1])
+    image = TokenTensors(given.image.values[:, order], given.image.positions[:, order], given.image.valid[:, order])
+    for of in (given, dataclasses.replace(given, image=image)):
+        found = of.pruned(keep_of([7, 3, 8], [1, 3, 5], [2], []))
+        assert image_of(found) == [{3: 3, 7: 7}, {1: 1, 3: 3}, {}, {}]
+        assert found.image.positions.tolist() == [[3, 7], [1, 3], [0, 0], [0, 0]]
+        assert found.image.valid.tolist() == [[True] * 2, [True] * 2, [False] * 2, [False] * 2]
+        assert not found.image.values[2:].any()
+        assert torch.equal(found.prefix, given.prefix)
+        assert torch.equal(found.text.values, given.text.values)
+    assert given.image.valid.sum(1).tolist() == [4, 2, 1, 0], "the given ones are as they were"
+
+
+SCORES = torch.zeros(4, 16)
+SCORES[0, [1, 3, 5, 7]] = torch.tensor([9.0, 1.0, 3.0, 0.0])
+SCORES[1, [1, 3]] = torch.tensor([-2.0, -1.0])
+SCORES[2, 1] = 5.0
+
+
+def test_what_is_dropped_becomes_its_weighted_mean_at_the_place_of_the_best():
+    found = made([4, 2, 1, 0]).pruned(keep_of([1], [], [1], []), fused_by=SCORES)
+    # (1 * 3 + 3 * 5 + 0 * 7) / 4 at 5; no score above 0: (1 + 3) / 2 at 3; nothing dropped; nothing there
+    assert image_of(found) == [{1: 1, 5: 4.5}, {3: 2}, {1: 1}, {}]
+
+
+def test_a_score_below_zero_weighs_nothing_and_ties_go_to_the_lower_position():
+    scores = torch.full((1, 16), -1.0)
+    scores[0, 3] = 2.0
+    assert image_of(made([3]).pruned(keep_of([]), fused_by=scores)) == [{3: 3}]
+    assert image_of(made([3]).pruned(keep_of([]), fused_by=torch.ones(1, 16))) == [{1: 3}]
+
+
+@pytest.mark.parametrize("fused_by", [None, SCORES, -SCORES, torch.zeros(4, 16)], ids=["gone", "best", "worst", "even"])
+def test_pruning_again_changes_nothing(fused_by):
+    keep = keep_of([1], [], [1], [])
+    once = made([4, 2, 1, 0]).pruned(keep, fused_by=fused_by)
+    assert_equal(once.pruned(keep, fused_by=fused_by), once)
+    everything = made([4, 2, 1, 0])
+    assert_equal(everything.pruned(torch.ones(4, 16, dtype=torch.bool), fused_by=fused_by), everything)
+
+
+def test_half_precision_is_kept_and_rows_are_fused_alike_alone_and_together():
+    given, keep = made([4, 2, 1, 0]), keep_of([1], [], [1], [])
+    half = given.to(torch.float16).pruned(keep, fused_by=SCORES)
+    assert half.image.values.dtype == torch.float16
+    together = image_of(given.pruned(keep, fused_by=SCORES))
+    for row in range(4):
+        own = torch.tensor([row])
+        assert image_of(given.select(own).pruned(keep[own], fused_by=SCORES[own])) == together[row : row + 1]

@@ -170,7 +170,7 @@ def test_what_is_wrong_with_the_words_of_a_command_is_one_line_in_a_users_names(
         ("DATA --out x --loop.lr a", "--loop.lr: expected FLOAT, got 'a'; "),
         ("DATA --out x --data.first-classes a", "--data.first-classes: expected INT, got 'a'; "),
         ("DATA --out x --max_bytes a", "expected bytes as an integer or text such as"),
-        ("DATA --out x --recipe a", "unknown recipe 'a'; choose one of ['foveated', "),
+        ("DATA --out x --recipe a", "unknown recipe 'a'; choose one of ['features', "),
         ("DATA --out x --recipe.scorer a", "unknown scorer 'a'; choose one of ['attention_rollout', "),
     ],
 )

@@ -137,7 +137,7 @@ def train(monkeypatch):
 
     def parse(*words):
         parsed = []
-        monkeypatch.setattr("exmem.cli.train._run", lambda *given: parsed.append(given))
+        monkeypatch.setattr("exmem.cli.train._run", lambda *given, chooses: parsed.append(given))
         monkeypatch.setattr(sys, "argv", ["exmem", "train", "DATA", "--out", "RUN", *map(str, words)])
         main()
         ((data, config, out),) = parsed
@@ -209,7 +209,10 @@ def test_the_file_gives_way_to_the_recipe_this_to_its_parts_and_all_to_options(t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--recipe half_jpeg --recipe.scorer cls_attention", "scorer 'cls_attention' has no effect with image 'scaled:"),
+        (
+            "--recipe half_jpeg --recipe.scorer cls_attention",
+            "scorer 'cls_attention' has no effect with image 'scaled:",
+        ),
         ("--recipe masked --recipe.image scaled --recipe.keep=mean_threshold", "keep 'mean_threshold' has no effect"),
         ("--recipe best", "unknown recipe 'best'; choose one of"),
         ("--recipe.scorer cls", "unknown scorer 'cls'; choose one of"),

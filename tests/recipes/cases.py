@@ -20,6 +20,7 @@ LABELS = np.array([3, 5, 3, 4])
 PRIORITIES = np.array([0.0, -1.0, -2.0, -3.0])
 
 FINE = "patch_jpeg:quality=90"
+SCORED = {"scorer": "cls_attention:layers=[-2]", "keep": "top_k:k=8"}  # these backbones have three layers
 RECIPES = {
     "masked": {},
     "masked, thumbnail": {"image": "patches:thumbnail=12", "fill": "thumbnail"},
@@ -34,6 +35,10 @@ RECIPES = {
     "third_jpeg": {},
     "quarter_jpeg": {},
     "raw": {"codec": "raw"},
+    "hidden": {"codec": "float16", **SCORED},
+    "hidden, fused": {"image": "hidden:fuse=true", "codec": "int8", **SCORED},
+    "hidden, of a lower layer": {"image": "hidden:layer=0", "codec": "lossless", **SCORED},
+    "features": {"codec": "lossless"},
     "text": {},
 }
 PARTIAL = ("masked", "masked, thumbnail", "masked, fit_bytes", "foveated, a part dropped", "rate_aware")
@@ -58,7 +63,7 @@ FORMS = {
 def recipe_of(name, **changes):
     """A recipe of this table, its pixels, where it stores some, at a high quality, with other parts."""
     recipe = Recipe.of(name.split(",")[0])
-    return recipe.refined(**(({"codec": FINE} if recipe.stores_image else {}) | RECIPES[name] | changes))
+    return recipe.refined(**(({"codec": FINE} if recipe.level == "pixels" else {}) | RECIPES[name] | changes))
 
 
 def bound_of(name, backbone, **changes):
@@ -73,8 +78,10 @@ def sharpest(name):
 
 
 def fits(name, backbone):
-    """Whether a backbone sees what a recipe stores."""
-    return ("text" if name == "text" else "image") in backbone.token_specs()
+    """Whether a backbone sees what a recipe stores, and has a tower for images alone if it stores hidden tokens."""
+    level = recipe_of(name).level
+    tower = level != "hidden" or backbone.num_prefix is not None
+    return level == "features" or (tower and ("text" if name == "text" else "image") in backbone.token_specs())
 
 
 def images_of(size=SIZE, count=4):

@@ -27,7 +27,9 @@ GIVEN = {
     "divisor": st.integers(1, 8) | st.floats(1, 8),
     "factor": st.floats(0, 4),
     "factors": st.lists(st.integers(1, 9), min_size=3, max_size=3),
+    "fuse": st.booleans(),
     "k": st.integers(1, 100),
+    "layer": st.none() | st.integers(0, 2**14),
     "layers": st.none() | st.lists(st.integers(-12, 11), min_size=1, max_size=3),
     "lost_threshold": st.floats(0, 4),
     "mass": st.floats(0.01, 1),
@@ -61,10 +63,10 @@ def recipes(draw):
         "scorer": parts(SCORERS),
         "keep": parts(KEEP_RULES),
         "codec": st.sampled_from(["patch_jpeg", "raw", "lossless"]),
+        "fill": st.sampled_from(fills),
     }
     return stored.refined(
         name=draw(st.text(max_size=12)),
-        fill=draw(st.sampled_from(fills)),
         extras=draw(st.lists(st.sampled_from(EXTRAS), unique=True)),
         **{name: draw(part) for name, part in others.items() if name not in stored.unused},
     )
@@ -136,7 +138,10 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
             {"imge": "scaled"},
             r"unknown keys \['imge'\]; known are \['name', 'image', 'scorer', 'keep', 'text', 'codec'",
         ),
-        ({"image": "scale"}, r"unknown image form 'scale'; choose one of \['none', 'patches', 'rate', 'scaled'"),
+        (
+            {"image": "scale"},
+            r"unknown image form 'scale'; choose one of \['features', 'hidden', 'none', 'patches', 'rate', 'scaled'",
+        ),
         ({"image": "scaled:divider=2"}, r"image form 'scaled' has no option \['divider'\]; it has \['divisor'\]"),
         ({"image": "none:divisor=2"}, "image form 'none' has no option"),
         ({"scorer": "clss"}, r"unknown scorer 'clss'; choose one of \['attention_rollout'"),
@@ -165,6 +170,9 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
         ({"image": "scales:factors=3"}, "has an option of another kind"),
         ({"image": {"name": "scales", "shares": ["a", "b"]}}, "each share must be a number"),
         ({"image": "rate:qualities=30"}, "has an option of another kind"),
+        ({"image": "hidden:layer=-1"}, "layer must be an integer of 0"),
+        ({"image": "hidden:layer=one"}, "layer must be an integer of 0"),
+        ({"image": "hidden:fuse=1"}, "fuse must be"),
     ],
 )
 def test_what_is_unknown_or_no_option_is_told_with_the_known_ones(changes, message):
@@ -173,7 +181,10 @@ def test_what_is_unknown_or_no_option_is_told_with_the_known_ones(changes, messa
 
 
 def test_an_unknown_name_lists_the_recipes():
-    with pytest.raises(SchemaError, match=r"unknown recipe 'maskd'; choose one of \['foveated', 'half_jpeg', 'jpeg'"):
+    with pytest.raises(
+        SchemaError,
+        match=r"unknown recipe 'maskd'; choose one of \['features', 'foveated', 'half_jpeg', 'hidden', 'jpeg'",
+    ):
         Recipe.of("maskd")
     for wrong in (3, None, ["masked"]):
         with pytest.raises(SchemaError, match="expected the name of a recipe, a file or a mapping"):
@@ -189,11 +200,15 @@ def test_a_refined_recipe_has_the_other_parts_and_its_name():
 
 
 WITHOUT_EFFECT = [
-    ({"image": "scaled", "scorer": "random"}, "scorer 'random'", "['patches', 'rate', 'scales', 'smoothed']"),
+    ({"image": "scaled", "scorer": "random"}, "scorer 'random'", "['hidden', 'patches', 'rate', 'scales', 'smoothed']"),
     ({"image": "scaled", "keep": "keep_ratio:ratio=0.5"}, "keep 'keep_ratio:ratio=0.5'", "'smoothed']"),
     ({"image": "scaled", "text": "lost_patches", "keep": "top_k:k=2"}, "keep 'top_k:k=2'", "'smoothed']"),
-    ({"image": "rate", "keep": "top_k:k=2"}, "keep 'top_k:k=2'", "['patches', 'scales', 'smoothed']"),
-    ({"image": "none", "codec": "raw"}, "codec 'raw'", "['patches', 'rate', 'scaled', 'scales', 'smoothed']"),
+    ({"image": "rate", "keep": "top_k:k=2"}, "keep 'top_k:k=2'", "['hidden', 'patches', 'scales', 'smoothed']"),
+    (
+        {"image": "none", "codec": "raw"},
+        "codec 'raw'",
+        "['features', 'hidden', 'patches', 'rate', 'scaled', 'scales', 'smoothed']",
+    ),
 ]
 
 
@@ -222,7 +237,7 @@ def test_a_part_that_the_text_rule_needs_is_taken(parts):
 
 def test_only_a_recipe_without_image_and_text_stores_nothing():
     assert [name for name in RECIPES if Recipe.of(name).is_empty] == ["none"]
-    assert [name for name in RECIPES if not Recipe.of(name).stores_image] == ["none", "text"]
+    assert [name for name in RECIPES if Recipe.of(name).level == "none"] == ["none", "text"]
     assert isinstance(Recipe.of("jpeg").form(), Scaled)
 
 

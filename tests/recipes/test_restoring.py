@@ -18,6 +18,7 @@ from exmem.tokens.tensors import TensorBatch
 from tests.recipes.cases import FINE, LABELS, PATCH, RECIPES, SIZE, TEXTS, bound_of, made, psnr, rows_of, smooth
 
 FORMS = ["masked", "masked, thumbnail", "foveated", "smoothed", "rate_aware", "half_jpeg", "raw", "text"]
+OF_MODEL = ["hidden", "hidden, fused", "hidden, of a lower layer", "features"]
 
 
 def plain_bound(name="half_jpeg", **changes):
@@ -41,7 +42,7 @@ def assert_same_rows(batch, expected):
             np.testing.assert_array_equal(values, others[name][1], err_msg=f"{row} {name}")
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [*FORMS, *OF_MODEL])
 def test_a_memory_is_restored_from_itself_as_by_the_recipe_that_made_it(name, backbone, tmp_path):
     bound = bound_of(name, backbone("joint"))
     place = stored_in(bound, tmp_path / "m")
@@ -171,9 +172,9 @@ HUGE = {"name": "scaled", "divisor": 2**30}
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({}, "expected a record of 'recipe' and 'frame'"),
-        ({"recipe": {}}, "expected a record of 'recipe' and 'frame'"),
-        (record(more=1), "expected a record of 'recipe' and 'frame'"),
+        ({}, "expected a record of 'recipe', 'frame' and 'weights'"),
+        ({"recipe": {}}, "expected a record of 'recipe', 'frame' and 'weights'"),
+        (record(more=1), "expected a record of 'recipe', 'frame' and 'weights'"),
         (record(recipe="masked"), "recipe"),
         (record(recipe="/etc/passwd.yaml"), "recipe"),
         (record(recipe=[1]), "recipe"),

@@ -11,7 +11,7 @@ def metrics(phases, *, drop=0.1, first=6):
         {
             "phase": phase,
             "classes": list(range(first if phase == 0 else 4)),
-            "linear": {"all": 0.9 - drop * phase},
+            "head": {"all": 0.9 - drop * phase},
             "ncm": {"all": 0.9 - drop * phase / 2},
         }
         for phase in range(phases)

@@ -14,7 +14,7 @@ def cache(tmp_path_factory):
     """The cache of hidden tokens of all tests here."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("exmem.train.hidden.cache_dir", lambda: folder)
+        patch.setattr("exmem.train.cache.cache_dir", lambda: folder)
         yield folder
 
 

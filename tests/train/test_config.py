@@ -12,7 +12,7 @@ from exmem.registry import Part
 from exmem.train.config import BackboneConfig, DataConfig, LoopConfig, MethodConfig, TrainConfig, TunerConfig
 
 NOT_DEFAULT = TrainConfig(
-    recipe=Recipe.of("masked").refined(scorer="cls_attention:layers=[-3,-1]", extras=["logits"]),
+    recipe=Recipe.of("masked").refined(scorer="cls_attention:layers=[-3,-1]", text="all", extras=["logits"]),
     max_bytes="1.5GiB",
     seed=1,
     quota="counts",
@@ -24,16 +24,24 @@ NOT_DEFAULT = TrainConfig(
     method=MethodConfig(distill_weight=0.5),
     loop=LoopConfig(
         augment=(Part.of("flip"), Part.of("token_dropout:ratio=0.25")),
-        keep_hidden=False,
         lr=1,
         stored_form=0.5,
         stored_masks="random",
     ),
 )
 
+OF_MODEL = TrainConfig(
+    recipe=Recipe.of("hidden").refined(image="hidden:layer=3,fuse=true"),
+    tuner=TunerConfig(phases="first"),
+    method=MethodConfig(head=Part.of("ranpac:projection=64")),
+    loop=LoopConfig(pruned="always"),
+)
+
 
 @pytest.mark.parametrize(
-    "config", [TrainConfig(), NOT_DEFAULT, TrainConfig(recipe=Recipe.of("none"))], ids=["default", "other", "none"]
+    "config",
+    [TrainConfig(), NOT_DEFAULT, OF_MODEL, TrainConfig(recipe=Recipe.of("none"))],
+    ids=["default", "other", "of a model", "none"],
 )
 def test_a_configuration_survives_json(config):
     document = json.loads(json.dumps(config.to_json()))
@@ -140,9 +148,18 @@ def test_a_value_out_of_range_is_named(group, options, message):
         ({"recipe": {"image": {"name": "rate", "qualities": [60, 60]}}}, "different qualities"),
         ({"recipe": "none", "loop": {"stored_form": 0.5}}, "recipe 'none' stores nothing"),
         ({"recipe": "none", "loop": {"test_stored_form": True}}, "recipe 'none' stores nothing"),
-        ({"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"stored_form": 0.5}}, "knows nothing of new classes"),
-        ({"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"test_stored_form": True}}, "would tell their labels"),
-        ({"recipe": {"image": "patches", "fill": "class_mean"}, "loop": {"test_stored_form": True}}, "would show their labels"),
+        (
+            {"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"stored_form": 0.5}},
+            "knows nothing of new classes",
+        ),
+        (
+            {"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"test_stored_form": True}},
+            "would tell their labels",
+        ),
+        (
+            {"recipe": {"image": "patches", "fill": "class_mean"}, "loop": {"test_stored_form": True}},
+            "would show their labels",
+        ),
     ],
     ids=str,
 )
@@ -158,7 +175,10 @@ WITHOUT_EFFECT = [
     ({"recipe": "none", "ranked_form": "stored"}, "ranked_form 'stored' has no effect"),
     ({"recipe": "none", "loop": {"augment": ["flip"]}}, "loop.augment ['flip'] has no effect: recipe 'none'"),
     ({"recipe": "none", "loop": {"sampler": "uniform"}}, "loop.sampler 'uniform' has no effect"),
-    ({"recipe": {"image": "scaled", "fill": "mean"}}, "recipe.fill 'mean' has no effect: image 'scaled' drops no tokens"),
+    (
+        {"recipe": {"image": "scaled", "fill": "mean"}},
+        "recipe.fill 'mean' has no effect: image 'scaled' drops no tokens",
+    ),
     ({"loop": {"stored_masks": "random"}}, "loop.stored_masks 'random' has no effect: loop.stored_form is 0"),
     ({"loop": {"random_ratio": 0.5}}, "loop.random_ratio 0.5 has no effect: no masks are random"),
     ({"method": {"distill_weight": 0, "temperature": 3.0}}, "method.temperature 3.0 has no effect"),
@@ -174,6 +194,98 @@ def test_an_option_without_effect_is_refused(document, message):
     assert message in str(refused.value)
 
 
+NEEDS_LINEAR = "needs the linear head, which is trained with the blocks; tuner.phases is"
+PRUNED = "shows the learner kept tokens only: that needs image hidden, or patches"
+SUMS = ("ridge", "ranpac:projection=64", "nearest_mean")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"recipe": "features", "tuner": {"phases": "all"}},
+            "stores features, which tuning makes stale; use tuner.phas",
+        ),
+        *(
+            ({"method": {"head": head}, "tuner": {"phases": "all"}}, "keeps sums of features, which tuning makes wrong")
+            for head in SUMS
+        ),
+        ({"method": {"head": "linear"}, "tuner": {"phases": "first"}}, f"head 'linear' {NEEDS_LINEAR} first, use all"),
+        ({"method": {"head": "linear"}, "recipe": "features"}, f"head 'linear' {NEEDS_LINEAR} none, use all"),
+        ({"recipe": {"extras": ["logits"]}, "tuner": {"phases": "none"}}, f"extras 'logits' {NEEDS_LINEAR} none"),
+        ({"recipe": {"extras": ["logits"]}, "method": {"head": "ridge"}}, f"extras 'logits' {NEEDS_LINEAR} none"),
+        ({"selection": "loss", "tuner": {"phases": "first"}}, f"selection 'loss' {NEEDS_LINEAR} first"),
+        ({"selection": "entropy", "recipe": "features"}, f"selection 'entropy' {NEEDS_LINEAR} none"),
+        (
+            {"recipe": {"image": "patches", "scorer": "grad_attention"}, "tuner": {"phases": "first"}},
+            f"scorer 'grad_attention' {NEEDS_LINEAR} first",
+        ),
+        *(
+            (
+                {"recipe": "hidden", "loop": {"augment": ["token_dropout", name]}},
+                f"augmentation '{name}' needs what recip",
+            )
+            for name in ("flip", "colour_jitter", "image_exchange", "patch_paste")
+        ),
+        (
+            {"recipe": "features", "loop": {"augment": ["token_dropout"]}},
+            "augmentation 'token_dropout' needs what recipe",
+        ),
+        ({"recipe": "features", "loop": {"stored_form": 0.5}}, "stores features: no example can be shown as stored"),
+        ({"recipe": "features", "loop": {"test_stored_form": True}}, "no example can be shown as stored"),
+        ({"recipe": "features", "ranked_form": "stored"}, "no example can be shown as stored"),
+        ({"recipe": "half_jpeg", "loop": {"pruned": "always"}}, PRUNED),
+        ({"recipe": "features", "loop": {"pruned": "always"}}, PRUNED),
+        ({"recipe": "none", "loop": {"pruned": "always"}}, PRUNED),
+        (
+            {"recipe": {"image": "patches", "text": "lost_patches"}, "loop": {"pruned": "always"}},
+            "text all or none",
+        ),
+        *(  # what is replayed of these has all tokens
+            ({"recipe": recipe, "loop": {"pruned": "always"}}, "loop.pruned")
+            for recipe in ({"image": "smoothed"}, {"image": "scales"}, {"image": "patches", "fill": "mean"})
+        ),
+        ({"recipe": "hidden", "loop": {"keep_hidden": False}}, PRUNED),
+        ({"recipe": {"image": "hidden", "text": "lost_patches"}}, PRUNED),
+        (
+            {"loop": {"pruned": "sometimes"}},
+            "loop.pruned: unknown 'sometimes'; choose one of ['always', 'auto', 'never']",
+        ),
+        ({"tuner": {"phases": "last"}}, "tuner.phases: unknown 'last'; choose one of ['all', 'auto', 'first', 'none']"),
+        ({"method": {"head": "forest"}}, "unknown head 'forest'; choose one of"),
+        ({"method": {"head": "ridge:depth=3"}}, "head 'ridge' has no option ['depth']"),
+        ({"method": {"head": "ranpac:projection=0"}}, "projection"),
+        ({"method": {"head": "linear:depth=3"}}, "linear"),
+    ],
+    ids=str,
+)
+def test_what_is_stored_when_blocks_are_tuned_and_what_classifies_go_together(document, message):
+    with pytest.raises(SchemaError) as refused:
+        TrainConfig.from_json(document)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "phases"),
+    [
+        ({}, "all"),
+        ({"recipe": "hidden"}, "all"),
+        ({"method": {"head": "linear"}}, "all"),
+        ({"recipe": "features"}, "none"),
+        *(({"method": {"head": head}}, "none") for head in SUMS),
+        ({"recipe": "features", "tuner": {"phases": "first"}}, "first"),
+        ({"method": {"head": "ridge"}, "tuner": {"phases": "first"}}, "first"),
+        ({"tuner": {"phases": "none"}}, "none"),
+    ],
+    ids=str,
+)
+def test_blocks_are_tuned_in_all_phases_unless_that_would_be_wrong(document, phases):
+    config = TrainConfig.from_json(document)
+    assert config.tuned_phases == phases
+    tunes = {"all": [True, True, True], "first": [True, False, False], "none": [False, False, False]}[phases]
+    assert [config.tunes(phase) for phase in range(3)] == tunes
+
+
 def test_a_fill_of_whole_images_is_taken_where_something_drops_tokens():
     recipe = {"image": "scaled", "fill": "mean"}
     for loop in ({"augment": ["token_dropout"]}, {"stored_form": 0.5, "stored_masks": "random"}):
@@ -186,7 +298,10 @@ def test_only_a_scorer_that_explains_the_class_is_kept_from_new_examples():
         if name != "grad_attention":
             TrainConfig.from_json({"recipe": {"image": "patches", "scorer": name}, "loop": loop})
     TrainConfig.from_json(
-        {"recipe": {"image": "patches", "scorer": "grad_attention"}, "loop": {"stored_form": 1, "stored_masks": "random"}}
+        {
+            "recipe": {"image": "patches", "scorer": "grad_attention"},
+            "loop": {"stored_form": 1, "stored_masks": "random"},
+        }
     )
 
 
@@ -211,9 +326,12 @@ def _changed(document):
         "recipe.extras": ["features"],
         "loop.augment": [],
         "data.increments": [4],
-        "loop.keep_hidden": True,
+        "loop.keep_hidden": False,
+        "loop.pruned": "never",
         "loop.test_stored_form": True,
         "backbone.text": "other",
+        "tuner.phases": "all",
+        "method.head": "linear",
     }
     for key, value in document.items():
         if not isinstance(value, dict):
@@ -249,3 +367,20 @@ def test_numbers_as_files_hold_them_are_taken():
     assert (config.max_bytes, config.loop.lr, config.loop.epochs) == ("300000", 1e-3, 2)
     with pytest.raises(SchemaError, match=r"data\.class_seed must be an integer of 0"):
         TrainConfig.from_json({"data": {"class_seed": -1}})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pruned", "prunes"),
+    [
+        ("hidden", "auto", True),
+        ("hidden", "never", False),
+        ("half_jpeg", "auto", False),
+        ("features", "auto", False),
+        ("none", "auto", False),
+        ({"image": "patches"}, "auto", False),
+        ({"image": "patches"}, "always", True),
+    ],
+    ids=str,
+)
+def test_kept_tokens_alone_are_seen_where_hidden_ones_are_stored_unless_it_is_said(recipe, pruned, prunes):
+    assert TrainConfig.from_json({"recipe": recipe, "loop": {"pruned": pruned}}).prunes == prunes

@@ -35,6 +35,28 @@ def test_every_family_of_backbones_learns(tmp_path, data, written, kind, loop, b
     assert all(value.any() for value in lora.values())
 
 
+HIDDEN = {"image": "hidden", "scorer": "cls_attention:layers=[-2]", "keep": "top_k:k=8", "codec": "int8", "text": "all"}
+MODEL_SCORES = ("clip", "dinov2", "joint", "vit")  # siglip has no class token
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        *((kind, HIDDEN | {"text": "none" if kind in {"dinov2", "vit"} else "all"}) for kind in MODEL_SCORES),
+        ("siglip", HIDDEN | {"scorer": "centre"}),
+        *((kind, {"image": "features", "codec": "int8", "text": "none"}) for kind in sorted(BACKBONES)),
+    ],
+    ids=str,
+)
+def test_every_family_learns_from_hidden_tokens_and_features(tmp_path, data, written, kind, recipe):
+    options = {"backbone": {"family": kind}, "data": {"increments": [2]}}
+    model = load(kind, written[kind], size=SIDE, blocks=1)
+    entries = start(tmp_path / "run", lambda: model, data, recipe, **options).run(QUIET)
+    assert len(entries) == 2
+    assert entries[-1]["exemplars"] > 0
+    assert ("linear" in entries[-1]) == (recipe["image"] == "hidden")
+
+
 def test_kept_texts_cannot_be_exchanged_where_image_and_text_are_mixed(tmp_path, data, written):
     model = load("vilt", written["vilt"], size=SIDE, blocks=1)
     options = {"backbone": {"family": "vilt"}, "loop": {"augment": ["text_exchange"]}}

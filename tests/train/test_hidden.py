@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from exmem.errors import SchemaError
-from exmem.train.hidden import kept_or_computed
+from exmem.train.cache import kept_or_computed
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("exmem.train.hidden.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("exmem.train.cache.cache_dir", lambda: tmp_path)
     return tmp_path / "hidden"
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_left_of_a_write_that_failed_or_was_killed(cache, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("exmem.train.hidden.save_file", full)
+        patch.setattr("exmem.train.cache.save_file", full)
         with pytest.raises(OSError, match="No space"):
             kept_or_computed("one", compute)
     assert names(cache) == ["one"], "that of another process, perhaps still at work"

@@ -27,21 +27,25 @@ from exmem.train.trainer import Trainer
 from tests.tiny import start
 
 QUIET = Console(quiet=True)
+SCORED = "cls_attention:layers=[-2]"  # the last frozen one of two blocks
+HIDDEN = {"image": "hidden", "scorer": SCORED, "keep": "top_k:k=8", "codec": "int8", "text": "all"}
+PQ = HIDDEN | {"keep": "top_k:k=15", "codec": "pq:parts=8"}  # 256 tokens of the 16 examples of the first phase
+TINY = {"masked": {}, "hidden": PQ}  # named recipes as the tiny backbone can have them
 
 
 def numbers(entries):
     return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
 
-def cut_off(patch, owner, name, *, calls):
-    """Let a method end in an interrupt once it has returned so many times."""
+def cut_off(patch, owner, name, calls, about=None):
+    """Let a method end in an interrupt once it has returned so many times, where given from calls about something."""
     step, count = getattr(owner, name), 0
 
     @functools.wraps(step)
     def cut(*arguments, **options):
         nonlocal count
         result = step(*arguments, **options)
-        count += 1
+        count += about is None or about in arguments
         if count == calls:
             raise KeyboardInterrupt
         return result
@@ -51,7 +55,7 @@ def cut_off(patch, owner, name, *, calls):
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_runs_within_its_budget(whole_run, recipe):
-    trainer, entries = whole_run({} if recipe == "masked" else recipe)
+    trainer, entries = whole_run(TINY.get(recipe, recipe))
     assert [entry["phase"] for entry in entries] == [0, 1, 2]
     assert folder_bytes(trainer.folder.memory) <= 40_000
     assert (entries[-1]["exemplars"] > 0) == (recipe != "none")
@@ -82,20 +86,31 @@ RUNS = {  # recipe and options
         {"image": "scaled:divisor=2", "text": "all"},
         {"loop": {"augment": ["flip", "colour_jitter"]}},
     ),
+    "hidden": (PQ, {"loop": {"augment": ["token_dropout"], "test_stored_form": True}}),
+    "hidden live": (HIDDEN, {"loop": {"keep_hidden": False, "pruned": "never"}, "tuner": {"phases": "first"}}),
+    "features": (
+        {"image": "features", "codec": "int8", "text": "none"},
+        {"max_bytes": "200kB", "method": {"head": "ridge"}, "tuner": {"phases": "first"}},
+    ),
     "none": ("none", {}),
 }
-STEPS = {  # each is called at least twice in a run of three phases
-    "learnt": (Trainer, "_train"),
-    "checkpointed": (RunFolder, "save_checkpoint"),
-    "decided": (RunFolder, "save_note"),
-    "added": (ExemplarMemory, "add"),
-    "committed": (ExemplarMemory, "commit"),
-    "seen": (Exemplars, "update"),
-    "stored": (Trainer, "_store"),
-    "measured": (Trainer, "_measure"),
-    "means": (Trainer, "_learnt_means"),
+STEPS = {  # each is called at least so often in a run of three phases that it ends the second
+    "learnt": (Trainer, "_train", 2),
+    "checkpointed": (RunFolder, "save_checkpoint", 2),
+    "carried": (RunFolder, "save_head", 2),
+    "fitted": (Trainer, "_fit_head", 2),
+    "decided": (RunFolder, "save_note", 3, "stored"),  # a phase notes it twice: what is stored, and where
+    "added": (ExemplarMemory, "add", 2),
+    "committed": (ExemplarMemory, "commit", 2),
+    "seen": (Exemplars, "update", 2),
+    "stored": (Trainer, "_store", 2),
+    "measured": (Trainer, "_measure", 2),
+    "means": (Trainer, "_learnt_means", 2),
 }
-CUTS = [("kept", step) for step in STEPS if step != "means"]
+CUTS = [("kept", step) for step in STEPS if step not in {"means", "carried"}]
+CUTS += [("hidden", step) for step in ("learnt", "fitted", "decided", "added", "stored")]
+CUTS += [("hidden live", step) for step in ("checkpointed", "added", "measured")]
+CUTS += [("features", step) for step in ("checkpointed", "carried", "fitted", "decided", "added", "stored")]
 CUTS += [(run, step) for run in ("live", "mixed") for step in ("learnt", "added", "stored", "measured")]
 CUTS += [("scaled", "committed"), ("class_mean", "checkpointed"), ("class_mean", "stored")]
 CUTS += [("none", step) for step in ("learnt", "means", "measured")]
@@ -110,7 +125,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_numbers(tmp_path, whole_run, 
         return start(folder, backbone, data, recipe, **options)
 
     with monkeypatch.context() as patch:
-        cut_off(patch, *STEPS[step], calls=3 if step == "decided" else 2)  # a phase is noted twice
+        cut_off(patch, *STEPS[step])
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path / "cut").run(QUIET)
     assert len(RunFolder(tmp_path / "cut").metrics()) == 1
@@ -203,7 +218,7 @@ def test_a_second_run_computes_no_hidden_tokens_of_the_data(tmp_path, whole_run,
     start(tmp_path / "again", backbone, data, "none", seed=1).run(QUIET)
     assert embedded == []
     monkeypatch.setenv("EXMEM_HIDDEN_BYTES", "1kB")
-    monkeypatch.setattr("exmem.train.hidden.cache_dir", lambda: tmp_path / "small")
+    monkeypatch.setattr("exmem.train.cache.cache_dir", lambda: tmp_path / "small")
     start(tmp_path / "third", backbone, data, "none").run(QUIET)
     assert sum(embedded) == len(data[0]) + len(data[1])
     assert not [*(tmp_path / "small" / "hidden").iterdir()]

@@ -20,6 +20,7 @@ from exmem.train.storing import rank_examples
 from tests.tiny import start
 
 ALL_AT_ONCE = {"data": {"first_classes": 4}, "max_bytes": "400kB"}  # one phase, and room for everything
+FIVE = {"keep": "top_k:k=5"}
 QUIET = Console(quiet=True)
 
 
@@ -245,18 +246,18 @@ def losses(monkeypatch):
     ("recipe", "loop", "expected"),
     [
         ({}, {}, {16}),
-        ({}, {"stored_form": 1.0}, {5}),
-        ({}, {"stored_form": 1.0, "keep_hidden": False}, {5}),
-        ({"fill": "mean"}, {"stored_form": 1.0}, {16}),
+        (FIVE, {"stored_form": 1.0}, {5}),
+        (FIVE, {"stored_form": 1.0, "keep_hidden": False}, {5}),
+        (FIVE | {"fill": "mean"}, {"stored_form": 1.0}, {16}),
         ({}, {"stored_form": 1.0, "stored_masks": "random", "random_ratio": 0.5}, {8}),
         ("none", {"stored_form": 1.0, "stored_masks": "random", "random_ratio": 0.5}, {8}),
         ({"image": "none", "text": "all"}, {"stored_form": 1.0, "stored_masks": "random", "random_ratio": 0.25}, {4}),
-        ({}, {"stored_form": 0.5}, {5, 16}),
+        (FIVE, {"stored_form": 0.5}, {5, 16}),
     ],
     ids=str,
 )
 def test_new_examples_are_shown_whole_or_as_they_would_be_stored(one_phase, losses, recipe, loop, expected):
-    one_phase(recipe if isinstance(recipe, str) else {"keep": "top_k:k=5", **recipe}, loop=loop)
+    one_phase(recipe, loop=loop)
     counts = [count for own in losses for count in own]
     assert {*counts} == expected
     assert len(counts) == 32, "each example once"

@@ -45,7 +45,7 @@ class Bert(Backbone):
     ) -> None:
         if tokenizer.cls_token_id is None:
             raise SchemaError(f"{type(tokenizer).__name__} has no class token; use a tokenizer of the BERT family")
-        tower = TextTower(text, max_text=max_text)
+        tower = TextTower(text)
         first = tuned_from(tower.blocks, trainable_blocks)
         super().__init__(
             image_size=image_size,
@@ -55,6 +55,7 @@ class Bert(Backbone):
             width=tower.width,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
+            encoder=text,
         )
         self.text, self.first_trainable = tower, first
         self.eval()
@@ -88,7 +89,8 @@ class Bert(Backbone):
         )
 
     @override
-    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False, until: int | None = None) -> Hidden:
+        self.no_layers(batch, until)
         with torch.set_grad_enabled(gradient):
             image, text = self.no_tokens("image", len(batch)), self.modality(batch, "text")
             # The [CLS] is the prefix, whether it was stored or not.
@@ -121,16 +123,6 @@ class Bert(Backbone):
 
     @property
     @override
-    def num_frozen_blocks(self) -> int:
-        return self.first_trainable
-
-    @property
-    @override
-    def first_tuned_layer(self) -> int:
-        return self.first_trainable
-
-    @property
-    @override
     def text_is_separate(self) -> bool:
         """True without frozen blocks: in every block the class token reads the text."""
         return self.first_trainable == 0
@@ -138,10 +130,6 @@ class Bert(Backbone):
     @override
     def trainable_blocks(self) -> list[nn.Module]:
         return self.text.blocks[self.first_trainable :]
-
-    @override
-    def trainable_extras(self) -> list[str]:
-        return []
 
     @override
     def attention_taps(self) -> list[AttentionTap]:

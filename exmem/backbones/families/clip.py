@@ -27,7 +27,6 @@ class Clip(TwoTowers):
         See `Backbone`.
     """
 
-    has_class_token = True
     is_causal = True
 
     def __init__(

@@ -8,19 +8,18 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from exmem.backbones.attention import AttentionTap, SequenceLayout
-from exmem.backbones.blocks import attention_mask, pooled, run_blocks, tuned_from
-from exmem.backbones.checks import check_max_text, check_text_positions, position_offset
-from exmem.backbones.contract import Backbone
+from exmem.backbones.attention import SequenceLayout
+from exmem.backbones.blocks import attention_mask, pooled, run_blocks
+from exmem.backbones.checks import check_text_positions, position_offset
 from exmem.backbones.hidden import Hidden
 from exmem.backbones.loading import pixel_statistics, pretrained
-from exmem.backbones.vision import VisionParts, VisionTower
+from exmem.backbones.vision import VisionBackbone
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 
 __all__ = ["Joint"]
 
 
-class Joint(Backbone):
+class Joint(VisionBackbone):
     """Image tokens run through the lower vision blocks, texts through the text encoder; both are frozen.
 
     The text states are projected to the width of the vision model, and the last vision blocks run over class token,
@@ -54,27 +53,22 @@ class Joint(Backbone):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        parts = VisionParts.of(vision)
-        first = tuned_from(parts.blocks, trainable_blocks)
         super().__init__(
+            vision,
             image_size=image_size,
-            patch=parts.patch,
+            trainable_blocks=trainable_blocks,
             max_text=max_text,
             tokenizer=tokenizer,
-            width=parts.width,
             mean=mean,
             std=std,
+            encoder=text,
         )
         if getattr(text, "pooler", None) is not None:
             text.pooler = None  # unused, and random where the checkpoint has none
-        self.vision = VisionTower(vision, size=self.image_sides)
         self.text_encoder = text.requires_grad_(False).eval()
-        self.first_trainable = first
-        self.eval()
-        check_max_text(text, max_text)
         self._text_offset = position_offset(text)
         check_text_positions(text, offset=self._text_offset)
-        self.text_in = _TextIn(int(text.config.hidden_size), parts.width, scale=self._image_scale())
+        self.text_in = _TextIn(int(text.config.hidden_size), self.width, scale=self._image_scale())
 
     @classmethod
     def from_pretrained(
@@ -111,14 +105,11 @@ class Joint(Backbone):
         )
 
     @override
-    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False, until: int | None = None) -> Hidden:
         with torch.set_grad_enabled(gradient):
-            image, text = self.modality(batch, "image"), self.modality(batch, "text")
-            hidden = self.vision.embed(self.normalise(image.values), image)
-            if gradient:
-                hidden.requires_grad_()
-            hidden = self.vision.run(hidden, image.valid, slice(self.first_trainable))
-            states = hidden.new_zeros(len(batch), text.valid.shape[1], self.text_in.norm.normalized_shape[0])
+            prefix, image = self.embed_frozen(batch, gradient=gradient, until=until)
+            text = self.modality(batch, "text")
+            states = prefix.new_zeros(len(batch), text.valid.shape[1], self.text_in.norm.normalized_shape[0])
             if text.valid.any():
                 rows = text.valid.any(1)  # an encoder cannot attend to nothing
                 states[rows] = self.text_encoder(
@@ -128,12 +119,7 @@ class Joint(Backbone):
                 ).last_hidden_state
             if gradient:
                 states.requires_grad_()
-        first = self.vision.num_prefix
-        return Hidden(
-            hidden[:, :first],
-            TokenTensors(hidden[:, first:], image.positions, image.valid),
-            TokenTensors(states, text.positions, text.valid),
-        )
+        return Hidden(prefix, image, TokenTensors(states, text.positions, text.valid))
 
     @override
     def encode(self, trunk: Hidden) -> Tensor:
@@ -145,50 +131,20 @@ class Joint(Backbone):
         image, words = torch.split(hidden[:, first:], [trunk.image.values.shape[1], text.shape[1]], 1)
         return torch.cat([hidden[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
 
-    @property
-    @override
-    def has_mask_token(self) -> bool:
-        return self.vision.has_mask_token
-
-    @property
-    @override
-    def num_frozen_blocks(self) -> int:
-        """Vision blocks that see no text."""
-        return self.first_trainable
-
-    @property
-    @override
-    def first_tuned_layer(self) -> int:
-        return self.first_trainable
-
-    @property
-    @override
-    def text_is_separate(self) -> bool:
-        return True
-
-    @override
-    def trainable_blocks(self) -> list[nn.Module]:
-        return self.vision.parts.blocks[self.first_trainable :]
-
     @override
     def trainable_extras(self) -> list[str]:
         """Return the text projection."""
         return ["text_in"]
 
     @override
-    def attention_taps(self) -> list[AttentionTap]:
-        return self.vision.attention_taps()
-
-    @override
     def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
         """Say where tokens stand: text only in the trainable blocks."""
-        prefix = self.vision.num_prefix
-        keeps = [trunk.image.valid.new_ones(len(trunk), prefix), trunk.image.valid]
-        first = prefix + trunk.image.values.shape[1]
-        image = slice(prefix, first)
+        of_image = super().layout(trunk, layer)
         if layer < self.first_trainable:
-            return SequenceLayout(image, None, torch.cat(keeps, 1))
-        return SequenceLayout(image, slice(first, None), torch.cat([*keeps, trunk.text.valid], 1))
+            return of_image
+        first = of_image.valid.shape[1]
+        image = slice(self.vision.num_prefix, first)
+        return SequenceLayout(image, slice(first, None), torch.cat([of_image.valid, trunk.text.valid], 1))
 
     def _image_scale(self) -> float:
         """Return the standard deviation of image tokens where text enters, on a grey image."""

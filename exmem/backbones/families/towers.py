@@ -10,20 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from typing_extensions import override
 
-from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
+from exmem.backbones.attention import Similarity
 from exmem.backbones.blocks import tuned_from
-from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.backbones.loading import pixel_statistics, pretrained
 from exmem.backbones.text import TextTower
-from exmem.backbones.vision import VisionParts, VisionTower
+from exmem.backbones.vision import VisionBackbone
 from exmem.errors import SchemaError
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 
 __all__ = ["TwoTowers"]
 
 
-class TwoTowers(Backbone):
+class TwoTowers(VisionBackbone):
     """Image and text meet only in the space that both embeddings are projected to.
 
     Choices of ours: the last `trainable_blocks` of each tower are tuned, what lies below is frozen, and so are the
@@ -31,7 +30,6 @@ class TwoTowers(Backbone):
     SchemaError if the model has no `vision_model` and `text_model` that fit.
     """
 
-    has_class_token: ClassVar[bool]
     is_causal: ClassVar[bool]
     temperature: Tensor
 
@@ -48,20 +46,18 @@ class TwoTowers(Backbone):
     ) -> None:
         if not (hasattr(model, "vision_model") and hasattr(model, "text_model")):
             raise SchemaError(f"{type(model).__name__} has no two towers: expected `vision_model` and `text_model`")
-        parts = VisionParts.of(model.vision_model)
-        first = tuned_from(parts.blocks, trainable_blocks)
         super().__init__(
+            model.vision_model,
             image_size=image_size,
-            patch=parts.patch,
+            trainable_blocks=trainable_blocks,
             max_text=max_text,
             tokenizer=tokenizer,
-            width=parts.width,
             mean=mean,
             std=std,
+            encoder=model.text_model,
         )
-        self.vision = VisionTower(model.vision_model, size=self.image_sides, class_token=self.has_class_token)
-        self.text = TextTower(model.text_model, max_text=max_text, causal=self.is_causal)
-        self.first_trainable, self.first_text = first, tuned_from(self.text.blocks, trainable_blocks)
+        self.text = TextTower(model.text_model, causal=self.is_causal)
+        self.first_text = tuned_from(self.text.blocks, trainable_blocks)
         self.register_buffer("temperature", model.logit_scale.detach().exp().flatten()[0], persistent=False)
         self.eval()
 
@@ -124,23 +120,15 @@ class TwoTowers(Backbone):
         return text.values.long(), text.valid, text.positions
 
     @override
-    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False, until: int | None = None) -> Hidden:
         with torch.set_grad_enabled(gradient):
-            image = self.modality(batch, "image")
-            hidden = self.vision.embed(self.normalise(image.values), image)
+            prefix, image = self.embed_frozen(batch, gradient=gradient, until=until)
             ids, valid, positions = self.text_sequence(self.modality(batch, "text"))
             states = self.text.embed(ids, positions)
             if gradient:
-                hidden.requires_grad_()
                 states.requires_grad_()
-            hidden = self.vision.run(hidden, image.valid, slice(self.first_trainable))
             states = self.text.run(states, valid, positions, slice(self.first_text))
-        first = self.vision.num_prefix
-        return Hidden(
-            hidden[:, :first],
-            TokenTensors(hidden[:, first:], image.positions, image.valid),
-            TokenTensors(states, positions, valid),
-        )
+        return Hidden(prefix, image, TokenTensors(states, positions, valid))
 
     @override
     def encode(self, trunk: Hidden) -> Tensor:
@@ -180,44 +168,13 @@ class TwoTowers(Backbone):
 
     @property
     @override
-    def has_mask_token(self) -> bool:
-        return self.vision.has_mask_token
-
-    @property
-    @override
     def num_frozen_blocks(self) -> int:
         """First blocks of both towers, which are not tuned."""
         return self.first_trainable + self.first_text
 
-    @property
-    @override
-    def first_tuned_layer(self) -> int:
-        return self.first_trainable
-
-    @property
-    @override
-    def text_is_separate(self) -> bool:
-        return True
-
     @override
     def trainable_blocks(self) -> list[nn.Module]:
-        return self.vision.parts.blocks[self.first_trainable :] + self.text.blocks[self.first_text :]
-
-    @override
-    def trainable_extras(self) -> list[str]:
-        return []
-
-    @override
-    def attention_taps(self) -> list[AttentionTap]:
-        """Return the projections of the vision blocks."""
-        return self.vision.attention_taps()
-
-    @override
-    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        first = self.vision.num_prefix
-        valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
-        query = slice(0, 1) if self.has_class_token else None
-        return SequenceLayout(slice(first, None), None, valid, query)
+        return super().trainable_blocks() + self.text.blocks[self.first_text :]
 
     def _encode_image(self, trunk: Hidden) -> Tensor:
         hidden = torch.cat([trunk.prefix, trunk.image.values], 1)

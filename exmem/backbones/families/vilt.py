@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout
 from exmem.backbones.blocks import attention_mask, attention_tap, blocks_of, pooled, run_blocks, tuned_from
-from exmem.backbones.checks import check_max_text
 from exmem.backbones.contract import Backbone
 from exmem.backbones.hidden import Hidden
 from exmem.backbones.loading import pixel_statistics, pretrained
@@ -52,7 +51,6 @@ class Vilt(Backbone):
     ) -> None:
         config: Any = model.config
         first = tuned_from(blocks_of(model), trainable_blocks)
-        check_max_text(model, max_text)
         super().__init__(
             image_size=image_size,
             patch=int(config.patch_size),
@@ -61,9 +59,10 @@ class Vilt(Backbone):
             width=int(config.hidden_size),
             mean=mean,
             std=std,
+            encoder=model,
         )
         self.model: Any = model
-        self._num_frozen = first
+        self.first_trainable = first
         self.requires_grad_(False)
         self.eval()
 
@@ -99,7 +98,8 @@ class Vilt(Backbone):
         )
 
     @override
-    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False, until: int | None = None) -> Hidden:
+        self.no_layers(batch, until)
         with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
             embeddings = self.model.embeddings
@@ -115,7 +115,7 @@ class Vilt(Backbone):
             mask = attention_mask(image.valid.new_ones(len(batch), 2), image.valid, words_valid)
             if gradient:
                 sequence.requires_grad_()
-            sequence = run_blocks(self.model.encoder.layer[: self._num_frozen], sequence, mask)
+            sequence = run_blocks(self.model.encoder.layer[: self.first_trainable], sequence, mask)
         prefix, hidden, words = torch.split(sequence, [2, hidden.shape[1], words.shape[1]], 1)
         return Hidden(
             prefix,
@@ -133,27 +133,13 @@ class Vilt(Backbone):
 
     @property
     @override
-    def num_frozen_blocks(self) -> int:
-        return self._num_frozen
-
-    @property
-    @override
-    def first_tuned_layer(self) -> int:
-        return self._num_frozen
-
-    @property
-    @override
     def text_is_separate(self) -> bool:
         """True without frozen blocks: every block mixes image and text."""
-        return self._num_frozen == 0
+        return self.first_trainable == 0
 
     @override
     def trainable_blocks(self) -> list[nn.Module]:
-        return list(self.model.encoder.layer[self._num_frozen :])
-
-    @override
-    def trainable_extras(self) -> list[str]:
-        return []
+        return list(self.model.encoder.layer[self.first_trainable :])
 
     @override
     def attention_taps(self) -> list[AttentionTap]:

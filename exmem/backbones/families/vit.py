@@ -1,5 +1,6 @@
 """ViT, DeiT and DINOv2: the backbones that see images only."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +9,16 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from exmem.backbones.attention import AttentionTap, SequenceLayout
-from exmem.backbones.blocks import pooled, tuned_from
-from exmem.backbones.contract import Backbone
+from exmem.backbones.blocks import pooled
 from exmem.backbones.hidden import Hidden
 from exmem.backbones.loading import pixel_statistics, pretrained
-from exmem.backbones.vision import VisionParts, VisionTower
-from exmem.tokens.tensors import TensorBatch, TokenTensors
+from exmem.backbones.vision import VisionBackbone
+from exmem.tokens.tensors import TensorBatch
 
 __all__ = ["Vit"]
 
 
-class Vit(Backbone):
+class Vit(VisionBackbone):
     """A vision model alone; texts are ignored. One class for `vit` and `dinov2`, which differ in their weights only.
 
     Parameters
@@ -44,20 +43,15 @@ class Vit(Backbone):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        parts = VisionParts.of(vision)
-        first = tuned_from(parts.blocks, trainable_blocks)
         super().__init__(
+            vision,
             image_size=image_size,
-            patch=parts.patch,
+            trainable_blocks=trainable_blocks,
             max_text=max_text,
             tokenizer=None,
-            width=parts.width,
             mean=mean,
             std=std,
         )
-        self.vision = VisionTower(vision, size=self.image_sides)
-        self.first_trainable = first
-        self.eval()
 
     @classmethod
     def from_pretrained(
@@ -91,19 +85,11 @@ class Vit(Backbone):
         )
 
     @override
-    def embed(self, batch: TensorBatch, *, gradient: bool = False) -> Hidden:
+    def embed(self, batch: TensorBatch, *, gradient: bool = False, until: int | None = None) -> Hidden:
         with torch.set_grad_enabled(gradient):
-            image, text = self.modality(batch, "image"), self.no_tokens("text", len(batch))
-            hidden = self.vision.embed(self.normalise(image.values), image)
-            if gradient:
-                hidden.requires_grad_()
-            hidden = self.vision.run(hidden, image.valid, slice(self.first_trainable))
-        first = self.vision.num_prefix
-        return Hidden(
-            hidden[:, :first],
-            TokenTensors(hidden[:, first:], image.positions, image.valid),
-            TokenTensors(hidden.new_zeros(len(batch), 0, self.width), text.positions, text.valid),
-        )
+            prefix, image = self.embed_frozen(batch, gradient=gradient, until=until)
+        text = self.no_tokens("text", len(batch))
+        return Hidden(prefix, image, dataclasses.replace(text, values=prefix.new_zeros(len(batch), 0, self.width)))
 
     @override
     def encode(self, trunk: Hidden) -> Tensor:
@@ -116,42 +102,3 @@ class Vit(Backbone):
     @override
     def modalities(self) -> tuple[str, ...]:
         return ("image",)
-
-    @property
-    @override
-    def has_mask_token(self) -> bool:
-        """Whether the model has one: DINOv2 does, ViT where it was made with `use_mask_token`."""
-        return self.vision.has_mask_token
-
-    @property
-    @override
-    def num_frozen_blocks(self) -> int:
-        return self.first_trainable
-
-    @property
-    @override
-    def first_tuned_layer(self) -> int:
-        return self.first_trainable
-
-    @property
-    @override
-    def text_is_separate(self) -> bool:
-        return True
-
-    @override
-    def trainable_blocks(self) -> list[nn.Module]:
-        return self.vision.parts.blocks[self.first_trainable :]
-
-    @override
-    def trainable_extras(self) -> list[str]:
-        return []
-
-    @override
-    def attention_taps(self) -> list[AttentionTap]:
-        return self.vision.attention_taps()
-
-    @override
-    def layout(self, trunk: Hidden, layer: int) -> SequenceLayout:
-        first = self.vision.num_prefix
-        valid = torch.cat([trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid], 1)
-        return SequenceLayout(slice(first, None), None, valid)

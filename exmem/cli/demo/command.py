@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from exmem.cli.output import make_console, print_table
+from exmem.cli.words import Bytes
 from exmem.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def demo_configs(*, max_bytes: str = "1MB", epochs: int = 3, seed: int = 0) -> "
 def demo(
     *,
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("demo-run"),
-    max_bytes: Annotated[str, tyro.conf.arg(metavar="BYTES")] = "1MB",
+    max_bytes: Bytes = "1MB",
     epochs: int = 3,
     seed: int = 0,
 ) -> None:
@@ -87,8 +88,9 @@ def demo(
     console.print(notice(folder), style="dim")
     backbone = load_run_backbone(configs[0], console.print)
     for config in configs:  # refused before anything is learnt
-        if not config.recipe.is_empty:
-            check_budget(config, BoundRecipe(config.recipe, backbone, num_classes=len(train.class_names)))
+        classes = len(train.class_names)
+        bound = None if config.recipe.is_empty else BoundRecipe(config.recipe, backbone, num_classes=classes)
+        check_budget(config, bound, backbone.feature_dim, classes)
     console.print(f"{len(train)} images to learn from, {len(test)} to test with, {len(configs)} recipes to run.")
     runs: dict[str, list[dict[str, Any]]] = {}
     for config in configs:

@@ -17,6 +17,9 @@ __all__ = ["Form"]
 class Form(Protocol):
     """What is stored of an image: a frozen dataclass whose fields are the options."""
 
+    level: ClassVar[str] = "pixels"
+    """What is stored: pixels, hidden (tokens of a frozen layer), features (what a classifier sees), or none."""
+
     uses: ClassVar[frozenset[str]]
     """The parts of a recipe that it needs: codec if it stores an image, scorer, keep, and fill if it drops tokens."""
 
@@ -66,7 +69,7 @@ class Form(Protocol):
         """
 
     def restore(self, tokens: Mapping[str, TokenTensors], frame: Frame) -> dict[str, TokenTensors]:
-        """Turn its modalities into patches of the frame.
+        """Turn its modalities into what a backbone takes.
 
         Parameters
         ----------
@@ -78,5 +81,6 @@ class Form(Protocol):
         Returns
         -------
         dict of str to TokenTensors
-            All modalities with `image` as patches (B, K, patch, patch, 3); what was dropped stays away.
+            All modalities: of pixels, `image` as patches (B, K, patch, patch, 3), and what was dropped stays away; of
+            hidden tokens, `prefix` and `image`; or `features` (B, 1, D).
         """

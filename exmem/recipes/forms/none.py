@@ -21,6 +21,7 @@ __all__ = ["NoImage"]
 class NoImage(Form):
     """No modality at all."""
 
+    level: ClassVar[str] = "none"
     uses: ClassVar[frozenset[str]] = frozenset()
 
     @override
