@@ -9,6 +9,7 @@ import tyro
 from exmem.cli.output import make_console, print_table
 from exmem.cli.words import Bytes
 from exmem.errors import DataError
+from exmem.registry import Part
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "demo_configs"]
 
-_RECIPES = ("none", "raw", "half_jpeg", "masked")
+_RECIPES = ("none", "raw", "half_jpeg", "masked", "hidden", "features")
+_AUTO = "auto"
 
 
 def demo_configs(*, max_bytes: str = "1MB", epochs: int = 3, seed: int = 0) -> "list[TrainConfig]":
-    """Return the configuration of each run of the demo."""
+    """Return the configuration of each run of the demo but `auto`, which is chosen by a probe."""
     from exmem.recipes import Recipe
     from exmem.train.config import BackboneConfig, DataConfig, LoopConfig, MethodConfig, TrainConfig, TunerConfig
 
@@ -33,10 +35,9 @@ def demo_configs(*, max_bytes: str = "1MB", epochs: int = 3, seed: int = 0) -> "
         tuner=TunerConfig(blocks=1),
         loop=LoopConfig(epochs=epochs),
     )
-    scorer = {"name": "cls_attention", "layers": [-3]}
-    named = [Recipe.of(name) for name in _RECIPES]
-    recipes = [recipe if "scorer" in recipe.unused else recipe.refined(scorer=scorer) for recipe in named]
-    plain = MethodConfig(distill_weight=0.0)  # fine-tuning
+    scorers = {"masked": {"scorer": {"name": "cls_attention", "layers": [-3]}}}
+    recipes = [Recipe.of(name).refined(**scorers.get(name, {})) for name in _RECIPES]
+    plain = MethodConfig(head=Part("linear"), distill_weight=0.0)  # fine-tuning
     return [
         dataclasses.replace(config, recipe=recipe, method=plain if recipe.is_empty else config.method)
         for recipe in recipes
@@ -50,7 +51,9 @@ def demo(
     epochs: int = 3,
     seed: int = 0,
 ) -> None:
-    """Learn 22 classes of stickers in 5 phases with four kinds of exemplars at one budget; compare them.
+    """Learn 22 classes of stickers in 5 phases with kinds of exemplars of every level at one budget; compare them.
+
+    The last run, `auto`, stores what a frozen probe finds best on the first phase's data.
 
     Finished runs in the folder are shown at once; an interrupted one goes on.
 
@@ -68,6 +71,7 @@ def demo(
     import transformers
 
     from exmem.cli.demo.stickers import StickersConfig, build_stickers, notice
+    from exmem.cli.train import with_chosen_recipe
     from exmem.recipes import BoundRecipe
     from exmem.report.plots import draw_accuracy
     from exmem.report.run import draw_run
@@ -76,7 +80,7 @@ def demo(
     from exmem.train.parts import check_budget, load_run_backbone
     from exmem.train.trainer import Trainer
 
-    foreign = [name for name in names_in(out) if name not in {*_RECIPES, "accuracy.png"}] if out.is_dir() else []
+    foreign = [name for name in names_in(out) if name not in {*_RECIPES, _AUTO, "accuracy.png"}] if out.is_dir() else []
     if foreign or (out.exists() and not out.is_dir()):
         raise DataError(
             f"{out}: expected an empty folder or one of the demo, found {foreign[:5]}; choose another --out"
@@ -91,12 +95,17 @@ def demo(
         classes = len(train.class_names)
         bound = None if config.recipe.is_empty else BoundRecipe(config.recipe, backbone, num_classes=classes)
         check_budget(config, bound, backbone.feature_dim, classes)
-    console.print(f"{len(train)} images to learn from, {len(test)} to test with, {len(configs)} recipes to run.")
+    console.print(f"{len(train)} images to learn from, {len(test)} to test with, {len(configs) + 1} recipes to run.")
     runs: dict[str, list[dict[str, Any]]] = {}
-    for config in configs:
-        backbone = load_run_backbone(config, console.print)
-        trainer = Trainer(RunFolder(out / config.recipe.name), config, backbone, train=train, test=test)
-        runs[config.recipe.name] = trainer.run(console)
+    for name in (*_RECIPES, _AUTO):
+        run = RunFolder(out / name)
+        if name == _AUTO:
+            config = with_chosen_recipe(run, configs[-1], train, console)
+            name = f"{_AUTO}: {config.recipe.name}"
+        else:
+            config = configs[_RECIPES.index(name)]
+        trainer = Trainer(run, config, load_run_backbone(config, console.print), train=train, test=test)
+        runs[name] = trainer.run(console)
         draw_run(trainer)
     draw_accuracy(runs, out / "accuracy.png")
     _show(console, runs)
@@ -120,13 +129,13 @@ def _show(console: "Console", runs: dict[str, list[dict[str, Any]]]) -> None:
         size = last["disk_bytes"] or last["mean_bytes"]
         cells = [f"{last['disk_bytes']:,}" if last["disk_bytes"] else f"{size:,} (means)"]
         cells.append(f"{size // last['exemplars']:,}" if last["exemplars"] else "-")
-        for key in ("linear", "ncm"):
+        for key in ("head", "ncm"):
             overall = [entry[key]["all"] for entry in entries]
             cells += [f"{average_incremental_accuracy(overall):.1%}", f"{last_accuracy(overall):.1%}"]
-        lost = forgetting([entry["linear"]["by_phase"] for entry in entries])
+        lost = forgetting([entry["head"]["by_phase"] for entry in entries])
         seconds = sum(entry["seconds"] for entry in entries)
         rows.append((name, str(last["exemplars"]), *cells, f"{lost:.1%}", f"{seconds:.0f}"))
-    headings = ("recipe", "exemplars", "bytes on disk", "each", "linear avg", "last", "NCM avg", "last")
+    headings = ("recipe", "exemplars", "bytes on disk", "each", "head avg", "last", "NCM avg", "last")
     print_table(console, (*headings, "forgetting", "seconds"), rows)
     for name, entries in runs.items():
         if number := len(entries[-1]["classes_without_exemplars"]):
