@@ -92,7 +92,7 @@ class Backbone(nn.Module, abc.ABC):
         return "image", "text"
 
     def restrict(self, *modalities: str) -> None:
-        """Make tokens of some modalities only from now on; features of the others are zeros.
+        """Make tokens of some modalities only from now on; features have no part for the others.
 
         Parameters
         ----------
@@ -101,12 +101,24 @@ class Backbone(nn.Module, abc.ABC):
         """
         if not modalities or not {*modalities} <= {*self.modalities}:
             raise SchemaError(f"{type(self).__name__} sees {list(self.modalities)}, got {list(modalities)}")
-        self._made = modalities
+        self._made = tuple(name for name in self.modalities if name in modalities)
 
     @property
     def feature_dim(self) -> int:
-        """Length of a feature: class token, and mean token of each modality."""
-        return (1 + len(self.modalities)) * self.width
+        """Length of a feature: class token, and mean token of each modality that is seen."""
+        return (1 + len(self._made)) * self.width
+
+    def joined(self, *first: Tensor, **by_modality: Tensor) -> Tensor:
+        """Return a feature: what comes first, and the parts (B, D) of the modalities that are seen.
+
+        Parameters
+        ----------
+        *first : Tensor
+            Parts of all of them.
+        **by_modality : Tensor
+            Parts of one each.
+        """
+        return torch.cat([*first, *(by_modality[name] for name in self._made)], 1)
 
     @property
     def image_size(self) -> int:
@@ -228,8 +240,8 @@ class Backbone(nn.Module, abc.ABC):
     def encode(self, trunk: Hidden) -> Tensor:
         """Run the trainable blocks and return features (B, feature_dim).
 
-        They are the class token, and the mean token of each modality after the final norm; zeros for a modality without
-        tokens (a choice). Two-tower backbones say their own.
+        They are the class token, and the mean token of each modality that is seen, after the final norm; zeros for one
+        without tokens (a choice). Two-tower backbones say their own.
 
         Parameters
         ----------

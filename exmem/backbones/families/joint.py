@@ -129,7 +129,8 @@ class Joint(VisionBackbone):
         hidden = torch.cat([trunk.prefix, trunk.image.values, text], 1)
         hidden = self.vision.parts.norm(run_blocks(self.trainable_blocks(), hidden, mask))
         image, words = torch.split(hidden[:, first:], [trunk.image.values.shape[1], text.shape[1]], 1)
-        return torch.cat([hidden[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
+        means = {"image": pooled(image, trunk.image.valid), "text": pooled(words, trunk.text.valid)}
+        return self.joined(hidden[:, 0], **means)
 
     @override
     def trainable_extras(self) -> list[str]:

@@ -134,12 +134,13 @@ class TwoTowers(VisionBackbone):
     def encode(self, trunk: Hidden) -> Tensor:
         """Run the tuned blocks of both towers.
 
-        The feature is (B, 2 * S): image embedding and text embedding; zeros for a modality without tokens (a choice).
+        The feature is (B, 2 * S): image embedding and text embedding, or the one that is seen; zeros for a modality
+        without tokens (a choice).
         """
         image = self.embed_image(self._encode_image(trunk), trunk.image.valid)
         words = self.embed_words(self._encode_text(trunk))
         text = _at_last(words, trunk.text.valid, trunk.text.positions)
-        return torch.cat([image * trunk.image.valid.any(1, keepdim=True), text], 1)
+        return self.joined(image=image * trunk.image.valid.any(1, keepdim=True), text=text)
 
     @override
     def similarity(self, batch: TensorBatch, trunk: Hidden) -> Similarity:
@@ -163,8 +164,8 @@ class TwoTowers(VisionBackbone):
     @property
     @override
     def feature_dim(self) -> int:
-        """Length of a feature: image embedding and text embedding."""
-        return 2 * self.embedding_dim
+        """Length of a feature: image embedding and text embedding, those that are seen."""
+        return len(self._made) * self.embedding_dim
 
     @property
     @override

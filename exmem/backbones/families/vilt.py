@@ -129,7 +129,8 @@ class Vilt(Backbone):
         mask = attention_mask(trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid)
         sequence = self.model.layernorm(run_blocks(self.trainable_blocks(), sequence, mask))
         image, words = torch.split(sequence[:, 2:], [trunk.image.values.shape[1], trunk.text.values.shape[1]], 1)
-        return torch.cat([sequence[:, 0], pooled(image, trunk.image.valid), pooled(words, trunk.text.valid)], 1)
+        means = {"image": pooled(image, trunk.image.valid), "text": pooled(words, trunk.text.valid)}
+        return self.joined(sequence[:, 0], **means)
 
     @property
     @override
