@@ -208,6 +208,8 @@ class Trainer:
                 self.learner.load(learnt_classes(self.config, self.scenario, phase - 1), before)
             if self.config.tunes(phase):
                 self._train(phase)
+            else:
+                self._progress.learnt(self.config.loop.epochs * len(self.scenario.rows(self.train.labels, phase)))
             self.folder.save_checkpoint(phase, self.learner.tuned())
         else:
             self.learner.load(learnt_classes(self.config, self.scenario, phase), checkpoint)

@@ -156,3 +156,8 @@ def test_random_scores_are_seeded_and_cover_every_token(written):
     assert (RandomScores(seed=4)(model, alone).scores["image"] != one.scores["image"][1:]).any()
     assert (one.scores["image"] > 0).all()
     assert one.scores["text"][1, 3:].tolist() == [0] * 5
+
+
+def test_the_scale_of_texts_does_not_show_how_sums_were_rounded(written):
+    scale = load("joint", written["joint"]).text_in.norm.weight[0].item()
+    assert scale == pytest.approx(float(f"{scale:.3g}"), rel=1e-6), "threads and machines differ below"

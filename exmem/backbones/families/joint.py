@@ -148,11 +148,14 @@ class Joint(VisionBackbone):
         return SequenceLayout(image, slice(first, None), torch.cat([of_image.valid, trunk.text.valid], 1))
 
     def _image_scale(self) -> float:
-        """Return the standard deviation of image tokens where text enters, on a grey image."""
+        """Return the standard deviation of image tokens where text enters, on a grey image.
+
+        It is rounded, so that the backbone is the same whatever the threads and the machine add up.
+        """
         with torch.no_grad():
             hidden = self.vision.parts.before_blocks(self.vision.base_positions)
             hidden = run_blocks(self.vision.parts.blocks[: self.first_trainable], hidden, None)
-        return float(hidden[:, self.vision.num_prefix :].std())
+        return float(f"{float(hidden[:, self.vision.num_prefix :].std()):.3g}")
 
 
 class _TextIn(nn.Module):

@@ -1,5 +1,6 @@
-"""Logistic regression on stored exemplars and new examples."""
+"""Logistic regression on the examples that it is given: those that are stored."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,9 @@ class Logistic(Head):
         classes, model = np.unique(labels), None
         if len(classes) > 1:
             model = LogisticRegression(C=self.C, tol=self.tol, max_iter=self.max_iter, class_weight="balanced")
-            model.fit(features, labels)
+            with warnings.catch_warnings():  # a few examples of each class are no regression problem
+                warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+                model.fit(features, labels)
         self._classes, self._model = classes, model
 
     @override
