@@ -1,14 +1,15 @@
 """`exmem train`: the reference trainer on the user's own folder."""
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from exmem.cli.output import make_console
+from exmem.cli.output import make_console, make_progress
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
@@ -18,10 +19,12 @@ from exmem.train.config import TrainConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from exmem.train.advice import Stage
     from exmem.train.data import ImageText
     from exmem.train.folder import RunFolder
+    from exmem.train.hidden import Advance
 
-__all__ = ["parts", "train_command", "with_chosen_recipe"]
+__all__ = ["parts", "show_stages", "train_command", "with_chosen_recipe"]
 
 _AUTO = "auto"
 
@@ -139,6 +142,19 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None
             console.print(f"{what}: {path}")
 
 
+@contextlib.contextmanager
+def show_stages(console: "Console") -> "Iterator[tuple[Stage, Callable[[str], None]]]":
+    """Show a bar for the stage that goes on, where stdout is a terminal, and lines that stay above it."""
+    with make_progress(console) as bar:
+        task = bar.add_task("", total=None)
+
+        def stage(text: str, total: int) -> "Advance":
+            bar.reset(task, description=text, total=total)
+            return lambda count: bar.advance(task, count)
+
+        yield stage, lambda line: console.print(line, soft_wrap=True)
+
+
 def with_chosen_recipe(run: "RunFolder", config: TrainConfig, learning: "ImageText", console: "Console") -> TrainConfig:
     """Return a configuration with the recipe that a run was begun with, or that is best by the data of its first phase.
 
@@ -146,13 +162,15 @@ def with_chosen_recipe(run: "RunFolder", config: TrainConfig, learning: "ImageTe
     """
     from exmem.train.advice import choose_recipe
     from exmem.train.parts import load_run_backbone
-    from exmem.train.progress import RunProgress
 
     if run.is_run:
-        return dataclasses.replace(config, recipe=run.described()[0].recipe)
+        begun, _ = run.described()
+        known = dataclasses.replace(config, recipe=begun.recipe)
+        if run.metrics() or not begun.differences(known):
+            return known
     backbone = load_run_backbone(config, console.print)
-    with RunProgress(console, name="auto", total=0) as progress:
-        best = choose_recipe(config, backbone, learning, progress.stage)
+    with show_stages(console) as (stage, tell):
+        best = choose_recipe(config, backbone, learning, stage, tell)
     console.print(
         f"auto: {best.recipe.name} is best in {config.max_bytes} by the first phase's data, {best.accuracy:.1%}, "
         f"{best.exemplar_bytes:,.0f} bytes each",

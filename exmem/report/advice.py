@@ -13,6 +13,8 @@ from exmem.train.probe import Measured
 __all__ = ["draw_advice", "plot_advice"]
 
 _STYLES = {"pixels": "-", "hidden": "--", "features": "-.", "none": ":"}
+_LEVELS = {"pixels": "pixels", "hidden": "hidden tokens", "features": "features", "none": "text alone"}
+_MARKERS = "os^"  # the next where the ten colours are through
 
 
 def draw_advice(measured: Sequence[Sequence[Measured]], path: Path) -> None:
@@ -21,7 +23,7 @@ def draw_advice(measured: Sequence[Sequence[Measured]], path: Path) -> None:
 
 
 def plot_advice(measured: Sequence[Sequence[Measured]]) -> Figure:
-    """Plot a line a recipe over budgets, best first in the legend; levels differ in their line."""
+    """Plot a line a recipe over budgets, best first in the legend; levels differ in their line style."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axis = figure.subplots()
     ranked = sorted(measured, key=lambda ones: -sum(one.accuracy for one in ones))
@@ -33,7 +35,7 @@ def plot_advice(measured: Sequence[Sequence[Measured]]) -> Figure:
             style: dict[str, Any] = {
                 "color": f"C{at % 10}",
                 "linestyle": _STYLES[level],
-                "marker": "o",
+                "marker": _MARKERS[at // 10 % len(_MARKERS)],
                 "markersize": 4,
             }
             axis.plot(budgets, means, label=f"{fits[0].recipe.name} ({_LEVELS[level]})", **style)
@@ -48,6 +50,3 @@ def plot_advice(measured: Sequence[Sequence[Measured]]) -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
-
-
-_LEVELS = {"pixels": "pixels", "hidden": "hidden tokens", "features": "features", "none": "text alone"}

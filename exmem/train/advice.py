@@ -1,30 +1,29 @@
 """What to store in so many bytes: recipes of every level, ranked by a frozen probe."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from exmem.backbones import Backbone
-from exmem.errors import DataError, SchemaError
+from exmem.errors import BudgetTooSmallError, CodecError, DataError, SchemaError
 from exmem.recipes import Recipe
-from exmem.store import parse_bytes
+from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance
+from exmem.train.parts import check_budget
 from exmem.train.probe import Measured, Probe, sample_rows
 from exmem.train.scenario import Scenario
 
-__all__ = ["advise", "best_of", "candidates", "choose_recipe"]
+__all__ = ["Stage", "advise", "best_of", "candidates", "choose_recipe", "merit"]
 
 _SAMPLE = 1000  # examples at most
-_PIXELS = {
-    "half_jpeg": {},
-    "third_jpeg": {},
-    "quarter_jpeg": {"codec": "patch_jpeg:quality=75"},
-    "masked": {"scorer": "cls_attention:layers=[-3]"},
-}
+_LAYER = 3  # from last, whose attention says which patches are kept; the lowest, where there are fewer
 _TOKENS, _BITS = (4, 8, 16), (1, 2, 4, 8)
+_PARTS = 128  # of a hidden token, in the recipe
 Stage = Callable[[str, int], Advance]
+"""Begins a stage of so many steps, and returns what counts them."""
 
 
 def candidates(backbone: Backbone) -> list[Recipe]:
@@ -32,12 +31,19 @@ def candidates(backbone: Backbone) -> list[Recipe]:
     sees = backbone.token_specs()
     recipes: list[Recipe] = []
     if "image" in sees:
-        recipes += [Recipe.of(name).refined(**changes) for name, changes in _PIXELS.items()]
-        if backbone.num_prefix is not None:
-            hidden = Recipe.of("hidden")
+        layer = min(_LAYER, len(backbone.attention_taps()))
+        recipes += [
+            Recipe.of("half_jpeg"),
+            Recipe.of("third_jpeg"),
+            Recipe.of("quarter_jpeg").refined(codec="patch_jpeg:quality=75"),
+            Recipe.of("masked").refined(scorer=f"cls_attention:layers=[{-layer}]"),
+        ]
+        if backbone.num_prefix is not None and backbone.text_is_separate:
+            parts = math.gcd(_PARTS, backbone.width)  # must divide it
+            hidden = Recipe.of("hidden").refined(codec=f"pq:parts={parts},centres=16")
             most = sees["image"].positions
             recipes += [hidden.refined(name=f"hidden_{k}", keep=f"top_k:k={k}") for k in _TOKENS if k < most]
-    if len(sees) > 1:
+    if "text" in sees:
         recipes.append(Recipe.of("text"))
     features = Recipe.of("features")
     return recipes + [features.refined(name=f"features_{bits}_bits", codec=f"scalar:bits={bits}") for bits in _BITS]
@@ -51,35 +57,57 @@ def advise(
     classes: int | None = None,
     seed: int = 0,
     stage: Stage,
+    tell: Callable[[str], None],
 ) -> Iterator[list[Measured]]:
     """Measure each candidate at each budget, one list a candidate.
 
     `classes` are those that the memory will share its bytes among, where the data has fewer; `stage` begins a stage of
-    a progress bar. DataError if a class has a single example.
+    a progress bar; `tell` is told which candidates cannot be measured, and why. DataError if there is a single class,
+    or a class has a single example.
     """
     counts = np.bincount(data.labels)
     if lone := [data.class_names[label] for label in np.flatnonzero(counts == 1)]:
-        raise DataError(f"classes of one example cannot be probed: {lone[:5]}; add some, or leave them out")
+        raise DataError(
+            f"{len(lone):,} classes have one example, of which nothing can be held out: {lone[:5]}; add some, or leave "
+            "them out"
+        )
+    if (counts > 0).sum() < 2:
+        raise DataError("recipes are compared by how well classes are told apart: expected two classes or more")
     rows = sample_rows(data.labels, most=_SAMPLE, seed=seed)
     advance = stage("one pass of the backbone", len(rows))
     probe = Probe(backbone, data, rows, classes=classes, seed=seed, advance=advance)
     for recipe in candidates(backbone):
         try:
             yield probe.measure(recipe, budgets, stage(recipe.name, len(rows)))
-        except SchemaError as error:
-            raise SchemaError(f"recipe {recipe.name!r}: {error}") from error
+        except (CodecError, SchemaError) as error:
+            tell(f"{recipe.name} is left out: {error}")
+
+
+def merit(one: Measured) -> tuple[bool, float, float]:
+    """Return what recipes are ranked by at a budget, more is better: accuracy, and of equals the smaller exemplars."""
+    return bool(one.accuracies), round(one.accuracy, 4), -one.exemplar_bytes
 
 
 def best_of(measured: Sequence[Measured]) -> Measured:
-    """Return the most accurate; of those that are as good, the one with the faster replay step."""
-    return max(measured, key=lambda one: (round(one.accuracy, 4), -one.step_ms))
+    """Return the first of those of most merit; BudgetTooSmallError if nothing fits."""
+    best = max(measured, key=merit)
+    if not best.accuracies:
+        least = min(measured, key=lambda one: one.exemplar_bytes)
+        raise BudgetTooSmallError(
+            f"{format_bytes(least.max_bytes)}: no exemplar of any recipe fits, those of {least.recipe.name} are the "
+            f"smallest, of {least.exemplar_bytes:,.0f} bytes beside an empty memory; raise max_bytes"
+        )
+    return best
 
 
-def choose_recipe(config: TrainConfig, backbone: Backbone, data: ImageText, stage: Stage) -> Measured:
-    """Return what to store in a run, by the data of its first phase; all classes will share the budget."""
+def choose_recipe(
+    config: TrainConfig, backbone: Backbone, data: ImageText, stage: Stage, tell: Callable[[str], None]
+) -> Measured:
+    """Return what to store in a run, by the data of its first phase; all classes will share what the head leaves."""
     classes, first = len(data.class_names), _first_phase(config, data)
-    budgets = [parse_bytes(config.max_bytes)]
-    measured = advise(backbone, first, budgets, classes=classes, seed=config.seed, stage=stage)
+    kept = check_budget(config, None, backbone.feature_dim, classes)
+    budgets = [parse_bytes(config.max_bytes) - kept]
+    measured = advise(backbone, first, budgets, classes=classes, seed=config.seed, stage=stage, tell=tell)
     return best_of([ones[0] for ones in measured])
 
 

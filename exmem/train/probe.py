@@ -11,18 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from exmem.backbones import Backbone, Hidden
-from exmem.errors import BudgetError, BudgetTooSmallError, ExemplarTooLargeError
+from exmem.errors import BudgetError
 from exmem.memory import EncodedExemplars, ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.registry import Part
 from exmem.replay import Pipeline
-from exmem.tokens import Exemplar, Schema
+from exmem.tokens import Exemplar, Schema, TokenBatch
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText
-from exmem.train.hidden import Advance, HiddenOf, KeptHidden, embedded, features_of, scored, tokens_of
+from exmem.train.hidden import Advance, KeptHidden, features_of, scored
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Head, Labelled
 from exmem.train.storing import rank_examples
@@ -65,11 +66,44 @@ class _Stored(NamedTuple):
     step_ms: float
 
 
+class _Fold(NamedTuple):
+    """Which examples of the sample may be stored, and which of those that are tested on count."""
+
+    candidates: NDArray[np.int64]
+    tested: NDArray[np.int64]
+
+
+class _Seen:
+    """Examples, decoded once, and what the trunk makes of them."""
+
+    def __init__(self, learner: Learner, data: ImageText, advance: Advance) -> None:
+        backbone = learner.backbone
+        self._backbone, self.rows = backbone, np.arange(len(data))
+        self.texts, self.labels = data.texts, data.labels
+        self.images = np.empty((len(data), *backbone.image_sides, 3), np.uint8)
+        parts = []
+        for start in range(0, len(data), _ROWS):
+            rows = self.rows[start : start + _ROWS]
+            self.images[rows] = data.images(rows, backbone.image_sides)
+            parts.append(backbone.embed(self.tokens(rows)).to("cpu").to(torch.float16))
+            advance(len(rows))
+        self.states = Hidden.cat(parts)
+        self.hidden = KeptHidden(self.states, backbone.pixel_mean.device)
+        self.features = features_of(learner, self.hidden, self.rows).numpy()
+
+    def tokens(self, rows: NDArray[np.int64]) -> TensorBatch:
+        """Return all tokens of some rows, with their classes."""
+        batch = self._backbone.tokens(self.images[rows], [self.texts[row] for row in rows.tolist()])
+        return TensorBatch.from_numpy(TokenBatch(batch.tokens, self.labels[rows]))
+
+
 class Probe:
     """A frozen backbone, a sample of labelled examples, and what the trunk makes of it.
 
-    Adapters that change nothing are put into the backbone. `rows` (N,) rise; `classes` are those that a memory shares
-    its bytes among, those of the sample when left out; `advance` is told how many examples have passed the trunk.
+    Adapters that change nothing are put into the backbone. `rows` of the data are the sample; its images lie decoded in
+    RAM. What is not stored of the sample is tested on, in three folds, or all of `test`, where it is given. `classes`
+    are those that a memory shares its bytes among, those of the sample when left out; `advance` is told how many
+    examples have passed the trunk.
     """
 
     def __init__(
@@ -78,53 +112,60 @@ class Probe:
         data: ImageText,
         rows: NDArray[np.int64],
         *,
+        test: ImageText | None = None,
         classes: int | None = None,
         seed: int = 0,
         advance: Advance,
     ) -> None:
-        self._data, self._rows, self._seed = data, rows, seed
-        self._labels = data.labels[rows]
-        self._share = len(np.unique(self._labels)) / classes if classes else 1.0
-        self._learner = Learner(backbone, rank=1, alpha=1)
-        self._backbone, self._tokens = backbone, tokens_of(backbone, data)
-        self._states = embedded(backbone, self._tokens, rows, advance)
-        self._hidden = self._of_rows(self._states)
-        self._features = features_of(self._learner, self._hidden, rows).numpy()
-        ranks = rank_examples(self._features, self._labels, selection=Part("herding"), seed=[seed], values=None)
+        self._backbone, self._seed = backbone.to(Accelerator().device), seed
+        self._learner = Learner(self._backbone, rank=1, alpha=1)
+        self._sample = sample = _Seen(self._learner, data.subset(rows), advance)
+        self._test = sample if test is None else _Seen(self._learner, test, advance)
+        self._folds = _folds(sample.labels, seed) if test is None else [_Fold(sample.rows, self._test.rows)]
+        self._share = len(np.unique(sample.labels)) / classes if classes else 1.0
+        ranks = rank_examples(sample.features, sample.labels, selection=Part("herding"), seed=[seed], values=None)
         self._priorities = -ranks.astype(np.float64)
+        self._scores: dict[Part, list[NDArray[np.float32]]] = {}
 
     def measure(self, recipe: Recipe, budgets: Sequence[int], advance: Advance) -> list[Measured]:
         """Measure a recipe at each budget in bytes; `advance` is told how many exemplars were made.
 
-        SchemaError if the backbone cannot make or replay such exemplars.
+        SchemaError if the backbone cannot make or replay such exemplars, CodecError if the sample is too small to train
+        the codec on.
         """
         bound = BoundRecipe(recipe, self._backbone, seed=self._seed)
-        scores, tested = None, self._features
-        if recipe.level == "hidden":
-            scores = scored(bound.masking, self._tokens, self._hidden, self._rows, lambda _: None)
-            pruned = self._of_rows(bound.pruned(self._states, scores))
-            tested = features_of(self._learner, pruned, self._rows).numpy()
+        scores, tested = None, self._test.features
+        if recipe.level == "hidden":  # tested with as many tokens as are replayed
+            scores, of_tested = self._scored(bound)
+            pruned = KeptHidden(bound.pruned(self._test.states, of_tested), self._backbone.pixel_mean.device)
+            tested = features_of(self._learner, pruned, self._test.rows).numpy()
         stored = self._stored(bound, self._made(bound, scores, advance))
         return [self._at(recipe, stored, tested, budget) for budget in budgets]
 
-    def _of_rows(self, hidden: Hidden) -> HiddenOf:
-        return KeptHidden(hidden, self._backbone.pixel_mean.device, self._rows)
+    def _scored(self, bound: BoundRecipe) -> list[NDArray[np.float32]]:
+        """Score the patches of the sample and of what is tested on, once for all recipes of the same scorer."""
+        scorer = bound.recipe.scorer
+        if scorer not in self._scores:
+            self._scores[scorer] = [
+                scored(bound.masking, seen.tokens, seen.hidden, seen.rows, lambda _: None)
+                for seen in (self._sample, self._test)
+            ]
+        return self._scores[scorer]
 
     def _made(self, bound: BoundRecipe, scores: NDArray[np.float32] | None, advance: Advance) -> list[Exemplar]:
-        made: list[Exemplar] = []
-        for start in range(0, len(self._rows), _ROWS):
+        sample, made = self._sample, list[Exemplar]()
+        for start in range(0, len(sample.rows), _ROWS):
             part = slice(start, start + _ROWS)
-            rows = self._rows[part]
             made += bound.make(
-                self._data.images(rows, self._backbone.image_sides),
-                [self._data.texts[row] for row in rows.tolist()],
-                self._labels[part],
+                sample.images[part],
+                sample.texts[part],
+                sample.labels[part],
                 self._priorities[part],
-                hidden=self._hidden(rows),
+                hidden=sample.hidden(sample.rows[part]),
                 scores=None if scores is None else scores[part],
-                features=self._features[part],
+                features=sample.features[part],
             )
-            advance(len(rows))
+            advance(len(sample.rows[part]))
         return made
 
     def _stored(self, bound: BoundRecipe, exemplars: list[Exemplar]) -> _Stored:
@@ -154,40 +195,63 @@ class Probe:
         return features
 
     def _at(self, recipe: Recipe, stored: _Stored, tested: NDArray[np.float32], budget: int) -> Measured:
-        nothing = Measured(recipe, budget, 0, float(np.mean(stored.encoded.sizes)), (), stored.step_ms)
-        with tempfile.TemporaryDirectory() as place:
-            try:
-                with ExemplarMemory.create(place, schema=stored.schema, max_bytes=budget, durable=False) as memory:
-                    fixed = memory.used_bytes
-                    memory.resize(fixed + round((budget - fixed) * self._share))
-                    plan = memory.plan_add(stored.encoded)
-                    folds = [self._fold(memory, stored, tested, number) for number in range(_FOLDS)]
-            except (BudgetTooSmallError, ExemplarTooLargeError, BudgetError):
-                return nothing
-        held = len(plan.admitted)
-        if not held or None in folds:
+        """Measure what a memory of a budget holds of the sample, and of the candidates of each fold."""
+        sizes = stored.encoded.sizes
+        nothing = Measured(recipe, budget, 0, float(sizes.mean()), (), stored.step_ms)
+        try:
+            held, free = self._held(stored, budget, self._sample.rows)
+            by_fold = [self._held(stored, budget, fold.candidates)[0] for fold in self._folds]
+        except BudgetError:  # the tables alone, or the largest exemplar, are more
             return nothing
-        each = float(np.mean(stored.encoded.sizes[plan.admitted]))
-        fit = round(held / self._share) if held < len(self._rows) else int((budget - fixed) / each)
-        return nothing._replace(
-            exemplars=fit, exemplar_bytes=each, accuracies=tuple(fold for fold in folds if fold is not None)
+        if not len(held):
+            return nothing
+        each = float(sizes[held].mean())
+        exemplars = len(held)
+        if exemplars == len(sizes):  # more would fit than the sample has
+            exemplars += int(free / each)
+        accuracies = tuple(
+            self._accuracy(stored, rows, tested, fold.tested) for rows, fold in zip(by_fold, self._folds, strict=True)
         )
+        return Measured(recipe, budget, round(exemplars / self._share), each, accuracies, stored.step_ms)
 
-    def _fold(self, memory: ExemplarMemory, stored: _Stored, tested: NDArray[np.float32], number: int) -> float | None:
-        """Fit on what fits of a part of the sample, and test on the rest; None where nothing fits."""
-        draws = np.random.default_rng([self._seed, number]).random(len(self._rows))
-        held_out = np.zeros(len(self._rows), np.bool_)
-        for label in np.unique(self._labels):
-            rows = np.flatnonzero(self._labels == label)
-            held_out[rows[np.argsort(draws[rows])[: max(1, round(_HELD_OUT * len(rows)))]]] = True
-        candidates = np.flatnonzero(~held_out)
-        admitted = candidates[memory.plan_add(stored.encoded.take(candidates)).admitted]
-        if not len(admitted):
-            return None
+    def _held(self, stored: _Stored, budget: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        """Return which rows a memory takes of those offered, and the bytes that it has left.
+
+        Beside what an empty memory needs, it has the share of the sample's classes in the budget.
+        """
+        with (
+            tempfile.TemporaryDirectory() as place,
+            ExemplarMemory.create(place, schema=stored.schema, max_bytes=budget, durable=False) as memory,
+        ):
+            fixed = memory.used_bytes
+            memory.resize(fixed + round((budget - fixed) * self._share))
+            slots = memory.add(stored.encoded.take(rows)).slots
+            memory.commit()
+            return rows[slots >= 0], memory.free_bytes
+
+    def _accuracy(
+        self, stored: _Stored, rows: NDArray[np.int64], tested: NDArray[np.float32], among: NDArray[np.int64]
+    ) -> float:
+        """Fit a head on rows of the sample as they are stored, and return its accuracy among those tested on."""
+        if not len(rows):
+            return 0.0
         head: Head = HEADS.make("logistic")
-        none = Labelled(stored.features[:0], self._labels[:0])
-        head.fit(none, Labelled(stored.features[admitted], self._labels[admitted]))
-        return float((head.predict(tested[held_out]) == self._labels[held_out]).mean())
+        none = Labelled(stored.features[:0], self._sample.labels[:0])
+        head.fit(none, Labelled(stored.features[rows], self._sample.labels[rows]))
+        return float((head.predict(tested[among]) == self._test.labels[among]).mean())
+
+
+def _folds(labels: NDArray[np.int64], seed: int) -> list[_Fold]:
+    """Hold a quarter of each class out, one example at least, three times anew."""
+    folds = []
+    for number in range(_FOLDS):
+        draws = np.random.default_rng([seed, number]).random(len(labels))
+        held_out = np.zeros(len(labels), np.bool_)
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            held_out[rows[np.argsort(draws[rows])[: max(1, round(_HELD_OUT * len(rows)))]]] = True
+        folds.append(_Fold(np.flatnonzero(~held_out), np.flatnonzero(held_out)))
+    return folds
 
 
 def sample_rows(labels: NDArray[np.int64], *, most: int, seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,211 @@
+"""The frozen probe: what it says fits is what a memory holds, and its accuracies are those of a fit by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from exmem.errors import CodecError, SchemaError
+from exmem.recipes import BoundRecipe, Recipe
+from exmem.registry import Part
+from exmem.tokens.tensors import TensorBatch
+from exmem.train.advice import candidates
+from exmem.train.hidden import KeptHidden, features_of
+from exmem.train.learner import Learner
+from exmem.train.probe import Probe, sample_rows
+from exmem.train.storing import rank_examples
+from tests.backbones import models
+from tests.tiny import SIDE
+
+FEATURES, RAW = Recipe.of("features").refined(codec="lossless"), Recipe.of("raw")
+HIDDEN = Recipe.of("hidden").refined(codec="lossless", keep="top_k:k=4")
+
+
+def nothing(_count):
+    pass
+
+
+@pytest.fixture(scope="module")
+def train(data):
+    return data[0]
+
+
+@pytest.fixture(scope="module")
+def probe(backbone, train):
+    return Probe(backbone(), train, np.arange(len(train)), seed=3, advance=nothing)
+
+
+@pytest.fixture(scope="module")
+def by_hand(backbone, train):
+    """A learner with adapters that change nothing, tokens of all examples, features and exemplars of a recipe."""
+
+    def make(recipe):
+        learner, rows = Learner(backbone(), rank=1, alpha=1), np.arange(len(train))
+        bound = BoundRecipe(recipe, learner.backbone, seed=3)
+        images = train.images(rows, SIDE)
+        tokens = learner.backbone.tokens(images, train.texts)
+        hidden = learner.backbone.embed(TensorBatch.from_numpy(tokens)).to(torch.float16)  # as a run keeps it
+        features = features_of(learner, KeptHidden(hidden, torch.device("cpu")), rows).numpy()
+        ranks = rank_examples(features, train.labels, selection=Part("herding"), seed=[3], values=None)
+        return (
+            bound,
+            features,
+            bound.make(
+                images,
+                train.texts,
+                train.labels,
+                -ranks.astype(float),
+                hidden=hidden.to(torch.float32),
+                features=features,
+            ),
+        )
+
+    return make
+
+
+def held_by(folder, bound, exemplars, budget):
+    """What a memory of a budget takes of exemplars: which, and bytes of each."""
+    with bound.create_memory(folder, max_bytes=budget, samples=exemplars, durable=False) as memory:
+        encoded = memory.encode(exemplars)
+        slots = memory.add(encoded).slots
+        memory.commit()
+        assert memory.used_bytes <= budget
+        return np.flatnonzero(slots >= 0), encoded.sizes
+
+
+@pytest.mark.parametrize(
+    "recipe", [RAW, FEATURES, Recipe.of("half_jpeg"), Recipe.of("text"), HIDDEN], ids=lambda recipe: recipe.name
+)
+@pytest.mark.parametrize("budget", [9_000, 14_000, 19_000])
+def test_the_exemplars_that_fit_are_those_that_a_memory_of_the_budget_admits(tmp_path, probe, by_hand, recipe, budget):
+    bound, _, exemplars = by_hand(recipe)
+    held, sizes = held_by(tmp_path / "memory", bound, exemplars, budget)
+    (measured,) = probe.measure(recipe, [budget], nothing)
+    assert measured.max_bytes == budget
+    if len(held) == len(exemplars):
+        assert measured.exemplars >= len(exemplars)
+    else:
+        assert measured.exemplars == len(held) > 0
+    assert measured.exemplar_bytes == pytest.approx(sizes[held].mean())
+
+
+@pytest.mark.parametrize("budget", [9_000, 100_000])
+def test_the_accuracy_of_a_fold_is_that_of_a_fit_by_hand_on_what_a_memory_holds(
+    tmp_path, probe, by_hand, train, budget
+):
+    (measured,) = probe.measure(FEATURES, [budget], nothing)
+    bound, features, exemplars = by_hand(FEATURES)
+    for number, accuracy in enumerate(measured.accuracies):
+        draws = np.random.default_rng([3, number]).random(len(train))
+        held_out = np.concatenate([8 * label + np.argsort(draws[8 * label : 8 * label + 8])[:2] for label in range(4)])
+        others = np.setdiff1d(np.arange(len(train)), held_out)
+        held, _ = held_by(tmp_path / str(number), bound, [exemplars[row] for row in others], budget)
+        assert (len(held) == 24) == (budget > 9_000)
+        model = LogisticRegression(C=0.02, tol=1e-3, max_iter=300, class_weight="balanced")
+        model.fit(features[others[held]], train.labels[others[held]])
+        expected = (model.predict(features[held_out]) == train.labels[held_out]).mean()
+        assert accuracy == expected
+    assert len(measured.accuracies) == 3
+    assert measured.accuracy == pytest.approx(np.mean(measured.accuracies))
+
+
+def test_pixels_and_hidden_tokens_that_are_stored_whole_are_worth_as_much_as_features(probe):
+    whole = HIDDEN.refined(keep="top_k:k=16")
+    (pixels,), (hidden,), (features,) = (
+        probe.measure(recipe, [1_000_000], nothing) for recipe in (RAW, whole, FEATURES)
+    )
+    assert pixels.accuracies == hidden.accuracies == features.accuracies
+    assert pixels.accuracy > 0.5  # of four classes that differ in colour
+
+
+def test_a_budget_without_room_for_an_exemplar_or_the_tables_holds_none_and_is_no_error(probe):
+    trained = Recipe.of("features").refined(codec="scalar:bits=2")
+    for recipe, budget in ((RAW, 8_000), (trained, 5_000), (RAW, 0), (RAW, 1)):
+        (measured,) = probe.measure(recipe, [budget], nothing)
+        assert (measured.exemplars, measured.accuracies, measured.accuracy) == (0, (), 0.0)
+        assert measured.exemplar_bytes > 0
+
+
+def test_more_budget_never_holds_fewer(probe):
+    budgets = [*range(5_000, 40_000, 5_000), 120_000, 250_000]
+    for recipe in (RAW, FEATURES):
+        counts = [one.exemplars for one in probe.measure(recipe, budgets, nothing)]
+        assert counts == sorted(counts), recipe.name
+        assert counts[-1] > 32  # more than the sample has
+
+
+def test_the_same_seed_measures_the_same(backbone, train, probe):
+    again = Probe(backbone(), train, np.arange(len(train)), seed=3, advance=nothing)
+    for recipe in (Recipe.of("features"), Recipe.of("masked").refined(scorer="random")):
+        one, two = (each.measure(recipe, [9_000, 20_000], nothing) for each in (probe, again))
+        assert [each[:-1] for each in one] == [each[:-1] for each in two]  # the last is a time
+
+
+def test_a_memory_of_more_classes_has_the_share_of_those_that_are_there(backbone, train, probe):
+    rows = np.flatnonzero(train.labels < 2)
+    two = Probe(backbone(), train, rows, seed=3, advance=nothing)
+    shared = Probe(backbone(), train, rows, classes=4, seed=3, advance=nothing)
+    budget = 14_000
+    alone, part, whole = (each.measure(RAW, [budget], nothing)[0] for each in (two, shared, probe))
+    assert 0 < whole.exemplars < 32
+    assert part.exemplars == pytest.approx(whole.exemplars, abs=2)  # of two classes, for four
+    assert alone.exemplars > part.exemplars / 2
+
+
+def test_a_set_of_its_own_is_tested_on_whole(backbone, data):
+    train, test = data
+    probe = Probe(backbone(), train, np.arange(len(train)), test=test, seed=3, advance=nothing)
+    for recipe in (FEATURES, HIDDEN):
+        (measured,) = probe.measure(recipe, [1_000_000], nothing)
+        (accuracy,) = measured.accuracies
+        assert accuracy * len(test) == pytest.approx(round(accuracy * len(test)))
+        assert accuracy > 0.5
+
+
+def test_advance_is_told_each_example_once(backbone, train):
+    passed, made = [], []
+    probe = Probe(backbone(), train, np.arange(0, 32, 2), advance=passed.append)
+    probe.measure(RAW, [20_000], made.append)
+    assert sum(passed) == sum(made) == 16
+
+
+def test_a_recipe_that_a_backbone_cannot_make_or_a_codec_that_cannot_be_trained_is_an_error(backbone, train):
+    probe = Probe(backbone(), train, np.array([0, 1, 8, 9]), advance=nothing)
+    with pytest.raises(CodecError, match="training needs 256 finite tokens or more, got 4"):
+        probe.measure(FEATURES.refined(codec="pq"), [20_000], nothing)
+    with pytest.raises(SchemaError, match="no keep rule for hidden tokens"):
+        probe.measure(HIDDEN.refined(keep="fit_bytes:max_bytes=100"), [20_000], nothing)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [("bert", ()), ("clip", ()), ("joint", ("image",)), ("joint", ("text",)), ("vilt", ()), ("vit", ())],
+)
+def test_every_candidate_of_every_family_can_be_measured(tmp_path_factory, train, kind, seen):
+    names = models.write(kind, tmp_path_factory.mktemp("models"))
+    backbone = models.load(kind, names, size=SIDE, blocks=1)
+    if seen:
+        backbone.restrict(*seen)
+    recipes = candidates(backbone)
+    levels = {recipe.level for recipe in recipes}
+    sees = backbone.token_specs()
+    assert "features" in levels
+    assert ("pixels" in levels) == ("image" in sees)
+    assert ("none" in levels) == ("text" in sees)
+    assert ("hidden" in levels) == ("image" in sees and kind != "vilt")
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    probe = Probe(backbone, train, sample_rows(train.labels, most=16, seed=0), advance=nothing)
+    for recipe in recipes:
+        (measured,) = probe.measure(recipe, [1_000_000], nothing)
+        assert measured.exemplars >= 16
+        assert len(measured.accuracies) == 3
+
+
+def test_a_sample_has_as_many_of_each_class_as_can_be_and_two_at_least():
+    labels = np.repeat([0, 1, 2], [50, 3, 20])
+    rows = sample_rows(labels, most=30, seed=0)
+    assert np.bincount(labels[rows]).tolist() == [10, 3, 10]
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(rows, sample_rows(labels, most=30, seed=0))
+    assert not np.array_equal(rows, sample_rows(labels, most=30, seed=1))
+    assert np.bincount(labels[sample_rows(labels, most=3, seed=0)]).tolist() == [2, 2, 2]
