@@ -86,7 +86,7 @@ def advise(
 
     from exmem.report.advice import draw_advice
     from exmem.train.advice import advise as measure
-    from exmem.train.advice import best_of, merit
+    from exmem.train.advice import best_of, candidates, merit
     from exmem.train.parts import load_run_backbone, load_run_data
 
     config = TrainConfig(
@@ -104,7 +104,7 @@ def advise(
     budget = parse_bytes(max_bytes)
     with show_stages(console) as (stage, tell):
         budgets = [budget // 2, budget, 2 * budget]
-        measured = list(measure(model, learning, budgets, seed=seed, stage=stage, tell=tell))
+        measured = list(measure(model, learning, candidates(model), budgets, seed=seed, stage=stage, tell=tell))
     measured.sort(key=lambda ones: merit(ones[1]), reverse=True)
     if not json:
         _show(console, measured)

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,8 +60,8 @@ def _part(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primit
 
 def train_command(words: Sequence[str]) -> Callable[..., None]:
     """Return the command, whose defaults are those of the recipe and of the file that its words name."""
-    defaults = _named(words)
     given = {word.partition("=")[0].removeprefix("--recipe.") for word in words if word.startswith("--recipe.")}
+    defaults = _named(words, given)
 
     def train(
         data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
@@ -91,15 +91,14 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         config : Path, optional
             YAML or JSON file with options, nested as their names are; options of the command line come after it.
         """
-        if recipe == _AUTO and given:
-            raise SchemaError(f"--recipe {_AUTO} is chosen whole; leave out {sorted(given)}, or name a recipe")
         options.recipe.check_used(given)
         _run(data, options, out, chooses=recipe == _AUTO)
 
     return train
 
 
-def _named(words: Sequence[str]) -> TrainConfig:
+def _named(words: Sequence[str], given: Collection[str]) -> TrainConfig:
+    """Return the options of the file and the recipe that words name, before the parts of a recipe that were given."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?")  # a value that lacks is told by the command itself
     early.add_argument("--config", nargs="?")
@@ -109,6 +108,9 @@ def _named(words: Sequence[str]) -> TrainConfig:
         config = TrainConfig.from_json(document)
     except SchemaError as error:
         raise SchemaError(f"{named.config}: {error}") from error
+    if named.recipe == _AUTO and given:
+        parts_given = [f"--recipe.{part}" for part in sorted(given)]
+        raise SchemaError(f"--recipe {_AUTO} is chosen whole; leave out {parts_given}, or name a recipe")
     if not named.recipe or named.recipe == _AUTO:
         return config
     return dataclasses.replace(config, recipe=Recipe.of(named.recipe))

@@ -1,5 +1,6 @@
 """What to store in so many bytes: recipes of every level, ranked by a frozen probe."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -52,6 +53,7 @@ def candidates(backbone: Backbone) -> list[Recipe]:
 def advise(
     backbone: Backbone,
     data: ImageText,
+    recipes: Sequence[Recipe],
     budgets: Sequence[int],
     *,
     classes: int | None = None,
@@ -59,10 +61,10 @@ def advise(
     stage: Stage,
     tell: Callable[[str], None],
 ) -> Iterator[list[Measured]]:
-    """Measure each candidate at each budget, one list a candidate.
+    """Measure recipes at each budget, one list a recipe.
 
     `classes` are those that the memory will share its bytes among, where the data has fewer; `stage` begins a stage of
-    a progress bar; `tell` is told which candidates cannot be measured, and why. DataError if there is a single class,
+    a progress bar; `tell` is told which recipes cannot be measured, and why. DataError if there is a single class,
     or a class has a single example.
     """
     counts = np.bincount(data.labels)
@@ -76,7 +78,7 @@ def advise(
     rows = sample_rows(data.labels, most=_SAMPLE, seed=seed)
     advance = stage("one pass of the backbone", len(rows))
     probe = Probe(backbone, data, rows, classes=classes, seed=seed, advance=advance)
-    for recipe in candidates(backbone):
+    for recipe in recipes:
         try:
             yield probe.measure(recipe, budgets, stage(recipe.name, len(rows)))
         except (CodecError, SchemaError) as error:
@@ -89,7 +91,9 @@ def merit(one: Measured) -> tuple[bool, float, float]:
 
 
 def best_of(measured: Sequence[Measured]) -> Measured:
-    """Return the first of those of most merit; BudgetTooSmallError if nothing fits."""
+    """Return the first of those of most merit; BudgetTooSmallError if nothing fits, SchemaError if there are none."""
+    if not measured:
+        raise SchemaError("no recipe could be measured; name one with --recipe")
     best = max(measured, key=merit)
     if not best.accuracies:
         least = min(measured, key=lambda one: one.exemplar_bytes)
@@ -103,15 +107,18 @@ def best_of(measured: Sequence[Measured]) -> Measured:
 def choose_recipe(
     config: TrainConfig, backbone: Backbone, data: ImageText, stage: Stage, tell: Callable[[str], None]
 ) -> Measured:
-    """Return what to store in a run, by the data of its first phase; all classes will share what the head leaves."""
-    classes, first = len(data.class_names), _first_phase(config, data)
-    kept = check_budget(config, None, backbone.feature_dim, classes)
-    budgets = [parse_bytes(config.max_bytes) - kept]
-    measured = advise(backbone, first, budgets, classes=classes, seed=config.seed, stage=stage, tell=tell)
+    """Return what to store in a run, by the data of its first phase; all classes will share what the head leaves.
+
+    `tell` is told of recipes that do not go with the options of the run, too.
+    """
+    classes, recipes = len(data.class_names), []
+    for recipe in candidates(backbone):
+        try:
+            dataclasses.replace(config, recipe=recipe)
+            recipes.append(recipe)
+        except SchemaError as error:
+            tell(f"{recipe.name} is left out: {error}")
+    budget = parse_bytes(config.max_bytes) - check_budget(config, None, backbone.feature_dim, classes)
+    first = data.subset(Scenario.of(config.data, classes).rows(data.labels, 0))
+    measured = advise(backbone, first, recipes, [budget], classes=classes, seed=config.seed, stage=stage, tell=tell)
     return best_of([ones[0] for ones in measured])
-
-
-def _first_phase(config: TrainConfig, data: ImageText) -> ImageText:
-    """Return the part of the data that the first phase of a run brings."""
-    scenario = Scenario.of(config.data, len(data.class_names))
-    return data.subset(scenario.rows(data.labels, 0))

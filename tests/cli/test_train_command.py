@@ -1,5 +1,6 @@
 """`exmem train` as a user runs it: what its words say; killed at any moment, it ends with the same numbers."""
 
+import _thread
 import itertools
 import json
 import os
@@ -131,6 +132,78 @@ def test_wrong_input_is_one_line(tmp_path, words, environment, monkeypatch, told
     assert (tmp_path / "file").read_text() == "mine"
 
 
+AUTO = f"""
+--max-bytes 24kB --data.first-classes 2 --data.increments 2 --backbone.image-size {SIDE}
+--backbone.max-text 8 --tuner.blocks 1 --tuner.rank 2 --loop.epochs 1
+"""
+
+
+@pytest.fixture
+def auto(words, environment, monkeypatch, capsys):
+    """What a run with AUTO options prints, and the recipe in its folder; few recipes are measured."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    recipes = [Recipe.of("half_jpeg"), Recipe.of("features")]
+    monkeypatch.setattr("exmem.train.advice.candidates", lambda _: recipes)
+
+    def run(out, *more, begun_with="auto"):
+        given = words(out)
+        models = [*given[given.index("--backbone.vision") :], "--recipe", str(begun_with)]
+        monkeypatch.setattr(sys, "argv", ["exmem", *given[:4], *AUTO.split(), *models, *more])
+        main()
+        recorded = json.loads((out / "config.json").read_text())["config"]["recipe"]
+        return capsys.readouterr().out, Recipe.from_json(recorded)
+
+    return run
+
+
+def test_auto_stores_what_the_first_phase_says_is_best(tmp_path, auto):
+    said, recipe = auto(tmp_path / "run")
+    (line,) = [line for line in said.splitlines() if line.startswith("auto: ")]
+    assert re.fullmatch(
+        rf"auto: {recipe.name} is best in 24kB by the first phase's data, [\d.]+%, \d+ bytes each", line
+    )
+    assert recipe.name in {"half_jpeg", "features"}
+    assert numbers(tmp_path / "run")[-1]["exemplars"] > 0
+    again, same = auto(tmp_path / "run")
+    assert "auto: " not in again
+    assert same == recipe
+
+
+@pytest.mark.parametrize("begun_with", ["auto", "text"])
+def test_auto_goes_on_with_the_recipe_of_a_run_that_was_interrupted_and_measures_nothing_again(
+    tmp_path, auto, monkeypatch, begun_with
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("exmem.train.trainer.Trainer._measure", lambda *_: _thread.interrupt_main() or time.sleep(5))
+        with pytest.raises(SystemExit) as ended:
+            auto(out, begun_with=begun_with)
+    assert ended.value.code == 130
+    assert not (out / "metrics.jsonl").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("exmem.train.advice.choose_recipe", lambda *_: pytest.fail("measured again"))
+        said, recipe = auto(out)
+    assert "begun anew" not in said
+    assert recipe.name == begun_with or begun_with == "auto"
+    assert len(numbers(out)) == 2
+    whole = tmp_path / "whole"
+    recipe.save(tmp_path / "same.yaml")
+    auto(whole, begun_with=tmp_path / "same.yaml")
+    assert numbers(whole) == numbers(out)
+
+
+def test_auto_chooses_anew_where_a_run_has_finished_no_phase_and_other_options_are_given(tmp_path, auto, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("exmem.train.trainer.Trainer._measure", lambda *_: _thread.interrupt_main() or time.sleep(5))
+        with pytest.raises(SystemExit):
+            auto(out, begun_with="text")
+    said, recipe = auto(out, "--seed", "1")
+    assert f"auto: {recipe.name} is best" in said
+    assert "begun anew with other settings" in said
+
+
 @pytest.fixture
 def train(monkeypatch):
     """The configuration that a command line stands for."""
@@ -218,6 +291,11 @@ def test_the_file_gives_way_to_the_recipe_this_to_its_parts_and_all_to_options(t
         ("--recipe.scorer cls", "unknown scorer 'cls'; choose one of"),
         ("--recipe.keep top_k:n=3", "keep rule 'top_k' has no option ['n']; it has ['k']"),
         ("--recipe.keep top_k:3", "expected NAME, NAME:OPTION=VALUE"),
+        ("--recipe auto --recipe.scorer random", "--recipe auto is chosen whole; leave out ['--recipe.scorer'], or"),
+        (
+            "--recipe=auto --recipe.codec=raw --recipe.keep top_k:k=3",
+            "leave out ['--recipe.codec', '--recipe.keep'], or",
+        ),
         ("--loop.epochs 0", "loop.epochs"),
         ("--loop.augment flop", "unknown augmentation 'flop'"),
         ("--max-bytes much", "much"),

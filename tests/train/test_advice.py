@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from exmem.errors import BudgetTooSmallError, DataError
+from exmem.errors import BudgetTooSmallError, DataError, SchemaError
 from exmem.recipes import Recipe
 from exmem.train import advice
 from exmem.train.advice import advise, best_of, candidates, choose_recipe
@@ -43,18 +43,15 @@ def test_hidden_tokens_are_candidates_as_far_as_an_image_has_patches(backbone):
     assert names[-5:] == ["text", "features_1_bits", "features_2_bits", "features_4_bits", "features_8_bits"]
 
 
-def test_each_candidate_is_measured_at_each_budget_and_one_that_cannot_be_is_told_and_left_out(
-    backbone, data, monkeypatch
-):
+def test_each_recipe_is_measured_at_each_budget_and_one_that_cannot_be_is_told_and_left_out(backbone, data):
     wrong, good = Recipe.of("features").refined(name="codes", codec="pq"), Recipe.of("half_jpeg")
-    monkeypatch.setattr(advice, "candidates", lambda _: [wrong, good])
     told, stages = [], []
 
     def begin(text, total):
         stages.append((text, total))
         return lambda count: None
 
-    found = list(advise(backbone(), data[0], [8_000, 16_000], seed=1, stage=begin, tell=told.append))
+    found = list(advise(backbone(), data[0], [wrong, good], [8_000, 16_000], seed=1, stage=begin, tell=told.append))
     assert [[(one.recipe, one.max_bytes) for one in ones] for ones in found] == [[(good, 8_000), (good, 16_000)]]
     (line,) = told
     assert line.startswith("codes is left out: exmem.pq: training needs 256 finite tokens or more, got 32")
@@ -65,16 +62,16 @@ def test_classes_that_nothing_can_be_told_of_are_refused_by_name(backbone, data)
     train, _ = data
     lone = train.subset([*range(8), 8, 16])
     with pytest.raises(DataError, match=r"2 classes have one example.*\['class1', 'class2'\]; add some"):
-        list(advise(backbone(), lone, [8_000], stage=stage, tell=print))
+        list(advise(backbone(), lone, [], [8_000], stage=stage, tell=print))
     with pytest.raises(DataError, match="expected two classes or more"):
-        list(advise(backbone(), train.subset([*range(8)]), [8_000], stage=stage, tell=print))
+        list(advise(backbone(), train.subset([*range(8)]), [], [8_000], stage=stage, tell=print))
 
 
 def test_a_run_chooses_by_its_first_phase_a_share_of_what_its_head_leaves(backbone, data, monkeypatch):
     train, _ = data
     asked = {}
 
-    def record(model, first, budgets, *, classes, seed, **_options):
+    def record(model, first, recipes, budgets, *, classes, seed, **_options):
         asked.update(labels=set(first.labels.tolist()), budgets=budgets, classes=classes, seed=seed)
         return iter([[measured("one", 0.3)], [measured("two", 0.4)]])
 
@@ -91,11 +88,27 @@ def test_a_run_chooses_by_its_first_phase_a_share_of_what_its_head_leaves(backbo
         choose_recipe(dataclasses.replace(ridge, max_bytes="9kB"), backbone(), train, stage, print)
 
 
+def test_a_recipe_that_does_not_go_with_the_options_of_a_run_is_told_and_not_measured(backbone, data, monkeypatch):
+    monkeypatch.setattr(
+        advice, "advise", lambda _model, _data, recipes, *_budgets, **_: [[measured(one.name, 0.5)] for one in recipes]
+    )
+    told = []
+    tuned = config_of(tuner={"phases": "all"})
+    assert choose_recipe(tuned, backbone(), data[0], stage, told.append).recipe.name == "half_jpeg"
+    assert [line.partition(" ")[0] for line in told] == [f"features_{bits}_bits" for bits in (1, 2, 4, 8)]
+    assert "which tuning makes stale" in told[0]
+
+
+def test_where_no_recipe_could_be_measured_it_is_told():
+    with pytest.raises(SchemaError, match="no recipe could be measured"):
+        best_of([])
+
+
 def test_images_without_texts_and_of_any_size_are_measured(backbone, data):
     train, _ = data
     model = backbone()
     model.restrict("image")
     plain = ImageText(train.paths, [""] * len(train), train.labels, train.class_names)
-    found = list(advise(model, plain, [30_000], stage=stage, tell=pytest.fail))
+    found = list(advise(model, plain, candidates(model), [30_000], stage=stage, tell=pytest.fail))
     assert {ones[0].recipe.level for ones in found} == {"pixels", "hidden", "features"}
     assert train.image(0, SIDE).shape == (SIDE, SIDE, 3) != np.shape(train.image(0, 48))
