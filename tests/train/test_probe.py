@@ -14,7 +14,7 @@ from exmem.train.hidden import KeptHidden, features_of
 from exmem.train.learner import Learner
 from exmem.train.probe import Probe, sample_rows
 from exmem.train.storing import rank_examples
-from tests.backbones import models
+from tests.backbones.models import load
 from tests.tiny import SIDE
 
 FEATURES, RAW = Recipe.of("features").refined(codec="lossless"), Recipe.of("raw")
@@ -181,9 +181,8 @@ def test_a_recipe_that_a_backbone_cannot_make_or_a_codec_that_cannot_be_trained_
     ("kind", "seen"),
     [("bert", ()), ("clip", ()), ("joint", ("image",)), ("joint", ("text",)), ("vilt", ()), ("vit", ())],
 )
-def test_every_candidate_of_every_family_can_be_measured(tmp_path_factory, train, kind, seen):
-    names = models.write(kind, tmp_path_factory.mktemp("models"))
-    backbone = models.load(kind, names, size=SIDE, blocks=1)
+def test_every_candidate_of_every_family_can_be_measured(written, train, kind, seen):
+    backbone = load(kind, written[kind], size=SIDE, blocks=1)
     if seen:
         backbone.restrict(*seen)
     recipes = candidates(backbone)
