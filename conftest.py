@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent
 NEEDS_TORCH = (
     "bench",
     "exmem/backbones",
+    "exmem/cli/advise.py",
     "exmem/cli/demo",
     "exmem/cli/train.py",
     "exmem/integrations",
@@ -28,6 +29,7 @@ NEEDS_TORCH = (
     "exmem/tokens/tensors.py",
     "exmem/train",
     "tests/backbones",
+    "tests/cli/test_advise_command.py",
     "tests/cli/test_stickers.py",
     "tests/cli/test_train_command.py",
     "tests/cli/test_view_commands.py",
