@@ -125,13 +125,15 @@ def wheel(name, content):
     return zipfile.ZipFile(buffer)
 
 
-def test_the_demo_compares_fine_tuning_with_three_recipes_at_one_budget():
+def test_the_demo_compares_fine_tuning_with_recipes_of_every_level_at_one_budget():
     configs = demo_configs(max_bytes="2MB", epochs=4, seed=5)
-    assert [config.recipe.name for config in configs] == ["none", "raw", "half_jpeg", "masked"]
+    assert [config.recipe.name for config in configs] == ["none", "raw", "half_jpeg", "masked", "hidden", "features"]
+    assert {config.recipe.level for config in configs} == {"none", "pixels", "hidden", "features"}
     assert {(config.max_bytes, config.loop.epochs, config.seed) for config in configs} == {("2MB", 4, 5)}
-    assert [config.method.distill_weight for config in configs] == [0.0, 1.0, 1.0, 1.0]
+    assert [config.method.distill_weight for config in configs] == [0.0, *[1.0] * 5]
+    assert [config.method.head.name for config in configs] == ["linear", *["logistic"] * 5]
     scorer = Part("cls_attention", (("layers", (-3,)),))
-    assert configs[-1].recipe == Recipe.of("masked").refined(scorer=scorer)
+    assert configs[3].recipe == Recipe.of("masked").refined(scorer=scorer)
     assert {(config.data.first_classes, config.data.increments) for config in configs} == {(6, (4,))}
 
 
