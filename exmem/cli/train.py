@@ -61,14 +61,14 @@ def _part(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primit
 def train_command(words: Sequence[str]) -> Callable[..., None]:
     """Return the command, whose defaults are those of the recipe and of the file that its words name."""
     given = {word.partition("=")[0].removeprefix("--recipe.") for word in words if word.startswith("--recipe.")}
-    defaults = _named(words, given)
+    defaults, name = _named(words, given)
 
     def train(
         data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
         options: Annotated[TrainConfig, tyro.conf.arg(name="")] = defaults,
         *,
         out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
-        recipe: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE")] = defaults.recipe.name,
+        recipe: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE")] = name,
         config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     ) -> None:
         """Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.
@@ -97,23 +97,25 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
     return train
 
 
-def _named(words: Sequence[str], given: Collection[str]) -> TrainConfig:
-    """Return the options of the file and the recipe that words name, before the parts of a recipe that were given."""
+def _named(words: Sequence[str], given: Collection[str]) -> tuple[TrainConfig, str]:
+    """Return the options of the file and the recipe that words name, and its name, before parts of it were given."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?")  # a value that lacks is told by the command itself
     early.add_argument("--config", nargs="?")
     named, _ = early.parse_known_args(list(words))
     document: dict[str, Any] = read_document(named.config) if named.config else {}
+    recipe = named.recipe or (document.pop("recipe") if document.get("recipe") == _AUTO else None)
     try:
         config = TrainConfig.from_json(document)
     except SchemaError as error:
         raise SchemaError(f"{named.config}: {error}") from error
-    if named.recipe == _AUTO and given:
+    if recipe == _AUTO and given:
         parts_given = [f"--recipe.{part}" for part in sorted(given)]
         raise SchemaError(f"--recipe {_AUTO} is chosen whole; leave out {parts_given}, or name a recipe")
-    if not named.recipe or named.recipe == _AUTO:
-        return config
-    return dataclasses.replace(config, recipe=Recipe.of(named.recipe))
+    if recipe == _AUTO:
+        return config, _AUTO
+    config = dataclasses.replace(config, recipe=Recipe.of(recipe)) if recipe else config
+    return config, config.recipe.name
 
 
 def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None:

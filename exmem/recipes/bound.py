@@ -24,6 +24,7 @@ from exmem.recipes.scoring import Masked, Masking
 from exmem.store import Place
 from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
 from exmem.tokens.checks import as_array, floats_of, label_of, mapping_of, shown
+from exmem.tokens.sets import exemplars_in
 
 __all__ = ["BoundRecipe"]
 
@@ -132,7 +133,12 @@ class BoundRecipe:
         if scores_image:
             keep_rule = KEEP_RULES.make(recipe.keep.name, **recipe.keep.kwargs)
             spec = self.backbone.token_specs()["image"]
-            if "encoded_bytes" in KEEP_RULES.options(recipe.keep.name):
+            measures = "encoded_bytes" in KEEP_RULES.options(recipe.keep.name)
+            if measures and recipe.level == "hidden":
+                raise SchemaError(
+                    f"keep {recipe.keep.name!r} measures patches, not hidden tokens; choose top_k or another"
+                )
+            if measures:
                 codec = get_codec(self._codec, shape=spec.shape, dtype=spec.dtype)
             try_keep(recipe.keep, spec.positions)
         text_rule = None
@@ -188,10 +194,15 @@ class BoundRecipe:
         Schema
             It records the recipe, and the weights that made what is stored where that matters.
         """
+        samples = exemplars_in(samples)
         if self.is_trained and not samples:
             raise SchemaError(f"codec {self.recipe.codec.name!r} is trained: give samples=, exemplars of this recipe")
         modalities = dict(self.schema.modalities)
         trained = self._form.specs(self.restore.frame, self._codec) if self.is_trained and self.restore.frame else {}
+        if lacking := [name for name in trained if any(name not in exemplar.tokens for exemplar in samples)]:
+            raise InvalidExemplarError(
+                f"samples: expected exemplars of this recipe, with {lacking}; make them with make()"
+            )
         every = [exemplar.tokens[name].values for name in trained for exemplar in samples]
         if every:  # one table for all modalities: their tokens are of one space
             config = self._trained(np.concatenate(every))
@@ -219,6 +230,8 @@ class BoundRecipe:
         DataWarning
             If it holds features, and the backbone was tuned since it was made: they are stale.
         """
+        if not isinstance(memory, ExemplarMemory):
+            raise SchemaError(f"expected an open ExemplarMemory, got {shown(memory)}")
         recorded, mine = memory.schema.recipe or {}, self.restore.to_json()
         if recorded.get("frame") != mine["frame"]:
             raise SchemaError(

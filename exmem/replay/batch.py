@@ -59,6 +59,8 @@ class ReplayBatch(TensorBatch):
         """
         if "image" not in self.tokens:
             raise SchemaError(f"expected image patches, got {sorted(self.tokens)}; this memory holds no images")
+        if self.layer is not None:
+            raise SchemaError("this memory holds hidden tokens, not pixels; a backbone takes them: backbone(batch)")
         if self.grid is None or not is_image(self.tokens["image"]):
             shape = tuple(self.tokens["image"].values.shape[2:])
             raise SchemaError(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from exmem.errors import SchemaError
 from exmem.memory import ExemplarMemory
 from exmem.recipes import FILLS, FillContext, Restorer
 from exmem.recipes.fills import class_means
@@ -34,7 +35,11 @@ class Pipeline:
     """
 
     def __init__(self, restore: Restorer, *, fill: str | None = None, augment: Augmentation | None = None) -> None:
-        part = restore.recipe.fill
+        part, level = restore.recipe.fill, restore.recipe.level
+        if level in {"hidden", "features"} and fill not in {None, "drop"}:
+            raise SchemaError(f"fill {fill!r} has no effect: this memory holds {level}, no pixels; leave it out")
+        if level == "features" and augment is not None:
+            raise SchemaError("an augmentation has no effect: this memory holds features; leave it out")
         self.restore, self.augment = restore, augment
         self.fill = part.name if fill is None else fill
         self._fill = FILLS.make(self.fill, **(part.kwargs if fill is None else {}))

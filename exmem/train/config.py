@@ -149,6 +149,8 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", Part.of(self.head))
+        if self.head.name not in {"linear", *HEADS}:
+            raise SchemaError(f"method.head: unknown {self.head.name!r}; choose one of {sorted(['linear', *HEADS])}")
         if self.head != Part("linear"):
             HEADS.check(self.head.name, self.head.kwargs)
             HEADS.make(self.head.name, **self.head.kwargs)  # a value out of range is told here
@@ -193,7 +195,8 @@ class LoopConfig:
         Also measure on test examples as they would be stored.
     keep_hidden : bool
         Compute the frozen part once per example and keep the result: fast, but it takes about 2 bytes times tokens
-        times width per example in RAM and in the cache on disk. May be changed when a run is continued.
+        times width per example in RAM and in the cache on disk. May be changed when a run is continued, but must be on
+        where the learner sees kept tokens only (pruned).
     num_workers : int
         Worker processes that read exemplars when hidden tokens are not kept. May be changed when a run is continued.
     """
@@ -239,7 +242,8 @@ class TrainConfig:
     ----------
     recipe : Recipe
         What is stored of an exemplar. By name: masked (the paper's patches and words), foveated, smoothed, rate_aware,
-        jpeg, half_jpeg, third_jpeg, quarter_jpeg, raw, text, or none (no memory at all: fine-tuning).
+        jpeg, half_jpeg, third_jpeg, quarter_jpeg, raw, hidden (tokens of the frozen blocks), features (what the head
+        sees), text, or none (no memory at all: fine-tuning).
     max_bytes : str
         Strict budget of the memory on disk, such as 64MB or 1.5GiB.
     seed : int

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from exmem import ExemplarMemory, Schema
-from exmem.errors import CodecError, DataWarning, ExmemError, SchemaError
+from exmem.errors import CodecError, DataWarning, ExmemError, InvalidExemplarError, SchemaError
 from exmem.memory.export import export_folder, import_folder
 from exmem.memory.maintenance import repair
 from exmem.recipes import BoundRecipe, PlainImages, Recipe, Restorer
@@ -315,8 +315,30 @@ def test_workers_and_augmentations_of_tokens_leave_layer_and_prefix_as_they_are(
     dropped = isinstance(augment, TokenDropout)
     assert batch.tokens["image"].valid.sum(1).tolist() == [4 if dropped else 8] * 4
     assert model(batch).isfinite().all()
-    with pytest.raises(SchemaError, match="expected image patches"):
+    with pytest.raises(SchemaError, match="holds hidden tokens, not pixels"):
         batch.images()
+
+
+@pytest.mark.parametrize("name", ["hidden", "features"])
+def test_what_has_no_effect_on_what_is_stored_is_refused(tmp_path, fresh, name):
+    place = stored_in(bound_of(name, fresh()), tmp_path / "m")
+    with pytest.raises(SchemaError, match="fill 'mean' has no effect"):
+        replay_loader(place, batch=4, fill="mean")
+    if name == "features":
+        with pytest.raises(SchemaError, match="augmentation has no effect"):
+            replay_loader(place, batch=4, augment=TokenDropout(ratio=0.5))
+
+
+def test_samples_and_memories_are_looked_at(tmp_path, fresh):
+    bound, other = bound_of("hidden", fresh()), bound_of("masked", fresh())
+    for wrong in (made(other), [1, 2], "ab"):
+        with pytest.raises(InvalidExemplarError, match="expected"):
+            bound_of("hidden", fresh(), codec="pq:parts=8,centres=16").schema_for(wrong)
+    for wrong in (None, "folder"):
+        with pytest.raises(SchemaError, match="expected an open ExemplarMemory"):
+            bound.check(wrong)
+    with pytest.raises(SchemaError, match="measures patches, not hidden tokens"):
+        bound_of("hidden", fresh(), keep="fit_bytes:max_bytes=300")
 
 
 @pytest.mark.parametrize(("name", "changes"), [("hidden", {}), ("features", {}), *TRAINED], ids=str)

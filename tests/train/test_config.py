@@ -252,7 +252,7 @@ SUMS = ("ridge", "ranpac:projection=64", "nearest_mean")
             "loop.pruned: unknown 'sometimes'; choose one of ['always', 'auto', 'never']",
         ),
         ({"tuner": {"phases": "last"}}, "tuner.phases: unknown 'last'; choose one of ['all', 'auto', 'first', 'none']"),
-        ({"method": {"head": "forest"}}, "unknown head 'forest'; choose one of"),
+        ({"method": {"head": "forest"}}, "method.head: unknown 'forest'; choose one of"),
         ({"method": {"head": "ridge:depth=3"}}, "head 'ridge' has no option ['depth']"),
         ({"method": {"head": "ranpac:projection=0"}}, "projection"),
         ({"method": {"head": "linear:depth=3"}}, "linear"),
