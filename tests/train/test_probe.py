@@ -173,7 +173,7 @@ def test_a_recipe_that_a_backbone_cannot_make_or_a_codec_that_cannot_be_trained_
     probe = Probe(backbone(), train, np.array([0, 1, 8, 9]), advance=nothing)
     with pytest.raises(CodecError, match="training needs 256 finite tokens or more, got 4"):
         probe.measure(FEATURES.refined(codec="pq"), [20_000], nothing)
-    with pytest.raises(SchemaError, match="no keep rule for hidden tokens"):
+    with pytest.raises(SchemaError, match="measures patches, not hidden tokens"):
         probe.measure(HIDDEN.refined(keep="fit_bytes:max_bytes=100"), [20_000], nothing)
 
 
