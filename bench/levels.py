@@ -98,7 +98,7 @@ def main() -> None:
     found = measure(make, train, test)
     asked.out.mkdir(parents=True, exist_ok=True)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
-    told = f"Accuracy in per cent, mean and standard deviation of seeds {SEEDS}, and exemplars held; {versions}."
+    told = f"Accuracy in per cent, mean and standard deviation of seeds {SEEDS}, and exemplars that fit; {versions}."
     (asked.out / "levels.md").write_text(f"{told}\n\n{table(found)}\n")
     draw_advice([seeds[0] for seeds in found.values()], asked.out / "levels.png")
 
