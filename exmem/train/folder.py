@@ -76,6 +76,8 @@ class RunFolder:
         Where the file system has no locks (NFS without its lock service) a lock file stands in; a warning says so, for
         one that a killed run leaves has to be removed by hand.
         """
+        import filelock  # what a run left is read without it
+
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = _taken(filelock.FileLock(self.path / _LOCK, timeout=0))
@@ -234,8 +236,10 @@ def _remove(folder: Path) -> None:
         raise DataError(f"{folder}: cannot be removed to begin anew: {error}; choose another run folder") from error
 
 
-def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
+def _taken(lock: "filelock.BaseFileLock") -> "filelock.BaseFileLock":
     """Acquire a lock, or a lock file where the file system knows no locks."""
+    import filelock
+
     try:
         lock.acquire()
     except (NotImplementedError, OSError) as error:
