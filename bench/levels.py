@@ -1,15 +1,20 @@
 """What a byte buys at every level: pixels, hidden tokens, features.
 
-    python -m bench.levels OUT [--modalities both]
+    python -m bench.levels OUT [--modalities both] [--steps]
 
 Writes `levels.md` and `levels.png`: the frozen probe on the demo data, image only unless told otherwise, three seeds. A
 seed may choose from three quarters of the training images; a real memory of each budget says which exemplars fit; a
-logistic regression is fitted on nothing else and tested on all test images.
+logistic regression is fitted on nothing else and tested on all test images. With `--steps` it prints how long a
+training step of 64 exemplars takes, from the memory to the gradients of the last block, from half-size JPEG and from
+hidden tokens.
 """
 
 import argparse
+import contextlib
 import platform
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,14 +24,18 @@ import transformers
 
 from exmem.backbones import Backbone, load_backbone
 from exmem.cli.demo.stickers import StickersConfig, build_stickers
-from exmem.recipes import Recipe
+from exmem.recipes import BoundRecipe, Recipe
+from exmem.replay import Pipeline
 from exmem.report.advice import draw_advice
 from exmem.store import format_bytes
+from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.learner import Learner
 from exmem.train.probe import Measured, Probe
 
 BUDGETS = (60_000, 125_000, 250_000, 500_000, 750_000, 1_000_000)
 SEEDS = (0, 1, 2)
+_STEP = 64  # exemplars
 _DRAW = 0.75  # of the training images that a seed may choose from
 
 
@@ -84,10 +93,38 @@ def table(found: dict[str, list[list[Measured]]]) -> str:
     return "\n".join(lines)
 
 
+def steps(backbone: Backbone, train: ImageText) -> dict[str, float]:
+    """Median milliseconds of a step by recipe, the recipes in turn."""
+    chosen = np.arange(0, len(train) - 1, 6)[:256]
+    learner = Learner(backbone, rank=16, alpha=16)
+    learner.grow(range(len(train.class_names)))
+    images, texts = train.images(chosen, backbone.image_sides), [train.texts[row] for row in chosen.tolist()]
+    with contextlib.ExitStack() as stack:
+        memories = {}
+        for name in ("half_jpeg", "hidden"):
+            bound = BoundRecipe(name, backbone)
+            exemplars = bound.make(images, texts, train.labels[chosen])
+            place = stack.enter_context(tempfile.TemporaryDirectory())
+            memory = bound.create_memory(place, max_bytes="64MB", samples=exemplars, durable=False)
+            memory.add(exemplars)
+            memory.commit()
+            memories[name] = stack.enter_context(memory), Pipeline(bound.restore)
+        seconds: dict[str, list[float]] = {name: [] for name in memories}
+        for turn in range(9):
+            for name, (memory, pipeline) in memories.items():
+                slots = np.random.default_rng(turn).choice(memory.slots, _STEP, replace=False)
+                began = time.perf_counter()
+                batch = pipeline(TensorBatch.from_numpy(memory.read(slots)))
+                learner.loss(backbone.embed(batch), batch.labels, teacher={}, weight=0, temperature=1).backward()
+                seconds[name].append(time.perf_counter() - began)
+    return {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--modalities", choices=["image", "both"], default="image")
+    parser.add_argument("--steps", action="store_true")
     asked = parser.parse_args()
     train, test = load_imagefolder(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
     seen = ("image",) if asked.modalities == "image" else ()
@@ -95,6 +132,9 @@ def main() -> None:
     def make() -> Backbone:
         return load_backbone("joint", image_size=112, trainable_blocks=1, modalities=seen)
 
+    if asked.steps:
+        print(steps(make(), train))
+        return
     found = measure(make, train, test)
     asked.out.mkdir(parents=True, exist_ok=True)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from exmem.backbones.attention import AttentionTap
 from exmem.errors import SchemaError
@@ -20,6 +21,7 @@ __all__ = [
     "pooled",
     "projection",
     "run_blocks",
+    "scaled",
     "tuned_from",
 ]
 
@@ -90,6 +92,11 @@ def attention_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if mask is None:
         return None
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def scaled(encoded: Tensor) -> Tensor:
+    """Scale features (B, D) of a backbone to mean 0 and variance 1 each: what classifiers see (a choice)."""
+    return layer_norm(encoded, encoded.shape[-1:])
 
 
 def pooled(hidden: Tensor, valid: Tensor) -> Tensor:

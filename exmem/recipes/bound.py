@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.backbones import Backbone, Hidden
@@ -16,7 +15,7 @@ from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
 from exmem.memory import ExemplarMemory
-from exmem.recipes.levels import at_level, frame_of, weights_key
+from exmem.recipes.levels import at_level, frame_of, pruned, weights_key
 from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import SCORELESS, Recipe, try_keep
 from exmem.recipes.restorer import Restorer
@@ -358,9 +357,7 @@ class BoundRecipe:
         rule = self.masking.keep_rule
         if rule is None or self.masking.codec is not None:
             raise SchemaError(f"recipe {self.recipe.name!r} has no keep rule for hidden tokens; choose one with top_k")
-        keep = torch.from_numpy(rule(scores, valid=np.ones(scores.shape, np.bool_)))
-        fused_by = torch.from_numpy(scores) if self.recipe.image.kwargs.get("fuse") else None
-        return hidden.pruned(keep, fused_by=fused_by)
+        return pruned(self.recipe, hidden, rule(scores, valid=np.ones(scores.shape, np.bool_)), scores)
 
     def _images(self, images: Any) -> NDArray[np.uint8]:
         """Return images as an array of the size that the recipe was bound to; any size where none is stored."""

@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import layer_norm
 
 from exmem.backbones import Backbone, Hidden
+from exmem.backbones.blocks import scaled
 from exmem.errors import SchemaError
 from exmem.recipes.frame import Frame
 from exmem.recipes.plain import PlainImages
@@ -82,13 +83,13 @@ def at_level(
     batch = TensorBatch.from_numpy(masked.tokens)
     if recipe.level == "features":
         encoded = backbone.encode(backbone.embed(batch) if known is None else known)
-        return masked._replace(features=layer_norm(encoded, encoded.shape[-1:]).cpu().float().numpy())
+        return masked._replace(features=scaled(encoded).cpu().float().numpy())
     if known is None or frame.layer != backbone.first_tuned_layer:
         known = backbone.embed(batch, until=frame.layer)
-    return masked._replace(hidden=pruned(recipe, known.to("cpu"), masked))
+    return masked._replace(hidden=pruned(recipe, known.to("cpu"), masked.keep["image"], masked.maps.scores["image"]))
 
 
-def pruned(recipe: Recipe, hidden: Hidden, masked: Masked) -> Hidden:
-    """Drop the image tokens that are not kept, or fuse them where the recipe says so."""
-    scores = torch.from_numpy(masked.maps.scores["image"]) if recipe.image.kwargs.get("fuse") else None
-    return hidden.pruned(torch.from_numpy(masked.keep["image"]), fused_by=scores)
+def pruned(recipe: Recipe, hidden: Hidden, keep: NDArray[np.bool_], scores: NDArray[np.float32]) -> Hidden:
+    """Drop the image tokens that are not kept, or fuse them where the recipe says so; keep and scores (B, L)."""
+    fused_by = torch.from_numpy(scores) if recipe.image.kwargs.get("fuse") else None
+    return hidden.pruned(torch.from_numpy(keep), fused_by=fused_by)

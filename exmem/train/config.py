@@ -134,9 +134,9 @@ class MethodConfig:
     Parameters
     ----------
     head : Part
-        What classifies after a phase: logistic (refitted on the new examples and the exemplars, balanced by class),
-        linear (the head that was trained with the blocks), ridge, ranpac or nearest_mean (which keep sums over all
-        examples instead; what they keep counts).
+        What classifies after a phase: logistic (refitted on the exemplars as they are stored, balanced by class; on the
+        new examples where none are), linear (the head that was trained with the blocks), ridge, ranpac or nearest_mean
+        (which carry sums over all examples instead; these count).
     distill_weight : float
         Weight of the distillation on old classes; 0 turns it off.
     temperature : float

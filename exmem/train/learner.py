@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy, kl_div, layer_norm, log_softmax, normalize, softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
 from typing_extensions import override
 
 from exmem.backbones import Backbone, Hidden
+from exmem.backbones.blocks import scaled
 from exmem.errors import DataError
 
 __all__ = ["ClassMeans", "Learner", "distillation"]
@@ -42,8 +43,7 @@ class Learner(nn.Module):
 
     def features(self, hidden: Hidden) -> Tensor:
         """Return features of the backbone for the classifiers, each scaled to mean 0 and variance 1 (a choice)."""
-        encoded = self.backbone.encode(hidden)
-        return layer_norm(encoded, encoded.shape[-1:])
+        return scaled(self.backbone.encode(hidden))
 
     @override
     def forward(self, hidden: Hidden) -> Tensor:
@@ -56,7 +56,7 @@ class Learner(nn.Module):
 
     def true_logits(self, encoded: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the logits of the true classes, which were seen: what a gradient scorer explains."""
-        logits = layer_norm(encoded, encoded.shape[-1:]) @ self.weight.T + self.bias
+        logits = scaled(encoded) @ self.weight.T + self.bias
         return logits.gather(1, self.targets(labels)[:, None]).sum()
 
     def difficulty(self, features: Tensor, labels: Tensor) -> dict[str, NDArray[np.float32]]:

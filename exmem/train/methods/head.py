@@ -29,7 +29,7 @@ class Head(abc.ABC):
     """
 
     # True: what it learnt of earlier phases is carried in `state`, and exemplars are not looked at. False: it is
-    # refitted on exemplars and new examples, and carries nothing.
+    # refitted on what it is given, and carries nothing; the trainer gives it exemplars, all in the form that is stored.
     keeps_sums: ClassVar[bool]
     _width: int | None = None  # D, once it is known
 
