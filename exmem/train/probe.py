@@ -236,8 +236,7 @@ class Probe:
         if not len(rows):
             return 0.0
         head: Head = HEADS.make("logistic")
-        none = Labelled(stored.features[:0], self._sample.labels[:0])
-        head.fit(none, Labelled(stored.features[rows], self._sample.labels[rows]))
+        head.fit(Labelled(stored.features[rows], self._sample.labels[rows]))
         return float((head.predict(tested[among]) == self._test.labels[among]).mean())
 
 

@@ -356,13 +356,13 @@ class Trainer:
 
         Where nothing is stored, new examples are all that there is. None for the linear head, which was trained.
         """
-        part, none = self.config.method.head, Labelled(new.features[:0], new.labels[:0])
+        part = self.config.method.head
         if part.name == "linear":
             return None
         self._stage(phase, f"fitting the head ({part.name})", len(new.labels))
         if self._exemplars is None or not len(self._exemplars.slots) or HEADS[part.name].keeps_sums:
-            return fit_head(self.folder, phase, part, new, none)
-        return fit_head(self.folder, phase, part, none, self._exemplars.labelled(self.learner))
+            return fit_head(self.folder, phase, part, new)
+        return fit_head(self.folder, phase, part, self._exemplars.labelled(self.learner))
 
     def _measure(
         self, phase: int, means: ClassMeans, head: Head | None, tested: Mapping[str, Labelled]

@@ -28,8 +28,8 @@ class Head(abc.ABC):
     that fails changes nothing. The same calls give the same predictions, in another process that called `load`, too.
     """
 
-    # True: what it learnt of earlier phases is carried in `state`, and exemplars are not looked at. False: it is
-    # refitted on what it is given, and carries nothing; the trainer gives it exemplars, all in the form that is stored.
+    # True: what it learnt of earlier phases is carried in `state`; a phase gives it all its new examples, once. False: it
+    # is refitted on what it is given, and carries nothing; the trainer gives it exemplars, all in the form that is stored.
     keeps_sums: ClassVar[bool]
     _width: int | None = None  # D, once it is known
 
@@ -39,22 +39,21 @@ class Head(abc.ABC):
         """The classes that it can predict, in order; empty before the first fit."""
 
     @abc.abstractmethod
-    def _learn(self, new: Labelled, stored: Labelled) -> None: ...
+    def _learn(self, examples: Labelled) -> None: ...
 
     @abc.abstractmethod
     def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]: ...
 
-    def fit(self, new: Labelled, stored: Labelled) -> None:
-        """Learn all examples of a phase, beside stored exemplars of the phases before; either may be empty.
+    def fit(self, examples: Labelled) -> None:
+        """Learn the examples of a phase: all new ones where sums are kept, else all that is to be known; none is well.
 
         DataError if features are not finite, do not fit their labels, or are not as wide as those before.
         """
-        new, stored = _checked(new, "new examples"), _checked(stored, "stored exemplars")
-        width = self._width
-        for features, what in ((new.features, "new examples"), (stored.features, "stored exemplars")):
-            width = _same_width(features, width, what)
-        self._learn(new, stored)
-        self._width = width
+        checked = _checked(examples)
+        width = _same_width(checked.features, self._width, "examples")
+        if len(checked.labels):
+            self._learn(checked)
+            self._width = width
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the class of each row (N, D), the smallest of those that are as good.
@@ -90,11 +89,11 @@ def positive(value: object, what: str) -> float:
     return number
 
 
-def _checked(given: Labelled, what: str) -> Labelled:
-    features, labels = _finite(given.features, f"features of {what}"), as_array(given.labels)
+def _checked(given: Labelled) -> Labelled:
+    features, labels = _finite(given.features, "features of examples"), as_array(given.labels)
     if labels.shape != (len(features),) or (labels.dtype.kind not in "iu" and len(labels)):
         raise DataError(
-            f"labels of {what}: expected {len(features)} integers, got {labels.dtype} of shape {labels.shape}"
+            f"labels of examples: expected {len(features)} integers, got {labels.dtype} of shape {labels.shape}"
         )
     return Labelled(features, labels.astype(np.int64))
 

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from typing_extensions import override
 
-from exmem.errors import DataError
 from exmem.tokens.checks import whole_number
 from exmem.train.methods.head import Head, Labelled, positive
 
@@ -39,17 +38,13 @@ class Logistic(Head):
         return tuple(self._classes.tolist())
 
     @override
-    def _learn(self, new: Labelled, stored: Labelled) -> None:
-        both = [part for part in (stored, new) if len(part.labels)]
-        if not both:
-            raise DataError("logistic regression needs examples, got none, neither new nor stored")
-        features, labels = (np.concatenate(arrays) for arrays in zip(*both, strict=True))
-        classes, model = np.unique(labels), None
+    def _learn(self, examples: Labelled) -> None:
+        classes, model = np.unique(examples.labels), None
         if len(classes) > 1:
             model = LogisticRegression(C=self.C, tol=self.tol, max_iter=self.max_iter, class_weight="balanced")
             with warnings.catch_warnings():  # a few examples of each class are no regression problem
                 warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-                model.fit(features, labels)
+                model.fit(examples.features, examples.labels)
         self._classes, self._model = classes, model
 
     @override

@@ -24,10 +24,9 @@ class NearestMean(SumsHead):
     """
 
     @override
-    def _learn(self, new: Labelled, stored: Labelled) -> None:
-        if len(new.labels):
-            rows = unit_rows(new.features).astype(np.float32)
-            self._sums = self._plus(Sums.of(rows, new.labels, gram=False))
+    def _learn(self, examples: Labelled) -> None:
+        rows = unit_rows(examples.features).astype(np.float32)
+        self._sums = self._plus(Sums.of(rows, examples.labels, gram=False))
 
     @override
     def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -33,13 +33,11 @@ class RanPac(SumsHead):
         self._weights: NDArray[np.float64] = np.zeros((0, self.projection))  # (C, M)
 
     @override
-    def _learn(self, new: Labelled, stored: Labelled) -> None:
-        if not len(new.labels):
-            return
-        matrix = self._matrix_for(new.features.shape[1])
-        rows = _projected(new.features, matrix)
-        strength = self._chosen(rows, new.labels) if len(rows) > 1 else self.strength
-        self._set(self._plus(Sums.of(rows, new.labels, gram=True)), matrix, strength)
+    def _learn(self, examples: Labelled) -> None:
+        matrix = self._matrix_for(examples.features.shape[1])
+        rows = _projected(examples.features, matrix)
+        strength = self._chosen(rows, examples.labels) if len(rows) > 1 else self.strength
+        self._set(self._plus(Sums.of(rows, examples.labels, gram=True)), matrix, strength)
 
     def _matrix_for(self, width: int) -> NDArray[np.float32]:
         if len(self._matrix) == width:

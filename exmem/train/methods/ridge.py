@@ -32,11 +32,10 @@ class Ridge(SumsHead):
         self._weights: NDArray[np.float64] = np.zeros((0, 0))  # (C, D + 1), the bias last
 
     @override
-    def _learn(self, new: Labelled, stored: Labelled) -> None:
-        if not len(new.labels):
-            return
-        rows = np.concatenate([new.features, np.ones((len(new.labels), 1), np.float32)], 1)
-        sums = self._balanced(rows, new.labels) if self.balanced else Sums.of(rows, new.labels, gram=True)
+    def _learn(self, examples: Labelled) -> None:
+        labels = examples.labels
+        rows = np.concatenate([examples.features, np.ones((len(labels), 1), np.float32)], 1)
+        sums = self._balanced(rows, labels) if self.balanced else Sums.of(rows, labels, gram=True)
         self._set(self._plus(sums))
 
     def _balanced(self, rows: NDArray[np.float32], labels: NDArray[np.int64]) -> Sums:

@@ -25,11 +25,19 @@ def examples(*classes, number=30, seed=0):
     return Labelled(features, labels)
 
 
+def joined(*phases):
+    return Labelled(*(np.concatenate(parts) for parts in zip(*phases, strict=True)))
+
+
+def fit(made, *phases):
+    """Fit the last of the phases: alone where sums are kept, else beside what is stored of those before."""
+    made.fit(phases[-1] if made.keeps_sums else joined(*phases))
+
+
 def fitted(name, *phases):
-    made, stored = head(name), NONE
-    for new in phases:
-        made.fit(new, stored)
-        stored = Labelled(*(np.concatenate(pair) for pair in zip(stored, new, strict=True)))
+    made = head(name)
+    for number in range(len(phases)):
+        fit(made, *phases[: number + 1])
     return made
 
 
@@ -49,16 +57,16 @@ def test_classes_that_are_far_apart_are_told_apart_over_phases_with_labels_in_an
 
 def test_one_class_in_the_first_phase_is_all_that_is_predicted_until_there_is_another(name):
     made, first, second = head(name), examples(12), examples(5)
-    made.fit(first, NONE)
+    made.fit(first)
     assert made.predict(examples(5, 12).features).tolist() == [12] * 60
-    made.fit(second, first)
+    fit(made, first, second)
     assert (made.predict(examples(5, 12, seed=1).features) == examples(5, 12, seed=1).labels).all()
 
 
 def test_an_old_class_without_exemplars_is_lost_only_to_a_head_that_is_refitted(name):
     made = head(name)
-    made.fit(examples(70, -3), NONE)
-    made.fit(examples(12, 5), NONE)
+    made.fit(examples(70, -3))
+    made.fit(examples(12, 5))
     assert made.classes == ((-3, 5, 12, 70) if made.keeps_sums else (5, 12))
 
 
@@ -69,9 +77,9 @@ def test_a_class_that_was_never_seen_is_predicted_as_one_that_was(name):
 
 def test_a_phase_without_new_examples_leaves_what_was_known(name):
     made, both = head(name), examples(70, -3)
-    made.fit(both, NONE)
+    made.fit(both)
     expected = made.predict(both.features)
-    made.fit(NONE, both)
+    made.fit(NONE)
     assert (made.predict(both.features) == expected).all()
 
 
@@ -92,7 +100,7 @@ def test_a_head_goes_on_from_its_state_as_if_it_had_never_stopped(name):
     if going.keeps_sums:
         assert (resumed.predict(second.features) == going.predict(second.features)).all()
     for made in (going, resumed):
-        made.fit(second, first)
+        fit(made, first, second)
     rows = np.random.default_rng(5).normal(size=(200, DIM)).astype(np.float32)
     assert (resumed.predict(rows) == going.predict(rows)).all()
     assert {key: value.tobytes() for key, value in resumed.state().items()} == {
@@ -103,8 +111,8 @@ def test_a_head_goes_on_from_its_state_as_if_it_had_never_stopped(name):
 def test_what_a_head_keeps_is_charged_to_the_byte_and_nothing_before_the_first_fit(name):
     made = head(name)
     assert (made.state(), made.kept_bytes) == ({}, 0)
-    made.fit(examples(70, -3), NONE)
-    made.fit(examples(12), examples(70))
+    made.fit(examples(70, -3))
+    fit(made, examples(70), examples(12))
     values = {"logistic": 0, "nearest_mean": 3 * DIM, "ridge": 3 * 7 + 7 * 8 // 2, "ranpac": 3 * 40 + 40 * 41 // 2}
     others = {"logistic": 0, "nearest_mean": 3, "ridge": 3, "ranpac": 3 + 3 + 1}  # classes, projection, strength
     assert made.kept_bytes == 4 * values[name] + 8 * others[name]
@@ -122,7 +130,7 @@ def test_an_empty_state_makes_a_head_new(name):
     made.load({})
     if made.keeps_sums:
         assert (made.classes, made.kept_bytes) == ((), 0)
-        made.fit(Labelled(np.eye(3, dtype=np.float32), np.arange(3)), NONE)  # of another width
+        made.fit(Labelled(np.eye(3, dtype=np.float32), np.arange(3)))  # of another width
 
 
 def test_a_head_that_knows_nothing_says_so(name):
@@ -135,12 +143,10 @@ def test_features_that_are_not_finite_are_refused_and_nothing_is_learnt(name, va
     made, good = head(name), examples(70, -3)
     wrong = good.features.copy()
     wrong[[4, 9], 1] = value
-    with pytest.raises(DataError, match=r"features of new examples: .* in 2 rows, first 4"):
-        made.fit(Labelled(wrong, good.labels), NONE)
+    with pytest.raises(DataError, match=r"features of examples: .* in 2 rows, first 4"):
+        made.fit(Labelled(wrong, good.labels))
     assert made.classes == ()
-    with pytest.raises(DataError, match="features of stored exemplars"):
-        made.fit(good, Labelled(wrong, good.labels))
-    made.fit(good, NONE)
+    made.fit(good)
     with pytest.raises(DataError, match="NaN or infinity in 2 rows"):
         made.predict(wrong)
 
@@ -150,8 +156,7 @@ def test_features_of_another_width_are_refused_at_every_call(name):
     narrow = Labelled(good.features[:, :4], good.labels)
     before = made.predict(good.features)
     for call in (
-        lambda: made.fit(narrow, NONE),
-        lambda: made.fit(good, narrow),
+        lambda: made.fit(narrow),
         lambda: made.predict(narrow.features),
     ):
         with pytest.raises(DataError, match="expected features of 6 values, as before, got 4"):
@@ -171,7 +176,7 @@ def test_features_of_another_width_are_refused_at_every_call(name):
 )
 def test_arrays_that_are_no_labelled_features_are_refused(name, features, labels):
     with pytest.raises(DataError, match="expected"):
-        head(name).fit(Labelled(features, labels), NONE)
+        head(name).fit(Labelled(features, labels))
 
 
 def test_no_rows_are_predicted_as_no_classes(name):
@@ -203,10 +208,10 @@ def test_features_whose_sums_overflow_are_refused_and_nothing_is_learnt(name):
     made, good = head(name), examples(70, -3)
     huge = Labelled(good.features * np.float32(1e30), good.labels)
     if name == "nearest_mean":  # its features are scaled to length 1
-        made.fit(huge, NONE)
+        made.fit(huge)
         return
     with pytest.raises(DataError, match="too large"):
-        made.fit(huge, NONE)
+        made.fit(huge)
     assert made.kept_bytes == 0
 
 

@@ -5,8 +5,6 @@ from exmem.errors import DataError
 from exmem.train.methods import Labelled
 from exmem.train.methods.ranpac import RanPac, held_out_errors
 
-NONE = Labelled(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-
 
 def examples(*classes, number=20, seed=0):
     rng = np.random.default_rng([seed, *classes])
@@ -22,8 +20,8 @@ def examples(*classes, number=20, seed=0):
 
 def test_the_projection_tells_apart_what_no_linear_classifier_can():
     head = RanPac(projection=200)
-    head.fit(examples(0, 1, number=60), NONE)
-    head.fit(examples(2, number=60), NONE)
+    head.fit(examples(0, 1, number=60))
+    head.fit(examples(2, number=60))
     test = examples(0, 1, 2, number=60, seed=1)
     assert (
         head.predict(test.features) == test.labels
@@ -44,30 +42,30 @@ def test_errors_on_the_held_out_part_are_those_of_a_fit_for_each_strength(values
 
 def test_a_strength_is_chosen_anew_in_each_phase_and_kept_in_one_of_a_single_example():
     head = RanPac(projection=30)
-    head.fit(examples(0, 1, number=40), NONE)
+    head.fit(examples(0, 1, number=40))
     chosen = head.strength
     assert np.log10(chosen) in range(-8, 9)
-    head.fit(examples(2, number=1), NONE)
+    head.fit(examples(2, number=1))
     assert (head.strength, head.classes) == (chosen, (0, 1, 2))
 
 
 def test_one_example_is_enough_for_a_first_phase():
     head = RanPac(projection=30)
-    head.fit(examples(2, number=1), NONE)
+    head.fit(examples(2, number=1))
     assert (head.strength, head.predict(examples(0).features).tolist()) == (1.0, [2] * 20)
 
 
 def test_more_columns_than_examples_are_resolved_in_float32():
     head = RanPac(projection=300)
     data = examples(0, 1, number=10)
-    head.fit(data, NONE)
+    head.fit(data)
     head.load({**head.state(), "strength": np.array([1e-8])})  # the sums have rank 20
     assert (head.predict(data.features) == data.labels).all()
 
 
 def test_a_state_of_another_seed_or_size_is_refused_and_changes_nothing():
     head = RanPac(projection=30)
-    head.fit(examples(0, 1), NONE)
+    head.fit(examples(0, 1))
     state = head.state()
     for options in ({"projection": 30, "seed": 1}, {"projection": 31}):
         other = RanPac(**options)

@@ -6,8 +6,6 @@ from exmem.errors import DataError
 from exmem.train.methods import Labelled
 from exmem.train.methods.ridge import Ridge
 
-NONE = Labelled(np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
-
 
 @pytest.fixture
 def data():
@@ -20,7 +18,7 @@ def data():
 def phases(data, *splits):
     head = Ridge(**splits[0])
     for part in splits[1:]:
-        head.fit(Labelled(data.features[part], data.labels[part]), NONE)
+        head.fit(Labelled(data.features[part], data.labels[part]))
     return head
 
 
@@ -48,7 +46,7 @@ def test_a_class_that_comes_back_is_added_to_when_classes_are_not_balanced(data)
 def test_a_class_that_comes_back_is_refused_when_classes_are_balanced(data):
     head = phases(data, {"balanced": True}, data.labels < 3)
     with pytest.raises(DataError, match=r"classes \[2\] came in an earlier phase.*balanced=False"):
-        head.fit(Labelled(data.features[data.labels == 2], data.labels[data.labels == 2]), NONE)
+        head.fit(Labelled(data.features[data.labels == 2], data.labels[data.labels == 2]))
     assert head.classes == (0, 1, 2)
 
 
@@ -57,5 +55,5 @@ def test_a_strength_that_float32_cannot_resolve_is_refused_and_nothing_is_learnt
     head = Ridge(strength=1e-12)
     few = Labelled(rng.normal(size=(4, 50)).astype(np.float32), np.array([0, 0, 1, 1]))
     with pytest.raises(DataError, match="singular in float32 with a penalty of 1e-12; raise it"):
-        head.fit(few, NONE)
+        head.fit(few)
     assert head.classes == ()
