@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from exmem import __version__
-from exmem.errors import ExmemError
+from exmem.errors import ExmemError, SchemaError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -57,7 +57,7 @@ def main() -> None:
         sys.stdout.flush()  # a broken pipe is to be noticed here
     except ExmemError as error:
         sys.stderr.write(f"exmem: {error}\n")
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(error, SchemaError) else 1) from None
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "exmem":
             raise

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from exmem.backbones import Backbone, Hidden
 from exmem.codecs import CODECS, codec_name, get_codec
-from exmem.errors import DataWarning, InvalidExemplarError, SchemaError
+from exmem.errors import CodecError, DataWarning, InvalidExemplarError, SchemaError
 from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import SCORERS, Objective, Scorer
 from exmem.masking.scorers.attention_pass import chosen_layers
@@ -102,7 +102,10 @@ class BoundRecipe:
         """Make a codec, or train it on noise, so that an option that does not fit the tokens is told here."""
         if self.is_trained:
             noise = np.random.default_rng(0).standard_normal((_NOISE, *spec.shape))
-            self._trained(noise.astype(spec.dtype))
+            try:
+                self._trained(noise.astype(spec.dtype))
+            except CodecError as error:
+                raise SchemaError(f"recipe {self.recipe.name!r}: {error}") from error
             return
         assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
         get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)

@@ -15,6 +15,7 @@ from exmem.replay.handle import MemoryHandle
 from exmem.replay.pipeline import Pipeline
 from exmem.store import Place
 from exmem.tokens.checks import shown
+from exmem.tokens.tensors import TensorBatch, TokenTensors
 
 __all__ = ["ReplayDataset"]
 
@@ -29,8 +30,10 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
     source : ExemplarMemory or place
         The memory, a folder, or a Zarr store.
     fields : sequence of str
-        What a tuple holds, in this order: `image` (uint8, (3, H, W)), `text` (int32 ids, as long as the schema says,
-        padding 0), `text_valid` (bool), `label` (int), `slot` (int), or the name of an extra field.
+        What a tuple holds, in this order: `image` (uint8, (3, H, W)), `label` (int), `slot` (int), the name of an extra
+        field, `text` (ids), or, where no pixels are stored, the name of what is: `hidden`, `features`. Such a modality
+        comes as it is stored, of the shape (positions, ...), zeros where an exemplar has no token; where there is one
+        position, without the first axis. `text_valid` and so on (bool, (positions,)) say where it has one.
     fill : str
         What stands where patches were dropped; see `ReplayBatch.images`.
     transform : callable, optional
@@ -60,9 +63,10 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         memory = self._handle.memory
         restore = Restorer.of(memory)
         self._pipeline = Pipeline(restore, fill="drop")
-        known = {"label", "slot", *memory.schema.extras}
-        known |= {"image"} if restore.grid is not None else set()
-        known |= {"text", "text_valid"} if "text" in memory.schema.modalities else set()
+        pixels, stored = restore.grid is not None, memory.schema.modalities
+        self._positions = {name: stored[name].positions for name in stored if name == "text" or not pixels}
+        known = {"label", "slot", *memory.schema.extras, *self._positions, *map(_valid, self._positions)}
+        known |= {"image"} if pixels else set()
         if not self.fields or not all(isinstance(name, str) for name in self.fields):
             raise SchemaError(f"fields must be one or more names of {sorted(known)}, got {shown(fields)}")
         if fill == "class_mean":
@@ -82,8 +86,9 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         for index in indices:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
-        batch = self._pipeline(self._handle.read(self._slots[list(indices)], generation=self._generation))
-        columns = [self._column(batch, name) for name in self.fields]
+        stored = self._handle.read(self._slots[list(indices)], generation=self._generation)
+        batch = self._pipeline(stored)
+        columns = [self._column(stored, batch, name) for name in self.fields]
         return list(zip(*columns, strict=True))
 
     def refresh(self) -> None:
@@ -92,18 +97,13 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         memory.refresh()
         self._slots, self._generation = memory.slots, memory.generation
 
-    def _column(self, batch: ReplayBatch, name: str) -> Sequence[Any]:
+    def _column(self, stored: TensorBatch, batch: ReplayBatch, name: str) -> Sequence[Any]:
+        for modality, positions in self._positions.items():
+            if name in {modality, _valid(modality)}:
+                return [*_dense(stored.tokens[modality], positions, values=name == modality)]
         if name == "image":
             images = batch.images(self._fill)
             return [image if self.transform is None else self.transform(image) for image in images]
-        if name in {"text", "text_valid"}:
-            tokens = batch.tokens["text"]
-            length = self._handle.memory.schema.modalities["text"].positions
-            values = tokens.values if name == "text" else tokens.valid
-            dense = torch.zeros(len(batch), length, dtype=values.dtype)
-            rows, columns = tokens.valid.nonzero(as_tuple=True)
-            dense[rows, tokens.positions[rows, columns]] = values[rows, columns]
-            return list(dense)
         if name == "label":
             labels: list[int] = batch.labels.tolist()
             return labels if self.target_transform is None else [self.target_transform(label) for label in labels]
@@ -112,3 +112,16 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
             slots: list[int] = batch.slots.tolist()
             return slots
         return list(batch.extras[name])
+
+
+def _valid(modality: str) -> str:
+    return f"{modality}_valid"
+
+
+def _dense(tokens: TokenTensors, positions: int, *, values: bool) -> Tensor:
+    """Return values of tokens, or where they are, at their positions: (B, positions, *shape), (B, *shape) if one."""
+    held = tokens.values if values else tokens.valid
+    dense = torch.zeros(len(held), positions, *held.shape[2:], dtype=held.dtype)
+    rows, columns = tokens.valid.nonzero(as_tuple=True)
+    dense[rows, tokens.positions[rows, columns]] = held[rows, columns]
+    return dense[:, 0] if positions == 1 and values else dense

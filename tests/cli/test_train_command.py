@@ -117,14 +117,15 @@ def test_wrong_input_is_one_line(tmp_path, words, environment, monkeypatch, told
         monkeypatch.setenv(name, value)
     out = tmp_path / "out"
     (tmp_path / "file").write_text("mine")
-    for wrong, message in (
-        (words(out, folder=tmp_path / "nothing"), str(tmp_path / "nothing")),
-        (words(out, "--backbone.vision", str(tmp_path / "no-model")), "no-model"),
-        (words(out, "--data.first-classes", "5"), "first_classes must be in 1..4"),
-        (words(tmp_path / "file"), "cannot make the run folder"),
+    for wrong, expected, message in (
+        (words(out, folder=tmp_path / "nothing"), 1, str(tmp_path / "nothing")),
+        (words(out, "--backbone.vision", str(tmp_path / "no-model")), 1, "no-model"),
+        (words(out, "--data.first-classes", "5"), 2, "first_classes must be in 1..4"),
+        (words(out, "--recipe", "hidden", "--recipe.codec", "scalar:bits=3"), 2, "bits must be 1, 2, 4 or 8, got 3"),
+        (words(tmp_path / "file"), 1, "cannot make the run folder"),
     ):
         code, said = told(*wrong)
-        assert code == 1
+        assert code == expected
         assert message in said.err
         assert said.err.startswith("exmem: ")
         assert said.err.count("\n") == 1

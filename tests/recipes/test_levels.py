@@ -13,8 +13,8 @@ from exmem.errors import CodecError, DataWarning, ExmemError, InvalidExemplarErr
 from exmem.memory.export import export_folder, import_folder
 from exmem.memory.maintenance import repair
 from exmem.recipes import BoundRecipe, PlainImages, Recipe, Restorer
-from exmem.replay import replay_loader
-from exmem.replay.augment import TextExchange, TokenDropout
+from exmem.replay import ReplayDataset, replay_loader
+from exmem.replay.augment import ColourJitter, Flip, TextExchange, TokenDropout
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.learner import Learner
 from tests.backbones.models import load
@@ -395,3 +395,30 @@ def test_a_record_of_hidden_tokens_that_does_not_fit_is_an_error_and_no_crash(tm
             Restorer.of(memory)
         with contextlib.suppress(SchemaError):
             bound.check(memory)
+
+
+@pytest.mark.parametrize("level", ["hidden", "features"])
+def test_a_data_set_has_a_field_of_what_is_stored_as_no_pixels(tmp_path, fresh, level):
+    bound = bound_of(level, fresh(), codec="lossless")
+    stored_in(bound, tmp_path / "m")
+    dataset, memory = (
+        ReplayDataset(tmp_path / "m", fields=(level, f"{level}_valid")),
+        ExemplarMemory.open(tmp_path / "m"),
+    )
+    spec = memory.schema.modalities[level]
+    for slot in range(4):
+        (values, valid), tokens = dataset[slot], memory.read([slot]).tokens[level]
+        assert np.flatnonzero(valid).tolist() == tokens.positions[0][tokens.valid[0]].tolist()
+        assert values.shape == (spec.shape if level == "features" else (spec.positions, *spec.shape))
+        dense = values[None] if level == "features" else values
+        np.testing.assert_array_equal(dense[valid], tokens.values[0][tokens.valid[0]])
+        assert not dense[~valid].any()
+    with pytest.raises(SchemaError, match=f"no field .*{level}"):
+        ReplayDataset(tmp_path / "m", fields=("image",))
+
+
+@pytest.mark.parametrize("augment", [Flip(grids={"image": (4, 6)}), ColourJitter()])
+def test_an_augmentation_of_pixels_refuses_hidden_tokens(tmp_path, fresh, augment):
+    stored_in(bound_of("hidden", fresh(), codec="lossless"), tmp_path / "m")
+    with pytest.raises(SchemaError, match="changes pixels, and these are hidden tokens; leave it out"):
+        next(iter(replay_loader(tmp_path / "m", batch=2, augment=augment)))

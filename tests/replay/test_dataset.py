@@ -130,7 +130,7 @@ def test_a_field_that_there_is_not_is_told_with_the_others(folder, tmp_path):
         ReplayDataset(folder, fields=("image", "logits"))
     with pytest.raises(SchemaError, match="unknown fill 'grey'"):
         ReplayDataset(folder, fill="grey")
-    features = Schema({"image": TokenSpec(positions=4, shape=(5,), dtype="float32", codec="raw")})
+    features = Schema({"seen": TokenSpec(positions=4, shape=(5,), dtype="float32", codec="raw")})
     ExemplarMemory.create(tmp_path / "m", schema=features, max_bytes="100kB").close()
-    with pytest.raises(SchemaError, match=r"no field \['image'\]"):
+    with pytest.raises(SchemaError, match=r"no field \['image'\]; choose of \['label', 'seen', 'seen_valid', 'slot'\]"):
         ReplayDataset(tmp_path / "m")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from exmem.replay.augment.base import Augmentation, check_share, is_image
+from exmem.replay.augment.base import Augmentation, check_share, images_of
 from exmem.tokens.tensors import TensorBatch, TokenTensors, uniform
 
 __all__ = ["ColourJitter"]
@@ -42,7 +42,7 @@ class ColourJitter(Augmentation):
 
     @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
-        images = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
+        images = images_of(batch, "colour_jitter")
         if not images:
             return batch
         device = batch.labels.device

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from exmem.errors import SchemaError
-from exmem.replay.augment.base import Augmentation, check_share, is_image
+from exmem.replay.augment.base import Augmentation, check_share, images_of
 from exmem.tokens.tensors import TensorBatch, TokenTensors, packed, uniform
 
 __all__ = ["Flip"]
@@ -44,7 +44,7 @@ class Flip(Augmentation):
     @override
     def __call__(self, batch: TensorBatch, *, generator: torch.Generator) -> TensorBatch:
         """Flip some exemplars; SchemaError if a modality with images has no grid, or a position lies outside it."""
-        images = {name: tokens for name, tokens in batch.tokens.items() if is_image(tokens)}
+        images = images_of(batch, "flip")
         missing = sorted(set(images) - set(self.grids))
         if missing:
             raise SchemaError(

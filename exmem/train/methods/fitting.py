@@ -23,7 +23,7 @@ def fit_head(folder: RunFolder, phase: int, part: Part, examples: Labelled) -> H
 
 
 def head_bytes(part: Part, *, width: int, classes: int) -> int:
-    """Return the size of the file that a head carries between phases once it knows so many classes, of such features."""
+    """Return the size of the file that a head carries once it knows so many classes, by features of a width."""
     if part.name == "linear" or not HEADS[part.name].keeps_sums:
         return 0
     head: Head = HEADS.make(part.name, **part.kwargs)

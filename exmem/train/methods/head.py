@@ -28,8 +28,8 @@ class Head(abc.ABC):
     that fails changes nothing. The same calls give the same predictions, in another process that called `load`, too.
     """
 
-    # True: what it learnt of earlier phases is carried in `state`; a phase gives it all its new examples, once. False: it
-    # is refitted on what it is given, and carries nothing; the trainer gives it exemplars, all in the form that is stored.
+    # True: what it learnt of earlier phases is carried in `state`; each phase gives it all its new examples, once.
+    # False: it is refitted on what it is given, and carries nothing; the trainer gives it exemplars as they are stored.
     keeps_sums: ClassVar[bool]
     _width: int | None = None  # D, once it is known
 
