@@ -422,3 +422,8 @@ def test_an_augmentation_of_pixels_refuses_hidden_tokens(tmp_path, fresh, augmen
     stored_in(bound_of("hidden", fresh(), codec="lossless"), tmp_path / "m")
     with pytest.raises(SchemaError, match="changes pixels, and these are hidden tokens; leave it out"):
         next(iter(replay_loader(tmp_path / "m", batch=2, augment=augment)))
+
+
+def test_an_option_that_a_trained_codec_refuses_is_a_wrong_recipe(fresh):
+    with pytest.raises(SchemaError, match="recipe 'features': exmem.scalar: bits must be 1, 2, 4 or 8, got 3"):
+        bound_of("features", fresh(), codec="scalar:bits=3")
