@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.backbones import Backbone, Hidden
-from exmem.codecs import CODECS, codec_name, get_codec
+from exmem.codecs import get_codec
 from exmem.errors import CodecError, DataWarning, InvalidExemplarError, SchemaError
 from exmem.masking import KEEP_RULES, TEXT_RULES
 from exmem.masking.scorers import SCORERS, Objective, Scorer
@@ -20,6 +20,7 @@ from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import SCORELESS, Recipe, try_keep
 from exmem.recipes.restorer import Restorer
 from exmem.recipes.scoring import Masked, Masking
+from exmem.recipes.training import is_trained, train_codec, try_training
 from exmem.store import Place
 from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
 from exmem.tokens.checks import as_array, floats_of, label_of, mapping_of, shown
@@ -28,7 +29,6 @@ from exmem.tokens.sets import exemplars_in
 __all__ = ["BoundRecipe"]
 
 _WRONG = InvalidExemplarError
-_NOISE = 256  # tokens: as few as a codec is trained on
 _MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
 
 
@@ -100,22 +100,14 @@ class BoundRecipe:
 
     def _try_codec(self, spec: TokenSpec) -> None:
         """Make a codec, or train it on noise, so that an option that does not fit the tokens is told here."""
-        if self.is_trained:
-            noise = np.random.default_rng(0).standard_normal((_NOISE, *spec.shape))
-            try:
-                self._trained(noise.astype(spec.dtype))
-            except CodecError as error:
-                raise SchemaError(f"recipe {self.recipe.name!r}: {error}") from error
+        if not self.is_trained:
+            assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
+            get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
             return
-        assert isinstance(spec.codec, Mapping), "a TokenSpec makes one of a name"
-        get_codec(spec.codec, shape=spec.shape, dtype=spec.dtype)
-
-    def _trained(self, values: NDArray[Any]) -> dict[str, Any]:
-        """Train the codec on values (N, *shape), and return its configuration."""
-        codec, options = CODECS[codec_name(self.recipe.codec.name)], self.recipe.codec.kwargs
-        CODECS.check(codec.codec_id, options)
-        config: dict[str, Any] = codec.train(values, **options)
-        return config
+        try:
+            try_training(self.recipe.codec, spec)
+        except CodecError as error:
+            raise SchemaError(f"recipe {self.recipe.name!r}: {error}") from error
 
     def _masking(self, objective: Objective | None, seed: int) -> Masking:
         recipe, scores_image = self.recipe, "scorer" in self._form.uses
@@ -151,7 +143,7 @@ class BoundRecipe:
     @property
     def is_trained(self) -> bool:
         """Whether the codec is trained on exemplars, which `create_memory` then needs."""
-        return bool(CODECS[codec_name(self.recipe.codec.name)].trained)
+        return is_trained(self.recipe.codec)
 
     def create_memory(
         self, place: Place, *, max_bytes: int | str, samples: Sequence[Exemplar] = (), **options: Any
@@ -207,7 +199,7 @@ class BoundRecipe:
             )
         every = [exemplar.tokens[name].values for name in trained for exemplar in samples]
         if every:  # one table for all modalities: their tokens are of one space
-            config = self._trained(np.concatenate(every))
+            config = train_codec(self.recipe.codec, np.concatenate(every))
             modalities |= {name: dataclasses.replace(modalities[name], codec=config) for name in trained}
         record = self.restore.to_json()
         if self.recipe.level in {"hidden", "features"}:

@@ -64,18 +64,16 @@ def advise(
     """Measure recipes at each budget, one list a recipe.
 
     `classes` are those that the memory will share its bytes among, where the data has fewer; `stage` begins a stage of
-    a progress bar; `tell` is told which recipes cannot be measured, and why. DataError if there is a single class,
-    or a class has a single example.
+    a progress bar; `tell` is told which classes and recipes cannot be measured, and why. DataError if fewer than two
+    classes have two examples.
     """
     counts = np.bincount(data.labels)
     if lone := [data.class_names[label] for label in np.flatnonzero(counts == 1)]:
-        raise DataError(
-            f"{len(lone):,} classes have one example, of which nothing can be held out: {lone[:5]}; add some, or leave "
-            "them out"
-        )
-    if (counts > 0).sum() < 2:
-        raise DataError("recipes are compared by how well classes are told apart: expected two classes or more")
-    rows = sample_rows(data.labels, most=_SAMPLE, seed=seed)
+        tell(f"{len(lone):,} classes with one example are left out, as nothing of them can be held out: {lone[:5]}")
+    if (counts > 1).sum() < 2:
+        raise DataError("recipes are compared by how well classes are told apart: expected two of two examples or more")
+    several = np.flatnonzero(counts[data.labels] > 1)
+    rows = several[sample_rows(data.labels[several], most=_SAMPLE, seed=seed)]
     advance = stage("one pass of the backbone", len(rows))
     probe = Probe(backbone, data, rows, classes=classes, seed=seed, advance=advance)
     for recipe in recipes:

@@ -17,6 +17,7 @@ from torch import Tensor
 from exmem.backbones import Backbone, Hidden
 from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
+from exmem.recipes.training import check_enough
 from exmem.tokens import Exemplar
 from exmem.train.cache import kept_or_computed
 from exmem.train.config import TrainConfig
@@ -95,6 +96,7 @@ class Trainer:
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
         if self.bound is not None:
             keeps_hidden(config, self.backbone)  # refused before anything is computed
+            check_enough(self.bound, len(self.scenario.rows(train.labels, 0)))
         self._head_bytes = check_budget(config, self.bound, self.backbone.feature_dim, len(train.class_names))
         masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
         self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None

@@ -425,5 +425,5 @@ def test_an_augmentation_of_pixels_refuses_hidden_tokens(tmp_path, fresh, augmen
 
 
 def test_an_option_that_a_trained_codec_refuses_is_a_wrong_recipe(fresh):
-    with pytest.raises(SchemaError, match="recipe 'features': exmem.scalar: bits must be 1, 2, 4 or 8, got 3"):
+    with pytest.raises(SchemaError, match=r"recipe 'features': exmem\.scalar: bits must be 1, 2, 4 or 8, got 3"):
         bound_of("features", fresh(), codec="scalar:bits=3")

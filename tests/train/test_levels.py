@@ -89,6 +89,7 @@ def test_every_level_learns_with_every_head_within_its_budget(tmp_path, backbone
     assert len(files) == (2 if kept else 0), "of the last phase, and of the one before, for a run that goes on"
     if kept:
         assert kept == head_bytes(trainer.config.method.head, width=WIDTH, classes=CLASSES), "as it was foreseen"
+        assert {file.stat().st_size for file in files if "2" in file.name} == {kept}
 
 
 def test_features_are_stored_as_the_learner_makes_them_and_the_head_sees_them_so(tmp_path, backbone, data):
@@ -149,9 +150,11 @@ def test_a_budget_too_small_for_the_head_is_refused_before_anything_is_learnt(tm
     [HIDDEN | {"codec": "pq:parts=8"}, STORED["features"] | {"codec": "pq:parts=8"}],
     ids=["hidden", "features"],
 )
-def test_too_few_tokens_to_train_a_codec_are_told(tmp_path, backbone, data, recipe):
-    with pytest.raises(CodecError, match="training needs 256 finite tokens or more, got"):
-        start(tmp_path / "run", backbone, data, recipe).run(QUIET)
+def test_too_few_tokens_to_train_a_codec_are_told_before_anything_is_learnt(tmp_path, backbone, data, recipe):
+    with pytest.raises(
+        CodecError, match=r"of the first phase have \d+ tokens, and .*needs 256 .*; begin with more classes"
+    ):
+        start(tmp_path / "run", backbone, data, recipe)
 
 
 @pytest.fixture
