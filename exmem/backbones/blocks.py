@@ -65,13 +65,19 @@ def attention_tap(block: nn.Module, num_heads: int) -> AttentionTap:
 def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None) -> Tensor:
     """Run blocks one after the other over hidden states (B, T, D).
 
-    The mask, (B, 1, T or 1, T) bool, is True where a key may be attended to; None when that is everywhere.
+    The mask, (B, 1, T or 1, T) bool, is True where a key may be attended to; None when that is everywhere. SchemaError
+    if there is one and a block takes none: it would attend to padding.
     """
     if not hidden.shape[1]:  # attention of transformers cannot shape what is empty
         return hidden
     bias = attention_bias(mask, hidden.dtype)
     for block in blocks:
         takes_mask = "attention_mask" in inspect.signature(block.forward).parameters
+        if bias is not None and not takes_mask:
+            raise SchemaError(
+                f"{type(block).__name__} takes no attention mask, and would attend to padding; install transformers 5.18 "
+                "or newer"
+            )
         output: Any = block(hidden, attention_mask=bias) if takes_mask else block(hidden)
         hidden = output[0] if isinstance(output, tuple) else output
     return hidden

@@ -10,6 +10,7 @@ from exmem.codecs.patch_jpeg import PatchJpeg
 from exmem.codecs.patch_jxl import PatchJxl
 from exmem.codecs.patch_webp import PatchWebp
 from exmem.codecs.pq import ProductQuantisation
+from exmem.codecs.principal import PrincipalComponents
 from exmem.codecs.raw import Raw
 from exmem.codecs.registry import CODECS, codec_name, get_codec
 from exmem.codecs.scalar import ScalarQuantisation
@@ -25,6 +26,7 @@ __all__ = [
     "PatchJxl",
     "PatchWebp",
     "PayloadCodec",
+    "PrincipalComponents",
     "ProductQuantisation",
     "Raw",
     "ScalarQuantisation",

@@ -17,6 +17,7 @@ from exmem.codecs.patch_jpeg import PatchJpeg
 from exmem.codecs.patch_jxl import PatchJxl
 from exmem.codecs.patch_webp import PatchWebp
 from exmem.codecs.pq import ProductQuantisation
+from exmem.codecs.principal import PrincipalComponents
 from exmem.codecs.raw import Raw
 from exmem.codecs.scalar import ScalarQuantisation
 from exmem.errors import CodecError
@@ -37,6 +38,7 @@ CODECS: Registry[PayloadCodec] = Registry(
             PatchJpeg,
             PatchJxl,
             PatchWebp,
+            PrincipalComponents,
             ProductQuantisation,
             Raw,
             ScalarQuantisation,

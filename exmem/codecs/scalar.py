@@ -9,18 +9,22 @@ from typing_extensions import override
 
 from exmem.codecs.bits import pack_codes, row_bytes, unpack_codes
 from exmem.codecs.features import FeatureCodec
-from exmem.codecs.tables import STEPS, Channels, from_text, least_spread, to_text, training_rows, whole_centres, within
+from exmem.codecs.tables import (
+    STEPS,
+    Channels,
+    from_text,
+    least_spread,
+    normal_levels,
+    to_text,
+    training_rows,
+    whole_centres,
+    within,
+)
 from exmem.errors import CodecError
 from exmem.tokens.checks import choice, whole_number
 
 __all__ = ["ScalarQuantisation"]
 
-# Upper halves of the levels that are best for a normal distribution, in standard deviations (Max 1960, table 1).
-_NORMAL_LEVELS = {
-    1: (0.7978846,),
-    2: (0.4527800, 1.5104176),
-    4: (0.1283950, 0.3880483, 0.6567591, 0.9423405, 1.2562310, 1.6180460, 2.0690170, 2.7325900),
-}
 _EVEN_BITS = 8  # levels at even distances over the whole range: rounding is fine enough, and clipping would show
 _MARGIN = 17 / 16  # of the range, as centres are off by up to 1/32
 _TOKEN_BYTES = 4  # scale and centre
@@ -161,7 +165,7 @@ class ScalarQuantisation(FeatureCodec):
 
 def _checked(bits: int, scales: Scales, codec_id: str) -> tuple[int, Scales]:
     bits = whole_number(bits, f"{codec_id}: bits", least=1, most=8, error=CodecError)
-    if bits not in {*_NORMAL_LEVELS, _EVEN_BITS}:
+    if bits not in {1, 2, 4, _EVEN_BITS}:
         raise CodecError(f"{codec_id}: bits must be 1, 2, 4 or 8, got {bits}")
     choice(scales, f"{codec_id} scales", ("channel", "token"), error=CodecError)
     return bits, scales
@@ -171,8 +175,7 @@ def _levels(bits: int) -> NDArray[np.float32]:
     """Return the levels, rising, in scales from the centre."""
     if bits == _EVEN_BITS:
         return np.linspace(-1, 1, 2**bits).astype(np.float32)
-    upper = np.array(_NORMAL_LEVELS[bits], np.float32)
-    return np.concatenate([-upper[::-1], upper])
+    return normal_levels(bits)
 
 
 def _centre_and_spread(

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from exmem.backbones.blocks import attention_mask, run_blocks
 from exmem.errors import SchemaError
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 from tests.backbones.models import load, whole
@@ -101,3 +102,15 @@ def test_a_backbone_without_a_tower_for_images_takes_no_hidden_tokens_of_them(ki
     for wrong, options in ((dataclasses.replace(batch, layer=1), {}), (batch, {"until": 1})):
         with pytest.raises(SchemaError, match=f"{type(model).__name__} has no tower for images alone.*use joint, vit"):
             model.embed(wrong, **options)
+
+
+def test_a_block_that_takes_no_mask_is_refused_padding():
+    class Deaf(torch.nn.Module):
+        def forward(self, hidden):
+            return hidden
+
+    states = torch.ones(2, 3, 4)
+    assert run_blocks([Deaf()], states, None) is states
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    with pytest.raises(SchemaError, match="Deaf takes no attention mask, and would attend to padding"):
+        run_blocks([Deaf()], states, attention_mask(valid))

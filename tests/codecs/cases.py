@@ -15,7 +15,7 @@ GREY = [((16, 16, 1), "uint8"), ((7, 7), "uint8")]
 FEATURES = [((384,), "float32"), ((12,), "float16"), ((2, 6), "float64"), ((), "float32")]
 ANY = [((), "int32"), ((3,), "float32"), *PATCHES, *GREY, ((2, 2, 5), "float16"), ((1,), "bool"), ((4,), "int64")]
 
-_NOT_SHOWN = {"id", "shape", "dtype", "codebooks", "channels"}
+_NOT_SHOWN = {"id", "shape", "dtype", "codebooks", "channels", "basis"}
 
 Bound = Callable[[NDArray[Any]], NDArray[Any] | float]
 
@@ -93,6 +93,9 @@ def cases() -> list[Case]:
         {"parts": 96, "centres": 16},
     ):
         found += [Case(trained("exmem.pq", *FEATURES[0], **options), *FEATURES[0], "close")]
+    for options in ({"bytes": 24}, {"bytes": 7}, {"bytes": 400}):
+        found += [Case(trained("exmem.principal", *FEATURES[0], **options), *FEATURES[0], "close")]
+    found += [Case(trained("exmem.principal", *tokens, bytes=3), *tokens, "close") for tokens in FEATURES[1:3]]
     found += [Case(trained("exmem.pq", *FEATURES[1], parts=3), *FEATURES[1], "close")]
     found += [Case(trained("exmem.pq", *FEATURES[2], parts=3, centres=16, shared=True), *FEATURES[2], "close")]
     return found
