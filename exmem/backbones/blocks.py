@@ -75,8 +75,8 @@ def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None)
         takes_mask = "attention_mask" in inspect.signature(block.forward).parameters
         if bias is not None and not takes_mask:
             raise SchemaError(
-                f"{type(block).__name__} takes no attention mask, and would attend to padding; install transformers 5.18 "
-                "or newer"
+                f"{type(block).__name__} takes no attention mask, and would attend to padding; install transformers "
+                "5.18 or newer"
             )
         output: Any = block(hidden, attention_mask=bias) if takes_mask else block(hidden)
         hidden = output[0] if isinstance(output, tuple) else output

@@ -25,7 +25,7 @@ def test_tokens_near_a_plane_need_few_bytes():
     codec, tokens = get_codec(PrincipalComponents.train(low(), bytes=4)), low(seed=5)
     assert codec.components == (8, 0, 0)
     assert len(codec.encode(tokens)) == 4 * len(tokens)
-    assert lost(codec, tokens) < 0.03
+    assert lost(codec, tokens) < 0.06  # four bits leave 0.01, seven levels of the basis 0.04
     beside = get_codec(ScalarQuantisation.train(low(), bits=1))
     assert (len(beside.encode(tokens)), lost(beside, tokens) > 0.3) == (8 * len(tokens), True)
 
@@ -56,9 +56,8 @@ def test_tokens_of_any_size_come_back_finite(seed, scale):
     codec = get_codec(PrincipalComponents.train(tokens, bytes=3))
     found = codec.decode(codec.encode(np.concatenate([tokens, tokens * 1e3, tokens * 0])))
     assert np.isfinite(found).all()
-    assert (
-        np.mean((found[:64] - tokens.astype(np.float64)) ** 2) <= 1.3 * tokens.astype(np.float64).var(0).mean() + 1e-60
-    )
+    wide = tokens.astype(np.float64)
+    assert np.mean((found[:64] - wide) ** 2) <= 1.3 * wide.var(0).mean() + 1e-60
 
 
 def test_tokens_that_are_all_the_same_come_back():
