@@ -4,7 +4,7 @@
 
 Image only, the demo data, three seeds; all training images that a seed may choose from are held, so that nothing but
 the quantiser differs. A table of bytes a token, of bytes of tables beside them, of the share of the bytes that zstd and
-an ideal coder of single codes (order 0, its tables not counted) would leave, and of the accuracy of a logistic regression.
+an ideal coder of single codes (order 0, no tables) would leave, and of the accuracy of a logistic regression.
 Bases: of the principal components of what is stored (a table), or of the weights that look at a hidden token next (the
 right singular vectors of the next block's query, key and value, which cost nothing), with bits by variance and gain.
 """
