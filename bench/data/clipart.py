@@ -96,7 +96,7 @@ def draw_clipart(folder: Path, library: Path, limits: Limits) -> None:
     dropped: collections.Counter[str] = collections.Counter()
     chosen: dict[str, dict[str, list[_Picture]]] = {"train": {}, "test": {}}
     for label, keys in choose_classes(digests, min_images=limits.min_images).items():
-        barred = class_words(label, [notes[key] for key in keys])
+        barred = class_words(label, {_inside(key, label): notes[key] for key in keys})
         pictures = {}
         for key in keys:
             pixels = on_white(library / "png" / f"{key}.png", limits.size)
@@ -182,6 +182,11 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     return [(str(path.relative_to(folder).with_suffix("")), path) for path in sorted(folder.rglob("*.*g"))]
 
 
+def _inside(key: str, label: str) -> str:
+    """Return a picture's name below its class."""
+    return key.removeprefix(label.replace("-", "/")).strip("/").replace("/", "-")
+
+
 def _fault(pixels: NDArray[np.uint8] | None, seen: Collection[bytes]) -> str:
     if pixels is None:
         return "too large to decode"
@@ -199,8 +204,7 @@ def _write(folder: Path, chosen: Mapping[str, Mapping[str, list[_Picture]]], dro
         for label, pictures in classes.items():
             (folder / name / label).mkdir(parents=True)
             for picture in pictures:
-                inside = picture.key.removeprefix(label.replace("-", "/")).strip("/").replace("/", "-")
-                file_name = f"{label}/{inside}.png"
+                file_name = f"{label}/{_inside(picture.key, label)}.png"
                 Image.fromarray(picture.pixels).save(folder / name / file_name, optimize=True)
                 row = {"file_name": file_name, "text": picture.text, "label": label, "source": f"{picture.key}.png"}
                 lines.append(json.dumps(row, ensure_ascii=False) + "\n")

@@ -3,7 +3,7 @@
 import collections
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 __all__ = ["Note", "class_words", "describe", "read_note", "stem", "without_collections", "words"]
@@ -46,13 +46,14 @@ def without_collections(notes: Mapping[str, Note]) -> dict[str, Note]:
     return {key: note._replace(title="") if counts[note.title] >= _COLLECTION else note for key, note in notes.items()}
 
 
-def class_words(label: str, notes: Sequence[Note]) -> frozenset[str]:
-    """Return the stems that give a class away: those of its name, and those that over half of its pictures carry."""
-    counts = collections.Counter(
-        word
-        for note in notes
-        for word in {stem(word) for phrase in (note.title, *note.keywords) for word in words(phrase)}
-    )
+def class_words(label: str, notes: Mapping[str, Note]) -> frozenset[str]:
+    """Return the stems that give a class away: those of its name, and those that over half of its pictures carry.
+
+    `notes` are those of its pictures by file name, whose words count too.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for name, note in notes.items():
+        counts.update({stem(word) for phrase in (name, note.title, *note.keywords) for word in words(phrase)})
     common = {word for word, count in counts.items() if count > len(notes) / 2}
     return frozenset(common | {stem(word) for word in words(label)})
 
@@ -89,10 +90,10 @@ def words(text: str) -> list[str]:
 def stem(word: str) -> str:
     """Return what the forms of a noun share, roughly.
 
-    >>> [stem(word) for word in ("berries", "boxes", "birds", "gas")]
-    ['berry', 'box', 'bird', 'gas']
+    >>> [stem(word) for word in ("berries", "birds", "gas")]
+    ['berry', 'bird', 'gas']
     """
-    for ending, replacement in (("ies", "y"), ("xes", "x"), ("s", "")):
+    for ending, replacement in (("ies", "y"), ("s", "")):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)] + replacement
     return word
