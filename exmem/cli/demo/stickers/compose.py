@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-__all__ = ["compose", "sample_photographs", "sticker_mask"]
+__all__ = ["compose", "crop_photograph", "paste_sticker", "sample_photographs", "sticker_mask"]
 
 _OPAQUE = 60  # alpha above this belongs to the artwork
 
@@ -42,18 +42,27 @@ def compose(
     if photographs is None:
         canvas = Image.new("RGB", (size, size), (255, 255, 255))
         side = round(size * 0.9)
-        corner = ((size - side) // 2, (size - side) // 2)
-    else:
-        photograph = rng.choice(photographs)
-        span = rng.randint(min(size, *photograph.size), min(photograph.size))
-        left, top = rng.randint(0, photograph.width - span), rng.randint(0, photograph.height - span)
-        canvas = photograph.crop((left, top, left + span, top + span)).resize((size, size), Image.Resampling.BICUBIC)
-        if rng.random() < 0.5:
-            canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        side = round(size * rng.uniform(0.55, 0.9))
-        corner = (rng.randint(0, size - side), rng.randint(0, size - side))
+        placed = artwork.resize((side, side), Image.Resampling.LANCZOS)
+        canvas.paste(placed, ((size - side) // 2, (size - side) // 2), placed)
+        return canvas
+    canvas = crop_photograph(size, rng, photographs)
+    return paste_sticker(canvas, artwork, round(size * rng.uniform(0.55, 0.9)), rng)
+
+
+def crop_photograph(size: int, rng: random.Random, photographs: Sequence[Image.Image]) -> Image.Image:
+    """Return a random square of a photograph, scaled to `size`, as it is or mirrored."""
+    photograph = rng.choice(photographs)
+    span = rng.randint(min(size, *photograph.size), min(photograph.size))
+    left, top = rng.randint(0, photograph.width - span), rng.randint(0, photograph.height - span)
+    canvas = photograph.crop((left, top, left + span, top + span)).resize((size, size), Image.Resampling.BICUBIC)
+    return canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else canvas
+
+
+def paste_sticker(canvas: Image.Image, artwork: Image.Image, side: int, rng: random.Random) -> Image.Image:
+    """Paste artwork, scaled to a square of `side`, with its white sticker at a random place; return the canvas."""
+    size = canvas.width
+    corner = (rng.randint(0, size - side), rng.randint(0, size - side))
     placed = artwork.resize((side, side), Image.Resampling.LANCZOS)
-    if photographs is not None:
-        canvas.paste((255, 255, 255), (0, 0, size, size), sticker_mask(placed, corner, size))
+    canvas.paste((255, 255, 255), (0, 0, size, size), sticker_mask(placed, corner, size))
     canvas.paste(placed, corner, placed)
     return canvas
