@@ -21,7 +21,7 @@ __all__ = ["Stage", "advise", "best_of", "candidates", "choose_recipe", "merit"]
 
 _SAMPLE = 1000  # examples at most
 _LAYER = 3  # from last, whose attention says which patches are kept; the lowest, where there are fewer
-_TOKENS, _BITS = (4, 8, 16), (1, 2, 4, 8)
+_TOKENS, _BITS, _BYTES = (4, 8, 16), (1, 2, 4, 8), (24, 48)  # of hidden tokens, of features
 _PARTS = 128  # of a hidden token, in the recipe
 Stage = Callable[[str, int], Advance]
 """Begins a stage of so many steps, and returns what counts them."""
@@ -47,7 +47,8 @@ def candidates(backbone: Backbone) -> list[Recipe]:
     if "text" in sees:
         recipes.append(Recipe.of("text"))
     features = Recipe.of("features")
-    return recipes + [features.refined(name=f"features_{bits}_bits", codec=f"scalar:bits={bits}") for bits in _BITS]
+    recipes += [features.refined(name=f"features_{bits}_bits", codec=f"scalar:bits={bits}") for bits in _BITS]
+    return recipes + [features.refined(name=f"features_{n}_bytes", codec=f"principal:bytes={n}") for n in _BYTES]
 
 
 def advise(

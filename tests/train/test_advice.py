@@ -14,6 +14,8 @@ from exmem.train.methods.fitting import head_bytes
 from exmem.train.probe import Measured
 from tests.tiny import SIDE, config_of
 
+FEATURES = [*(f"features_{bits}_bits" for bits in (1, 2, 4, 8)), "features_24_bytes", "features_48_bytes"]
+
 
 def stage(_text, _total):
     return lambda count: None
@@ -40,7 +42,7 @@ def test_where_nothing_fits_there_is_no_best_and_the_smallest_is_named():
 def test_hidden_tokens_are_candidates_as_far_as_an_image_has_patches(backbone):
     names = [recipe.name for recipe in candidates(backbone())]
     assert [name for name in names if name.startswith("hidden")] == ["hidden_4", "hidden_8"]  # of 16 patches
-    assert names[-5:] == ["text", "features_1_bits", "features_2_bits", "features_4_bits", "features_8_bits"]
+    assert names[-7:] == ["text", *FEATURES]
 
 
 def test_each_recipe_is_measured_at_each_budget_and_one_that_cannot_be_is_told_and_left_out(backbone, data):
@@ -99,7 +101,7 @@ def test_a_recipe_that_does_not_go_with_the_options_of_a_run_is_told_and_not_mea
     told = []
     tuned = config_of(tuner={"phases": "all"})
     assert choose_recipe(tuned, backbone(), data[0], stage, told.append).recipe.name == "half_jpeg"
-    assert [line.partition(" ")[0] for line in told] == [f"features_{bits}_bits" for bits in (1, 2, 4, 8)]
+    assert [line.partition(" ")[0] for line in told] == FEATURES
     assert "which tuning makes stale" in told[0]
 
 
@@ -113,6 +115,8 @@ def test_images_without_texts_and_of_any_size_are_measured(backbone, data):
     model = backbone()
     model.restrict("image")
     plain = ImageText(train.paths, [""] * len(train), train.labels, train.class_names)
-    found = list(advise(model, plain, candidates(model), [30_000], stage=stage, tell=pytest.fail))
+    told = []
+    found = list(advise(model, plain, candidates(model), [30_000], stage=stage, tell=told.append))
     assert {ones[0].recipe.level for ones in found} == {"pixels", "hidden", "features"}
+    assert [line.partition(" ")[0] for line in told] == FEATURES[-2:], "a basis takes more examples than these"
     assert train.image(0, SIDE).shape == (SIDE, SIDE, 3) != np.shape(train.image(0, 48))

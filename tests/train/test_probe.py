@@ -193,10 +193,10 @@ def test_every_candidate_of_every_family_can_be_measured(written, train, kind, s
     assert ("none" in levels) == ("text" in sees)
     assert ("hidden" in levels) == ("image" in sees and kind != "vilt")
     assert len({recipe.name for recipe in recipes}) == len(recipes)
-    probe = Probe(backbone, train, sample_rows(train.labels, most=16, seed=0), advance=nothing)
+    probe = Probe(backbone, train, sample_rows(train.labels, most=32, seed=0), advance=nothing)
     for recipe in recipes:
         (measured,) = probe.measure(recipe, [1_000_000], nothing)
-        assert measured.exemplars >= 16
+        assert measured.exemplars >= 32
         assert len(measured.accuracies) == 3
 
 
