@@ -115,8 +115,6 @@ def test_images_without_texts_and_of_any_size_are_measured(backbone, data):
     model = backbone()
     model.restrict("image")
     plain = ImageText(train.paths, [""] * len(train), train.labels, train.class_names)
-    told = []
-    found = list(advise(model, plain, candidates(model), [30_000], stage=stage, tell=told.append))
+    found = list(advise(model, plain, candidates(model), [30_000], stage=stage, tell=pytest.fail))
     assert {ones[0].recipe.level for ones in found} == {"pixels", "hidden", "features"}
-    assert [line.partition(" ")[0] for line in told] == FEATURES[-2:], "a basis takes more examples than these"
     assert train.image(0, SIDE).shape == (SIDE, SIDE, 3) != np.shape(train.image(0, 48))
