@@ -63,9 +63,10 @@ class Budget:
             if match := _MODEL.match(value):
                 return cls("model", _counted(match[1], value, where), "whole" if match[2] == "whole" else "tuned")
         try:
-            return cls("bytes", _counted(parse_bytes(value), value, where))
+            number = parse_bytes(value)
         except SchemaError as error:
             raise SchemaError(f"{where}: {_FORMS}, got {shown(value)}") from error
+        return cls("bytes", _counted(number, value, where))
 
     @classmethod
     def _of_mapping(cls, value: Mapping[str, Any], where: str) -> "Budget":

@@ -124,7 +124,10 @@ class Tradeoff:
 
     @staticmethod
     def _distinct(cells: Sequence[Cell]) -> list[Cell]:
-        return list({cell.key: cell for cell in cells}.values())
+        first: dict[str, Cell] = {}
+        for cell in cells:
+            first.setdefault(cell.key, cell)
+        return list(first.values())
 
     def counts(self, part: Slice = Slice()) -> "Counter[State]":
         """Return how many cells of a part are done, failed and left."""
