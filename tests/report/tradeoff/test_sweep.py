@@ -63,7 +63,9 @@ def test_the_table_has_a_row_a_cell_and_phase_with_all_columns_in_both_files(run
 
 
 def test_a_run_as_a_cell_says_what_the_trainer_measured(run, tmp_path):
-    table, _ = run(kinds=["trainer"], recipes=["half_jpeg"], budgets=["40kB"], methods={"ridge": {"method": {"head": "ridge"}}})
+    table, _ = run(
+        kinds=["trainer"], recipes=["half_jpeg"], budgets=["40kB"], methods={"ridge": {"method": {"head": "ridge"}}}
+    )
     (cell,) = table["cell"].unique()
     entries = RunFolder(tmp_path / "out" / cell / "run").metrics()
     overall = [entry["head"]["all"] for entry in entries]
