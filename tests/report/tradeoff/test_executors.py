@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_the_same_command_goes_on_after_a_kill_or_an_interrupt(command, tmp_path
     process.join(60)
     assert process.exitcode in {-9, 130}
     worker = int((tmp_path / "begun").read_text())
-    waited_for(lambda: not os.path.exists(f"/proc/{worker}"), 20)  # it dies with the command, and its locks with it
+    waited_for(lambda: not Path(f"/proc/{worker}").exists(), 20)  # it dies with the command, and its locks with it
     done = {file: file.stat().st_mtime_ns for file in tmp_path.glob("out/cells/*/result.json")}
     assert len(done) == 1
     if number == signal.SIGINT:
