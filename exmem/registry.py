@@ -134,7 +134,8 @@ class Registry(Mapping[str, Any], Generic[_Made]):
                 module, _, attribute = part.partition(":")
                 part = self._parts[name] = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise self._error(f"{self.kind} {name!r} cannot be imported from {sources[0]}: {error}") from error
+            place = part if isinstance(part, str) else sources[0]
+            raise self._error(f"{self.kind} {name!r} cannot be imported from {place}: {error}") from error
         return part
 
     @override

@@ -21,6 +21,8 @@ COMMANDS = {
     "data": "exmem.cli.data:data",
     "advise": "exmem.cli.advise:advise",
     "train": "exmem.cli.train:train",
+    "tradeoff": "exmem.cli.tradeoff:tradeoff",
+    "compare": "exmem.cli.compare:compare",
     "demo": "exmem.cli.demo.command:demo",
     "info": "exmem.cli.info:info",
     "show": "exmem.cli.show:show",

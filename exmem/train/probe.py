@@ -7,6 +7,7 @@ fit, and a classifier fitted on nothing but these is tested on examples that wer
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,13 @@ from exmem.registry import Part
 from exmem.replay import Pipeline
 from exmem.tokens import Exemplar, Schema, TokenBatch
 from exmem.tokens.tensors import TensorBatch
+from exmem.train.cache import kept_or_computed
+from exmem.train.codecs import trained_codec
 from exmem.train.data import ImageText
-from exmem.train.hidden import Advance, KeptHidden, features_of, scored
+from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, features_of, scored, tokens_of
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Head, Labelled
+from exmem.train.parts import folder_bytes
 from exmem.train.storing import rank_examples
 
 __all__ = ["Measured", "Probe", "sample_rows"]
@@ -40,7 +44,8 @@ class Measured(NamedTuple):
     """What a recipe is worth at a budget.
 
     `exemplars` is how many fit (of as many classes as the data has), `exemplar_bytes` what each takes, `accuracies`
-    those of each fold, 0..1, and `step_ms` how long a replay step of 64 takes from the memory to features. Where not
+    those of each fold, 0..1, and `step_ms` how long a replay step of 64 takes from the memory to features. `held` is
+    how many exemplars of the sample the memory held, and `disk_bytes` what it took on the disk with these. Where not
     one exemplar fits there are no accuracies.
     """
 
@@ -50,6 +55,8 @@ class Measured(NamedTuple):
     exemplar_bytes: float
     accuracies: tuple[float, ...]
     step_ms: float
+    held: int = 0
+    disk_bytes: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -73,10 +80,18 @@ class _Fold(NamedTuple):
     tested: NDArray[np.int64]
 
 
-class _Seen:
-    """Examples, decoded once, and what the trunk makes of them."""
+class _Held(NamedTuple):
+    """Which rows a memory of a budget took, the bytes that it has left, and those that it takes on the disk."""
 
-    def __init__(self, learner: Learner, data: ImageText, advance: Advance) -> None:
+    rows: NDArray[np.int64]
+    free_bytes: int
+    disk_bytes: int
+
+
+class _Seen:
+    """Examples, decoded once, and what the trunk makes of them, where that is not known."""
+
+    def __init__(self, learner: Learner, data: ImageText, advance: Advance, states: Hidden | None = None) -> None:
         backbone = learner.backbone
         self._backbone, self.rows = backbone, np.arange(len(data))
         self.texts, self.labels = data.texts, data.labels
@@ -85,9 +100,10 @@ class _Seen:
         for start in range(0, len(data), _ROWS):
             rows = self.rows[start : start + _ROWS]
             self.images[rows] = data.images(rows, backbone.image_sides)
-            parts.append(backbone.embed(self.tokens(rows)).to("cpu").to(torch.float16))
+            if states is None:
+                parts.append(backbone.embed(self.tokens(rows)).to("cpu").to(torch.float16))
             advance(len(rows))
-        self.states = Hidden.cat(parts)
+        self.states = Hidden.cat(parts) if states is None else states
         self.hidden = KeptHidden(self.states, backbone.pixel_mean.device)
         self.features = features_of(learner, self.hidden, self.rows).numpy()
 
@@ -100,10 +116,10 @@ class _Seen:
 class Probe:
     """A frozen backbone, a sample of labelled examples, and what the trunk makes of it.
 
-    Adapters that change nothing are put into the backbone. `rows` of the data are the sample; its images lie decoded in
-    RAM. What is not stored of the sample is tested on, in three folds, or all of `test`, where it is given. `classes`
-    are those that a memory shares its bytes among, those of the sample when left out; `advance` is told how many
-    examples have passed the trunk.
+    `rows` of the data are the sample; its images lie decoded in RAM. What is not stored of it is tested on, in three
+    folds, or all of `test`. `classes` are those that a memory shares its bytes among, those of the sample when left
+    out. `shares_trunk`: the cache of all runs holds what the trunk makes of all of the data. `advance` is told how many
+    examples have passed it. Adapters that change nothing are put into the backbone.
     """
 
     def __init__(
@@ -115,17 +131,28 @@ class Probe:
         test: ImageText | None = None,
         classes: int | None = None,
         seed: int = 0,
+        shares_trunk: bool = False,
         advance: Advance,
     ) -> None:
+        key = backbone_key(backbone) if shares_trunk else None
         self._backbone, self._seed = backbone.to(Accelerator().device), seed
         self._learner = Learner(self._backbone, rank=1, alpha=1)
-        self._sample = sample = _Seen(self._learner, data.subset(rows), advance)
-        self._test = sample if test is None else _Seen(self._learner, test, advance)
+        self._sample = sample = self._seen(data, rows, key, advance)
+        self._test = sample if test is None else self._seen(test, np.arange(len(test)), key, advance)
         self._folds = _folds(sample.labels, seed) if test is None else [_Fold(sample.rows, self._test.rows)]
         self._share = len(np.unique(sample.labels)) / classes if classes else 1.0
         ranks = rank_examples(sample.features, sample.labels, selection=Part("herding"), seed=[seed], values=None)
         self._priorities = -ranks.astype(np.float64)
         self._scores: dict[Part, list[NDArray[np.float32]]] = {}
+
+    def _seen(self, data: ImageText, rows: NDArray[np.int64], key: str | None, advance: Advance) -> _Seen:
+        """Look at rows of the data; by the key of the backbone, what its trunk makes of all rows is shared."""
+        if key is None:
+            return _Seen(self._learner, data.subset(rows), advance)
+        tokens, every = tokens_of(self._backbone, data), np.arange(len(data))
+        name = f"{data.key()}-{key}"
+        known = Hidden.of(kept_or_computed(name, lambda: embedded(self._backbone, tokens, every).tensors()))
+        return _Seen(self._learner, data.subset(rows), advance, known.select(torch.from_numpy(rows)))
 
     def measure(self, recipe: Recipe, budgets: Sequence[int], advance: Advance) -> list[Measured]:
         """Measure a recipe at each budget in bytes; `advance` is told how many exemplars were made.
@@ -173,7 +200,9 @@ class Probe:
         pipeline, parts, seconds = Pipeline(bound.restore), [], []
         with (
             tempfile.TemporaryDirectory() as place,
-            bound.create_memory(place, max_bytes=_ROOM, samples=exemplars, durable=False) as memory,
+            bound.create_memory(
+                place, max_bytes=_ROOM, samples=exemplars, codec=trained_codec(bound, exemplars), durable=False
+            ) as memory,
         ):
             encoded = memory.encode(exemplars)
             slots = memory.add(encoded).slots
@@ -199,35 +228,40 @@ class Probe:
         sizes = stored.encoded.sizes
         nothing = Measured(recipe, budget, 0, float(sizes.mean()), (), stored.step_ms)
         try:
-            held, free = self._held(stored, budget, self._sample.rows)
-            by_fold = [self._held(stored, budget, fold.candidates)[0] for fold in self._folds]
+            whole = self._held(stored, budget, self._sample.rows)
+            by_fold = [
+                whole.rows
+                if len(fold.candidates) == len(self._sample.rows)
+                else self._held(stored, budget, fold.candidates).rows
+                for fold in self._folds
+            ]
         except BudgetError:  # the tables alone, or the largest exemplar, are more
             return nothing
-        if not len(held):
+        if not len(whole.rows):
             return nothing
-        each = float(sizes[held].mean())
-        exemplars = len(held)
+        each = float(sizes[whole.rows].mean())
+        exemplars = held = len(whole.rows)
         if exemplars == len(sizes):  # more would fit than the sample has
-            exemplars += int(free / each)
+            exemplars += int(whole.free_bytes / each)
         accuracies = tuple(
             self._accuracy(stored, rows, tested, fold.tested) for rows, fold in zip(by_fold, self._folds, strict=True)
         )
-        return Measured(recipe, budget, round(exemplars / self._share), each, accuracies, stored.step_ms)
+        fit = round(exemplars / self._share)
+        return Measured(recipe, budget, fit, each, accuracies, stored.step_ms, held, whole.disk_bytes)
 
-    def _held(self, stored: _Stored, budget: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-        """Return which rows a memory takes of those offered, and the bytes that it has left.
+    def _held(self, stored: _Stored, budget: int, rows: NDArray[np.int64]) -> _Held:
+        """Return what a memory takes of the rows offered.
 
         Beside what an empty memory needs, it has the share of the sample's classes in the budget.
         """
-        with (
-            tempfile.TemporaryDirectory() as place,
-            ExemplarMemory.create(place, schema=stored.schema, max_bytes=budget, durable=False) as memory,
-        ):
-            fixed = memory.used_bytes
-            memory.resize(fixed + round((budget - fixed) * self._share))
-            slots = memory.add(stored.encoded.take(rows)).slots
-            memory.commit()
-            return rows[slots >= 0], memory.free_bytes
+        with tempfile.TemporaryDirectory() as place:
+            with ExemplarMemory.create(place, schema=stored.schema, max_bytes=budget, durable=False) as memory:
+                fixed = memory.used_bytes
+                memory.resize(fixed + round((budget - fixed) * self._share))
+                slots = memory.add(stored.encoded.take(rows)).slots
+                memory.commit()
+                free = memory.free_bytes
+            return _Held(rows[slots >= 0], free, folder_bytes(Path(place)))
 
     def _accuracy(
         self, stored: _Stored, rows: NDArray[np.int64], tested: NDArray[np.float32], among: NDArray[np.int64]

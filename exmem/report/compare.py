@@ -1,0 +1,158 @@
+"""Runs that exist, side by side: mean and spread over the seeds of each configuration."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from exmem.errors import DataError
+from exmem.report.view.fonts import find_families
+from exmem.train.folder import RunFolder
+from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
+from exmem.train.scenario import Scenario
+
+__all__ = ["Group", "Measure", "compared", "draw_comparison", "plot_comparison"]
+
+_SEEDS = ("seed", "data.class_seed")
+_HIDDEN = ("recipe.name", "loop.keep_hidden", "loop.num_workers")  # they change no number
+_STYLES = ("-", "--", ":", "-.")  # each with all ten colours
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+class Measure(NamedTuple):
+    """Mean, and sample standard deviation over runs; 0 of a single one."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Measure":
+        """Measure some values."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+
+
+class Group(NamedTuple):
+    """Runs that differ in their seeds alone, by the name of what sets them apart from the others."""
+
+    name: str
+    folders: tuple[Path, ...]
+    runs: tuple[Entries, ...]
+
+    def measures(self) -> dict[str, Measure]:
+        """Return what the runs come to, after their last phases."""
+        overall = [[entry["head"]["all"] for entry in entries] for entries in self.runs]
+        by_phase = [[entry["head"]["by_phase"] for entry in entries] for entries in self.runs]
+        last = [entries[-1] for entries in self.runs]
+        charged = ("disk_bytes", "head_bytes", "mean_bytes")
+        return {
+            "average": Measure.of([average_incremental_accuracy(values) for values in overall]),
+            "last": Measure.of([last_accuracy(values) for values in overall]),
+            "forgetting": Measure.of([forgetting(rows) for rows in by_phase]),
+            "exemplars": Measure.of([entry["exemplars"] for entry in last]),
+            "bytes": Measure.of([sum(entry.get(name, 0) for name in charged) for entry in last]),
+            "seconds": Measure.of([sum(entry["seconds"] for entry in entries) for entries in self.runs]),
+        }
+
+    def curve(self) -> list[Measure]:
+        """Return the accuracy over all classes seen after each phase."""
+        return [Measure.of([entry["head"]["all"] for entry in phase]) for phase in zip(*self.runs, strict=True)]
+
+
+class _Run(NamedTuple):
+    folder: Path
+    options: dict[str, Any]
+    entries: Entries
+
+
+def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """Group the runs of some folders; also return which runs are not finished, and so left out.
+
+    DataError if a folder holds no run, or no run is finished.
+    """
+    groups: dict[str, list[_Run]] = {}
+    notes = []
+    for folder in folders:
+        run = RunFolder(folder)
+        if not folder.is_dir() or not run.is_run:
+            raise DataError(f"{folder}: expected the folder of a run, with config.json; give those of `exmem train`")
+        config, data = run.described()
+        entries, phases = run.metrics(), len(Scenario.of(config.data, len(data["classes"])))
+        if len(entries) < phases:
+            notes.append(f"{folder}: {len(entries)} of {phases} phases are finished; left out")
+            continue
+        contents = {f"data.{split}": data[split].partition("-")[0] for split in ("train", "test")}
+        options = dict(_flat(config.to_json())) | contents
+        same = {key: value for key, value in options.items() if key not in {*_SEEDS, *_HIDDEN}}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(_Run(folder, options, entries))
+    if not groups:
+        raise DataError(f"no run is finished: {'; '.join(notes[:3])}; run `exmem train` to the end")
+    names = _names([runs[0].options for runs in groups.values()])
+    return [
+        Group(name, tuple(run.folder for run in runs), tuple(run.entries for run in runs))
+        for name, runs in zip(names, groups.values(), strict=True)
+    ], notes
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping) and ("name" not in value or key == "recipe"):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _names(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name configurations by recipe and budget, and by what else differs."""
+    recipes = [{key: value for key, value in one.items() if key.startswith("recipe.")} for one in options]
+    by_name: dict[str, set[str]] = {}
+    for recipe in recipes:
+        by_name.setdefault(recipe["recipe.name"], set()).add(json.dumps(recipe, sort_keys=True))
+    tells_recipe = all(len(documents) == 1 for documents in by_name.values())
+    shown = []
+    for key in sorted({key for one in options for key in one} - {"max_bytes", *_SEEDS, *_HIDDEN}):
+        differs = len({json.dumps(one.get(key), sort_keys=True) for one in options}) > 1
+        if differs and not (tells_recipe and key.startswith("recipe.")):
+            shown.append(key)
+    return [
+        ", ".join([one["recipe.name"], one["max_bytes"], *(f"{key}={_text(key, one.get(key))}" for key in shown)])
+        for one in options
+    ]
+
+
+def _text(key: str, value: Any) -> str:
+    return str(value)[:8] if key in {"data.train", "data.test"} else str(value)  # keys of what data holds, in short
+
+
+def draw_comparison(groups: Sequence[Group], path: Path) -> None:
+    """Draw the accuracy after each phase, a line a group, as a PNG file."""
+    plot_comparison(groups).savefig(path, dpi=120, format="png")
+
+
+def plot_comparison(groups: Sequence[Group]) -> Figure:
+    """Plot the mean over the runs of each group, and a band of one standard deviation; best average first."""
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    axis = figure.subplots()
+    ranked = sorted(groups, key=lambda group: -group.measures()["average"].mean)
+    for at, group in enumerate(ranked):
+        curve = group.curve()
+        phases, means = np.arange(1, len(curve) + 1), np.array([point.mean for point in curve])
+        deviations, colour = np.array([point.deviation for point in curve]), f"C{at % 10}"
+        name = group.name if len(group.runs) == 1 else f"{group.name} ({len(group.runs)} runs)"
+        style = _STYLES[at // 10 % len(_STYLES)]
+        axis.plot(phases, means, color=colour, linestyle=style, marker="o", markersize=3, label=name)
+        if len(group.runs) > 1:
+            axis.fill_between(phases, means - deviations, means + deviations, color=colour, alpha=0.15, linewidth=0)
+    axis.set(xlabel="phase", ylabel="accuracy over all classes seen", ylim=(0, 1))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    for text in legend.get_texts():
+        text.set(parse_math=False, family=find_families(text.get_text())[0])
+    return figure

@@ -1,0 +1,239 @@
+"""Cells of a trade-off: what decides the numbers of each, where they lie, and how far they are."""
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+from exmem.errors import BudgetTooSmallError, SchemaError
+from exmem.recipes import Recipe
+from exmem.report.tradeoff.budgets import Budget
+from exmem.report.tradeoff.design import PROBE, Data, Design
+from exmem.report.tradeoff.facts import DataFacts, Facts, digest
+from exmem.report.tradeoff.files import read_json, write_json
+from exmem.train.config import TrainConfig
+
+__all__ = ["Cell", "Cells", "State", "cells_of"]
+
+State = Literal["done", "failed", "left"]
+
+_MAY_CHANGE = ("keep_hidden", "num_workers")  # of the loop: they change no number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One recipe at one budget with one method and one seed on one data set, by the probe or by the trainer.
+
+    `config` is that of `exmem train` as plain values, with the bytes of the memory as its budget; `model_bytes` are
+    those of the model where the budget counts them. `refusal` says why it cannot be; its options do not go together.
+    """
+
+    kind: str
+    data: str
+    recipe: str
+    method: str
+    budget: str
+    seed: int
+    folder: str
+    keys: tuple[str, str]
+    config: Mapping[str, Any]
+    model_bytes: int = 0
+    probe_share: float = 0.75
+    own: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    refusal: str = ""
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What tables call it."""
+        fields = ("kind", "data", "recipe", "method", "budget", "seed")
+        return {field: getattr(self, field) for field in fields}
+
+    @property
+    def budget_bytes(self) -> int:
+        """The whole budget."""
+        return int(self.config["max_bytes"]) + self.model_bytes
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What cells of a probe have in common that share a backbone, a sample and what the trunk makes of it."""
+        config = self.config
+        parts = {"backbone": config["backbone"], "blocks": config["tuner"]["blocks"], "share": self.probe_share}
+        return parts | {"modalities": config["data"]["modalities"], "seed": self.seed, "keys": self.keys}
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What decides its numbers: no name that is only shown, and no option that changes none of them."""
+        recipe = {key: part for key, part in self.config["recipe"].items() if key != "name"}
+        budget = {"max_bytes": self.config["max_bytes"], "model_bytes": self.model_bytes}
+        decides: dict[str, Any] = {"kind": self.kind, "keys": self.keys, "refusal": self.refusal, **budget}
+        if self.kind == PROBE:
+            decides |= self.shared | {"recipe": recipe}
+        else:
+            loop = {key: value for key, value in self.config["loop"].items() if key not in _MAY_CHANGE}
+            decides |= {"config": {**self.config, "recipe": recipe, "loop": loop}}
+        used = {
+            kind: {name: place for name, place in places.items() if _mentions(decides, name)}
+            for kind, places in self.own.items()
+        }
+        return decides | {"own": {kind: places for kind, places in used.items() if places}}
+
+    @property
+    def key(self) -> str:
+        """The name of what decides its numbers."""
+        return digest(self.document)
+
+    @property
+    def job(self) -> str:
+        """The name of the job that measures it: a probe measures all budgets of a recipe at once."""
+        if self.kind != PROBE:
+            return self.key
+        return digest({key: value for key, value in self.document.items() if not key.endswith("_bytes")})
+
+    @property
+    def group(self) -> str:
+        """The name of what jobs have in common that a worker keeps between them."""
+        return digest(self.shared) if self.kind == PROBE else self.key
+
+
+def _mentions(value: Any, name: str) -> bool:
+    if isinstance(value, Mapping):
+        return any(_mentions(inner, name) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return any(_mentions(inner, name) for inner in value)
+    return bool(value == name)
+
+
+def cells_of(design: Design, facts: Facts) -> list[Cell]:
+    """Return the cells of a configuration, those of equal numbers too; SchemaError if no recipe goes with an option."""
+    refusals, fits = dict[tuple[str, str, str], str](), set[tuple[str, str, str]]()
+    cells = []
+    for kind, data, method, recipe, budget, seed in design.crossed():
+        config, refusal = _config(design, data, method, recipe, seed)
+        row = (kind, data.name, method)
+        if refusal:
+            refusals.setdefault(row, refusal)
+        else:
+            fits.add(row)
+        cells.append(_cell(design, facts, (kind, data, method, recipe, budget, seed), config, refusal))
+    for row, refusal in refusals.items():
+        if row not in fits:  # it is the option that is wrong, not how it goes with a recipe
+            raise SchemaError(f"data {row[1]!r} with method {row[2]!r}: {refusal}")
+    return cells
+
+
+def _config(design: Design, data: Data, method: str, recipe: Recipe, seed: int) -> tuple[TrainConfig, str]:
+    try:
+        return design.config(data, method, recipe, seed), ""
+    except SchemaError as error:
+        return TrainConfig(seed=seed), str(error)
+
+
+def _cell(
+    design: Design,
+    facts: Facts,
+    crossed: tuple[str, Data, str, Recipe, Budget, int],
+    config: TrainConfig,
+    refusal: str,
+) -> Cell:
+    kind, data, method, recipe, budget, seed = crossed
+    known, memory, model = DataFacts("", "", 0), 0, 0
+    if not refusal:
+        known = facts.data(config, data.folder)
+        try:
+            memory, model = budget.split(facts.sizes(config, data.folder) if budget.needs_sizes else None)
+        except BudgetTooSmallError as error:
+            refusal = str(error)
+    document = config.to_json() | {"recipe": recipe.to_json(), "max_bytes": str(memory)}
+    return Cell(
+        kind=kind,
+        data=data.name,
+        recipe=recipe.name,
+        method=method,
+        budget=str(budget),
+        seed=seed,
+        folder=str(data.folder.absolute()),
+        keys=(known.train, known.test),
+        config=document,
+        model_bytes=model,
+        probe_share=design.probe_share,
+        own=design.own,
+        refusal=refusal,
+    )
+
+
+class Cells:
+    """The folders of cells below a folder, each named by what tables call the cell, and by its key."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / "cells"
+        self._known: dict[str, Path] = {}
+
+    def place(self, cell: Cell) -> Path:
+        """Return the folder of a cell; it stays when the names of the cell change."""
+        if not self._known and self.folder.is_dir():
+            self._known = {path.name.rpartition("-")[2]: path for path in sorted(self.folder.iterdir())}
+        key = cell.key
+        if key not in self._known:
+            names = [cell.kind, cell.data, cell.recipe, cell.method, cell.budget, str(cell.seed)]
+            words = re.sub(r"[^A-Za-z0-9.]+", "_", "-".join(names if cell.kind != PROBE else [*names[:3], *names[4:]]))
+            self._known[key] = self.folder / f"{words[:100]}-{key}"
+        return self._known[key]
+
+    def state(self, cell: Cell) -> State:
+        """Say how far a cell is."""
+        place = self.place(cell)
+        if (place / "result.json").exists():
+            return "done"
+        return "failed" if (place / "failure.json").exists() else "left"
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """Return what was measured."""
+        document: dict[str, Any] | None = read_json(self.place(cell) / "result.json")
+        return document
+
+    def failure(self, cell: Cell) -> dict[str, Any] | None:
+        """Return why it failed, unless it is done since."""
+        document: dict[str, Any] | None = None
+        if self.state(cell) == "failed":
+            document = read_json(self.place(cell) / "failure.json")
+        return document
+
+    def finish(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        """Keep what was measured: this finishes the cell."""
+        self._describe(cell)
+        write_json(self.place(cell) / "result.json", result)
+        (self.place(cell) / "failure.json").unlink(missing_ok=True)
+
+    def fail(self, cell: Cell, reason: str, trace: str = "") -> None:
+        """Keep why a cell failed."""
+        self._describe(cell)
+        document = {"reason": reason, "traceback": trace, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        write_json(self.place(cell) / "failure.json", document)
+
+    def forget_failure(self, cell: Cell) -> None:
+        """Let a cell that failed be run again."""
+        (self.place(cell) / "failure.json").unlink(missing_ok=True)
+
+    def _describe(self, cell: Cell) -> None:
+        write_json(self.place(cell) / "cell.json", {**cell.names, "decides": cell.document, "config": cell.config})
+
+    @contextlib.contextmanager
+    def held(self, cell: Cell) -> Iterator[bool]:
+        """Hold a cell for one process; False where another holds it."""
+        place = self.place(cell)
+        place.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()

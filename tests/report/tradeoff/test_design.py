@@ -1,0 +1,114 @@
+"""Configurations of a trade-off: what they cross, and what is wrong with them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exmem.errors import SchemaError
+from exmem.report.tradeoff import Design
+
+ROOT = Path(__file__).parents[3]
+SMALL = {"data": {"own": "folder"}, "recipes": ["half_jpeg", "features"], "budgets": ["20kB", "2 per class"]}
+
+
+def design(**sections):
+    return Design.of({**SMALL, **sections}, Path("/place"))
+
+
+def test_cells_are_all_that_is_crossed_but_methods_in_a_probe():
+    both = design(seeds=[0, 1, 2], methods={"one": {}, "two": {}}, kinds=["probe", "trainer"])
+    cells = list(both.crossed())
+    assert len(cells) == 2 * 2 * 3 * (1 + 2)
+    assert {(kind, method) for kind, _, method, *_ in cells} == {
+        ("probe", "probe"),
+        ("trainer", "one"),
+        ("trainer", "two"),
+    }
+
+
+def test_a_kind_may_take_some_values_of_each_axis_and_others_may_be_left_out():
+    some = design(
+        seeds=[0, 1],
+        kinds={"probe": None, "trainer": {"recipes": ["features"], "budgets": ["20 kB"], "seeds": 1}},
+        leave_out=[{"kinds": "probe", "recipes": "half_jpeg"}, {"seeds": [0], "budgets": "2 per class"}],
+    )
+    assert [(kind, recipe.name, str(budget), seed) for kind, _, _, recipe, budget, seed in some.crossed()] == [
+        ("probe", "features", "20.0 kB", 0),
+        ("probe", "features", "20.0 kB", 1),
+        ("probe", "features", "2 per class", 1),
+        ("trainer", "features", "20.0 kB", 1),
+    ]
+
+
+def test_options_come_from_the_base_then_the_data_then_the_method():
+    one = design(
+        data={"own": {"folder": "f", "modalities": "image", "class_seed": "seed", "backbone": {"image_size": 56}}},
+        methods={"ridge": {"method": {"head": "ridge"}, "tuner": {"phases": "none"}}},
+        base={"data": {"increments": [3], "modalities": "both"}, "tuner": {"blocks": 1}, "loop": {"epochs": 2}},
+    )
+    config = one.config(one.data[0], "ridge", one.recipes[0], 7)
+    assert (config.seed, config.data.class_seed) == (7, 7)
+    assert (config.data.modalities, config.data.increments) == ("image", (3,))
+    assert (config.tuner.blocks, config.tuner.phases, config.method.head.name) == (1, "none", "ridge")
+    assert (config.loop.epochs, config.backbone.image_size) == (2, 56)
+
+
+def test_recipes_are_names_files_and_parts_that_may_begin_with_another_recipe(tmp_path):
+    (tmp_path / "mine.yaml").write_text("image: none\n")
+    recipes = ["half_jpeg", "mine.yaml", {"name": "whole", "image": "scaled:divisor=1"}]
+    recipes.append({"of": "hidden", "name": "hidden_4", "keep": "top_k:k=4"})
+    read = Design.of({**SMALL, "recipes": recipes}, tmp_path).recipes
+    assert [recipe.name for recipe in read] == ["half_jpeg", "mine", "whole", "hidden_4"]
+    assert [recipe.level for recipe in read] == ["pixels", "none", "pixels", "hidden"]
+    assert read[3].keep.kwargs == {"k": 4}
+
+
+def test_folders_lie_beside_the_configuration():
+    read = design(data={"own": "images", "other": {"folder": "/far/images"}}).data
+    assert [one.folder for one in read] == [Path("/place/images"), Path("/far/images")]
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"recipe": ["raw"]}, "unknown keys ['recipe']; known are ['data', 'recipes', 'budgets'"),
+        ({"recipes": []}, "recipes: expected one or more, got []"),
+        ({"recipes": ["jepg"]}, "recipes[0]: unknown recipe 'jepg'; choose one of"),
+        ({"recipes": ["raw", {"name": "raw", "image": "none"}]}, "recipes: 'raw' is there twice"),
+        ({"recipes": {"raw": {}}}, "recipes: expected a list, got"),
+        ({"data": ["folder"]}, "data: expected a mapping, got ['folder']"),
+        ({"data": {"own": {"modalities": "image"}}}, "data.own: expected a folder, or a mapping with the key folder"),
+        ({"data": {"own": {"folder": "f", "columns": 3}}}, "data.own: unknown keys ['columns']; known are ['folder'"),
+        ({"budgets": ["20kB", 20_000]}, "budgets: '20.0 kB' is there twice"),
+        ({"budgets": ["20 a class"]}, "budgets: expected bytes (250kB)"),
+        ({"seeds": [0.5]}, "seeds must be an integer"),
+        ({"methods": {"m": {"max_bytes": 5}}}, "methods.m: max_bytes is crossed; give it in recipes, budgets or seeds"),
+        ({"methods": {"m": {"head": "ridge"}}}, "methods.m: unknown keys ['head']; known are ['quota'"),
+        ({"kinds": ["train"]}, "kinds: unknown 'train'; choose of ['probe', 'trainer']"),
+        ({"kinds": {"trainer": {"recipes": ["raw"]}}}, "kinds.trainer.recipes: unknown 'raw'; choose of ['half_jpeg'"),
+        ({"kinds": {"trainer": {"what": 1}}}, "kinds.trainer: unknown keys ['what']"),
+        ({"leave_out": [{"seeds": [5]}]}, "leave_out[0].seeds: unknown '5'; choose of ['0']"),
+        ({"base": {"epochs": 3}}, "base: unknown keys ['epochs']"),
+        ({"probe_share": 1.5}, "configuration.probe_share must be above 0 and at most 1, got 1.5"),
+        ({"own": {"colour": {}}}, "own: unknown kinds ['colour']; known are ['augmentation', 'codec'"),
+        ({"own": {"scorer": {"edges": "edges"}}}, "own.scorer.edges: expected module.name or module:name"),
+        ({"own": {"scorer": {"edges": "no_such.edges"}}}, "scorer 'edges' cannot be imported from no_such:edges"),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_its_key_and_what_it_should_be(sections, told):
+    with pytest.raises(SchemaError, match=re.escape(told)):
+        design(**sections)
+
+
+def test_a_wrong_file_is_named(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {own: folder}\nrecipes: [raw]\n")
+    with pytest.raises(SchemaError, match=re.escape(f"{file}: budgets: expected one or more, got None")):
+        Design.read(file)
+
+
+def test_the_configuration_of_the_benchmark_is_one():
+    demo = Design.read(ROOT / "bench" / "configs" / "demo.yaml")
+    assert (len(demo.recipes), len(demo.budgets), len(demo.seeds), len(demo.data)) == (20, 5, 3, 2)
+    assert {kind for kind, *_ in demo.crossed()} == {"probe", "trainer"}
