@@ -147,7 +147,18 @@ def _show(console: Console, measured: "Sequence[Sequence[Measured]]") -> None:
         "samples; a step of 64 goes from the memory to features.",
         soft_wrap=True,
     )
+    if any(_is_all(one) for ones in measured for one in ones):
+        sample = max(one.sample for ones in measured for one in ones)
+        console.print(
+            f"* The memory held the whole sample of {sample:,}: what more exemplars would gain is not measured.",
+            soft_wrap=True,
+        )
 
 
 def _accuracy(one: "Measured") -> str:
-    return f"{one.accuracy:.1%} ± {float(np.std(one.accuracies)):.1%}"
+    return f"{one.accuracy:.1%} ± {float(np.std(one.accuracies)):.1%}{'*' * _is_all(one)}"
+
+
+def _is_all(one: "Measured") -> bool:
+    """Say whether all of the sample was held, and more would fit."""
+    return one.held == one.sample < one.exemplars

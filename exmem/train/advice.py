@@ -9,12 +9,13 @@ import numpy as np
 from exmem.backbones import Backbone
 from exmem.errors import BudgetTooSmallError, CodecError, DataError, SchemaError
 from exmem.recipes import Recipe
+from exmem.registry import Part
 from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance
 from exmem.train.parts import check_budget
-from exmem.train.probe import Measured, Probe, sample_rows
+from exmem.train.probe import USUAL, Measured, Policy, Probe, sample_rows
 from exmem.train.scenario import Scenario
 
 __all__ = ["Stage", "advise", "best_of", "candidates", "choose_recipe", "merit"]
@@ -57,16 +58,15 @@ def advise(
     recipes: Sequence[Recipe],
     budgets: Sequence[int],
     *,
-    classes: int | None = None,
+    policy: Policy = USUAL,
     seed: int = 0,
     stage: Stage,
     tell: Callable[[str], None],
 ) -> Iterator[list[Measured]]:
-    """Measure recipes at each budget, one list a recipe.
+    """Measure recipes at each budget, one list a recipe, in memories that take exemplars by the policy.
 
-    `classes` are those that the memory will share its bytes among, where the data has fewer; `stage` begins a stage of
-    a progress bar; `tell` is told which classes and recipes cannot be measured, and why. DataError if fewer than two
-    classes have two examples.
+    `stage` begins a stage of a progress bar; `tell` is told which classes and recipes cannot be measured, and why.
+    DataError if fewer than two classes have two examples.
     """
     counts = np.bincount(data.labels)
     if lone := [data.class_names[label] for label in np.flatnonzero(counts == 1)]:
@@ -76,7 +76,7 @@ def advise(
     several = np.flatnonzero(counts[data.labels] > 1)
     rows = several[sample_rows(data.labels[several], most=_SAMPLE, seed=seed)]
     advance = stage("one pass of the backbone", len(rows))
-    probe = Probe(backbone, data, rows, classes=classes, seed=seed, advance=advance)
+    probe = Probe(backbone, data, rows, policy=policy, seed=seed, advance=advance)
     for recipe in recipes:
         try:
             yield probe.measure(recipe, budgets, stage(recipe.name, len(rows)))
@@ -108,7 +108,8 @@ def choose_recipe(
 ) -> Measured:
     """Return what to store in a run, by the data of its first phase; all classes will share what the head leaves.
 
-    `tell` is told of recipes that do not go with the options of the run, too.
+    Exemplars are chosen as the run does, by herding where it looks at a trained head. `tell` is told of that, and of
+    recipes that do not go with the options of the run.
     """
     classes, recipes = len(data.class_names), []
     for recipe in candidates(backbone):
@@ -119,5 +120,24 @@ def choose_recipe(
             tell(f"{recipe.name} is left out: {error}")
     budget = parse_bytes(config.max_bytes) - check_budget(config, None, backbone.feature_dim, classes)
     first = data.subset(Scenario.of(config.data, classes).rows(data.labels, 0))
-    measured = advise(backbone, first, recipes, [budget], classes=classes, seed=config.seed, stage=stage, tell=tell)
+    measured = advise(
+        backbone,
+        first,
+        recipes,
+        [budget],
+        policy=_policy(config, first, classes, tell),
+        seed=config.seed,
+        stage=stage,
+        tell=tell,
+    )
     return best_of([ones[0] for ones in measured])
+
+
+def _policy(config: TrainConfig, first: ImageText, classes: int, tell: Callable[[str], None]) -> Policy:
+    selection = config.selection
+    if selection.name in {"loss", "entropy"}:
+        tell(f"selection {selection.name!r} looks at a trained head, which a probe has not; it measures with herding")
+        selection = Part("herding")
+    seen, counts = np.unique(first.labels, return_counts=True)
+    weights = dict(zip(seen.tolist(), counts.tolist(), strict=True)) if config.quota == "frequency" else {}
+    return Policy(selection, "counts" if config.quota == "counts" else "bytes", weights, classes)

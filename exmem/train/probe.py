@@ -6,9 +6,10 @@ fit, and a classifier fitted on nothing but these is tested on examples that wer
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from exmem.train.methods import HEADS, Head, Labelled
 from exmem.train.parts import folder_bytes
 from exmem.train.storing import rank_examples
 
-__all__ = ["Measured", "Probe", "sample_rows"]
+__all__ = ["USUAL", "Measured", "Policy", "Probe", "sample_rows"]
 
 _ROWS = 64  # of a replay step, whose time is told
 _FOLDS = 3
@@ -45,7 +46,7 @@ class Measured(NamedTuple):
 
     `exemplars` is how many fit (of as many classes as the data has), `exemplar_bytes` what each takes, `accuracies`
     those of each fold, 0..1, and `step_ms` how long a replay step of 64 takes from the memory to features. `held` is
-    how many exemplars of the sample the memory held, and `disk_bytes` what it took on the disk with these. Where not
+    how many exemplars of the `sample` the memory held, and `disk_bytes` what it took on the disk with these. Where not
     one exemplar fits there are no accuracies.
     """
 
@@ -57,11 +58,27 @@ class Measured(NamedTuple):
     step_ms: float
     held: int = 0
     disk_bytes: int = 0
+    sample: int = 0
 
     @property
     def accuracy(self) -> float:
         """Mean of the folds, 0 where nothing fits."""
         return float(np.mean(self.accuracies)) if self.accuracies else 0.0
+
+
+class Policy(NamedTuple):
+    """Which examples of a class come first, and how classes share a memory: by the weights, where there are any.
+
+    `classes` is how many they will be, those of the sample when left out.
+    """
+
+    selection: Part = Part("herding")
+    quota: Literal["bytes", "counts"] = "bytes"
+    weights: Mapping[int, float] = MappingProxyType({})
+    classes: int | None = None
+
+
+USUAL = Policy()
 
 
 class _Stored(NamedTuple):
@@ -117,9 +134,9 @@ class Probe:
     """A frozen backbone, a sample of labelled examples, and what the trunk makes of it.
 
     `rows` of the data are the sample; its images lie decoded in RAM. What is not stored of it is tested on, in three
-    folds, or all of `test`. `classes` are those that a memory shares its bytes among, those of the sample when left
-    out. `shares_trunk`: the cache of all runs holds what the trunk makes of all of the data. `advance` is told how many
-    examples have passed it. Adapters that change nothing are put into the backbone.
+    folds, or all of `test`. `policy` says which exemplars a memory takes. `shares_trunk`: the cache of all runs holds
+    what the trunk makes of all of the data. `advance` is told how many examples have passed it. Adapters that change
+    nothing are put into the backbone.
     """
 
     def __init__(
@@ -129,7 +146,7 @@ class Probe:
         rows: NDArray[np.int64],
         *,
         test: ImageText | None = None,
-        classes: int | None = None,
+        policy: Policy = USUAL,
         seed: int = 0,
         shares_trunk: bool = False,
         advance: Advance,
@@ -140,8 +157,9 @@ class Probe:
         self._sample = sample = self._seen(data, rows, key, advance)
         self._test = sample if test is None else self._seen(test, np.arange(len(test)), key, advance)
         self._folds = _folds(sample.labels, seed) if test is None else [_Fold(sample.rows, self._test.rows)]
-        self._share = len(np.unique(sample.labels)) / classes if classes else 1.0
-        ranks = rank_examples(sample.features, sample.labels, selection=Part("herding"), seed=[seed], values=None)
+        self._share = len(np.unique(sample.labels)) / policy.classes if policy.classes else 1.0
+        self._policy = policy
+        ranks = rank_examples(sample.features, sample.labels, selection=policy.selection, seed=[seed], values=None)
         self._priorities = -ranks.astype(np.float64)
         self._scores: dict[Part, list[NDArray[np.float32]]] = {}
 
@@ -247,7 +265,7 @@ class Probe:
             self._accuracy(stored, rows, tested, fold.tested) for rows, fold in zip(by_fold, self._folds, strict=True)
         )
         fit = round(exemplars / self._share)
-        return Measured(recipe, budget, fit, each, accuracies, stored.step_ms, held, whole.disk_bytes)
+        return Measured(recipe, budget, fit, each, accuracies, stored.step_ms, held, whole.disk_bytes, len(sizes))
 
     def _held(self, stored: _Stored, budget: int, rows: NDArray[np.int64]) -> _Held:
         """Return what a memory takes of the rows offered.
@@ -255,7 +273,11 @@ class Probe:
         Beside what an empty memory needs, it has the share of the sample's classes in the budget.
         """
         with tempfile.TemporaryDirectory() as place:
-            with ExemplarMemory.create(place, schema=stored.schema, max_bytes=budget, durable=False) as memory:
+            with ExemplarMemory.create(
+                place, schema=stored.schema, max_bytes=budget, quota=self._policy.quota, durable=False
+            ) as memory:
+                if self._policy.weights:
+                    memory.weigh(self._policy.weights)
                 fixed = memory.used_bytes
                 memory.resize(fixed + round((budget - fixed) * self._share))
                 slots = memory.add(stored.encoded.take(rows)).slots

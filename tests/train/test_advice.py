@@ -7,11 +7,12 @@ import pytest
 
 from exmem.errors import BudgetTooSmallError, DataError, SchemaError
 from exmem.recipes import Recipe
+from exmem.registry import Part
 from exmem.train import advice
 from exmem.train.advice import advise, best_of, candidates, choose_recipe
 from exmem.train.data import ImageText
 from exmem.train.methods.fitting import head_bytes
-from exmem.train.probe import Measured
+from exmem.train.probe import Measured, Policy
 from tests.tiny import SIDE, config_of
 
 FEATURES = [*(f"features_{bits}_bits" for bits in (1, 2, 4, 8)), "features_24_bytes", "features_48_bytes"]
@@ -77,8 +78,8 @@ def test_a_run_chooses_by_its_first_phase_a_share_of_what_its_head_leaves(backbo
     train, _ = data
     asked = {}
 
-    def record(model, first, recipes, budgets, *, classes, seed, **_options):
-        asked.update(labels=set(first.labels.tolist()), budgets=budgets, classes=classes, seed=seed)
+    def record(model, first, recipes, budgets, *, policy, seed, **_options):
+        asked.update(labels=set(first.labels.tolist()), budgets=budgets, classes=policy.classes, seed=seed)
         return iter([[measured("one", 0.3)], [measured("two", 0.4)]])
 
     monkeypatch.setattr(advice, "advise", record)
@@ -118,3 +119,26 @@ def test_images_without_texts_and_of_any_size_are_measured(backbone, data):
     found = list(advise(model, plain, candidates(model), [30_000], stage=stage, tell=pytest.fail))
     assert {ones[0].recipe.level for ones in found} == {"pixels", "hidden", "features"}
     assert train.image(0, SIDE).shape == (SIDE, SIDE, 3) != np.shape(train.image(0, 48))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "words"),
+    [
+        ({"quota": "counts", "selection": "k_centre"}, Policy(Part("k_centre"), "counts", classes=4), []),
+        ({"quota": "frequency"}, Policy(Part("herding"), "bytes", {1: 8, 3: 8}, 4), []),
+        ({"selection": "entropy"}, Policy(classes=4), ["selection 'entropy' looks at a trained head"]),
+    ],
+)
+def test_a_probe_takes_exemplars_as_the_run_does(backbone, data, monkeypatch, options, expected, words):
+    asked, told = {}, []
+
+    def record(*_arguments, policy, **_options):
+        asked["policy"] = policy
+        return iter([[measured("one", 0.3)]])
+
+    monkeypatch.setattr(advice, "advise", record)
+    choose_recipe(config_of(**options), backbone(), data[0], stage, told.append)
+    policy = asked["policy"]
+    assert policy._replace(weights=dict(policy.weights)) == expected._replace(weights=dict(policy.weights))
+    assert sorted(policy.weights.values()) == sorted(expected.weights.values())
+    assert [line.partition(",")[0] for line in told if line.startswith("selection")] == words

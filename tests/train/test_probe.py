@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from exmem import ExemplarMemory
 from exmem.errors import CodecError, SchemaError
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.registry import Part
@@ -12,7 +13,7 @@ from exmem.tokens.tensors import TensorBatch
 from exmem.train.advice import candidates
 from exmem.train.hidden import KeptHidden, features_of
 from exmem.train.learner import Learner
-from exmem.train.probe import Probe, sample_rows
+from exmem.train.probe import Policy, Probe, sample_rows
 from exmem.train.storing import rank_examples
 from tests.backbones.models import load
 from tests.tiny import SIDE
@@ -144,7 +145,7 @@ def test_the_same_seed_measures_the_same(backbone, train, probe):
 def test_a_memory_of_more_classes_has_the_share_of_those_that_are_there(backbone, train, probe):
     rows = np.flatnonzero(train.labels < 2)
     two = Probe(backbone(), train, rows, seed=3, advance=nothing)
-    shared = Probe(backbone(), train, rows, classes=4, seed=3, advance=nothing)
+    shared = Probe(backbone(), train, rows, policy=Policy(classes=4), seed=3, advance=nothing)
     budget = 14_000
     alone, part, whole = (each.measure(RAW, [budget], nothing)[0] for each in (two, shared, probe))
     assert 0 < whole.exemplars < 32
@@ -208,3 +209,29 @@ def test_a_sample_has_as_many_of_each_class_as_can_be_and_two_at_least():
     np.testing.assert_array_equal(rows, sample_rows(labels, most=30, seed=0))
     assert not np.array_equal(rows, sample_rows(labels, most=30, seed=1))
     assert np.bincount(labels[sample_rows(labels, most=3, seed=0)]).tolist() == [2, 2, 2]
+
+
+def test_which_exemplars_a_memory_takes_follows_the_policy(backbone, train, monkeypatch):
+    asked = {"quota": set(), "weights": []}
+    create, weigh = ExemplarMemory.create, ExemplarMemory.weigh
+
+    def created(place, *, quota="bytes", **options):
+        asked["quota"].add(quota)
+        return create(place, quota=quota, **options)
+
+    def weighed(memory, weights):
+        asked["weights"].append(dict(weights))
+        weigh(memory, weights)
+
+    def ranked(*arguments, selection, **options):
+        asked["selection"] = selection
+        return rank_examples(*arguments, selection=selection, **options)
+
+    monkeypatch.setattr("exmem.train.probe.rank_examples", ranked)
+    policy = Policy(Part("random"), "counts", {0: 5, 1: 1, 2: 1, 3: 1})
+    probe = Probe(backbone(), train, np.arange(len(train)), policy=policy, seed=3, advance=nothing)
+    monkeypatch.setattr(ExemplarMemory, "create", created)
+    monkeypatch.setattr(ExemplarMemory, "weigh", weighed)
+    (one,) = probe.measure(FEATURES, [9_000], nothing)
+    assert 0 < one.held < one.sample == len(train)
+    assert asked == {"quota": {"bytes", "counts"}, "weights": 4 * [policy.weights], "selection": Part("random")}
