@@ -141,8 +141,7 @@ def _at_equal_bytes(curves: _Curves, baseline: str) -> Iterator[dict[str, Any]]:
                     pairs.setdefault(key, []).append((known[point.budget].accuracy, point.accuracy))
         for (budget, budget_bytes), values in sorted(pairs.items(), key=lambda one: one[0][1]):
             mine, theirs = np.array(values, np.float64).T
-            row = {"comparison": "accuracy at equal bytes", "recipe": recipe}
-            row |= {"budget": budget, "budget_bytes": budget_bytes}
+            row = _names("accuracy at equal bytes", recipe, budget, budget_bytes)
             yield row | _numbers(float(mine.mean()), float(theirs.mean()), interval(mine - theirs))
 
 
@@ -156,8 +155,7 @@ def _at_equal_accuracy(curves: _Curves, baseline: str) -> Iterator[dict[str, Any
                 needed = bytes_needed(sizes, accuracies, point.accuracy)
                 pairs.setdefault((point.budget, point.budget_bytes), []).append((needed, point.bytes))
         for (budget, budget_bytes), values in sorted(pairs.items(), key=lambda one: one[0][1]):
-            row = {"comparison": "bytes at equal accuracy", "recipe": recipe}
-            row |= {"budget": budget, "budget_bytes": budget_bytes}
+            row = _names("bytes at equal accuracy", recipe, budget, budget_bytes)
             yield row | _ratio(values)
 
 
@@ -168,7 +166,7 @@ def _ratio(values: Sequence[tuple[Needed, float]]) -> dict[str, Any]:
     # A mean of bounds on one side, and of what is known, bounds the mean; of bounds on both sides nothing does.
     bound: Bound = "mixed" if len(bounds) > 1 else next(iter(bounds), "")
     logs = interval(mine - theirs)
-    known = Interval(*(float(np.exp(number)) for number in logs[:3]), logs.n)
+    known = Interval(float(np.exp(logs.mean)), float(np.exp(logs.low)), float(np.exp(logs.high)), logs.n)
     if bound:
         known = known._replace(low=float("nan"), high=float("nan"))
     if bound == "mixed":
@@ -193,19 +191,22 @@ def _areas(curves: _Curves, baseline: str) -> Iterator[dict[str, Any]]:
         }
         for recipe, by_seed in curves.items()
     }
-    for recipe, by_seed in areas.items():
-        theirs = areas.get(baseline, {})
-        pairs = [
-            (value, theirs[seed]) for seed, value in by_seed.items() if not np.isnan(value + theirs.get(seed, np.nan))
-        ]
-        row = {"comparison": "area", "recipe": recipe, "budget": f"{format_bytes(start)} to {format_bytes(stop)}"}
+    theirs = areas.get(baseline, {})
+    for recipe, values in areas.items():
+        pairs = [(value, theirs[seed]) for seed, value in values.items() if seed in theirs]
+        pairs = [pair for pair in pairs if not np.isnan(pair).any()]
+        row = _names("area", recipe, f"{format_bytes(start)} to {format_bytes(stop)}", None)
         if recipe == baseline or not pairs:
-            alone = interval(list(by_seed.values()))
+            alone = interval(list(values.values()))
             if alone.n:
                 yield row | _numbers(alone.mean, float("nan"), interval([])._replace(n=alone.n))
             continue
         mine, others = np.array(pairs, np.float64).T
         yield row | _numbers(float(mine.mean()), float(others.mean()), interval(mine - others))
+
+
+def _names(comparison: str, recipe: str, budget: str, budget_bytes: int | None) -> dict[str, Any]:
+    return {"comparison": comparison, "recipe": recipe, "budget": budget, "budget_bytes": budget_bytes}
 
 
 def _numbers(recipe: float, baseline: float, value: Interval, bound: Bound = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The frontier of each kind, data set and method as an image: accuracy over bytes on the disk."""
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ def draw_frontiers(findings: Findings, out: Path) -> list[Path]:
         figure = plot_frontier(curves, findings.looks)
         for suffix in ("png", "svg"):
             path = out / f"frontier-{name}.{suffix}"
-            replaced(path, lambda temporary, figure=figure: _save(figure, temporary))
+            replaced(path, functools.partial(_save, figure))
             paths.append(path)
     return paths
 
@@ -101,7 +102,7 @@ def _bars(axis: Axes, points: pd.DataFrame, colour: str) -> None:
 def _front(axis: Axes, curves: pd.DataFrame) -> None:
     front = curves[curves["front"]].sort_values("bytes")
     axis.plot(front["bytes"], front["accuracy"], color=_GREY, linewidth=5, alpha=0.18, solid_capstyle="round", zorder=1)
-    ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "#1c2330"}
+    ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "#1c2330"}
     axis.plot(front["bytes"], front["accuracy"], linestyle="none", zorder=5, **ring)
 
 

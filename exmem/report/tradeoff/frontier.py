@@ -1,6 +1,6 @@
 """Accuracy over bytes on the disk: means and intervals over seeds, and which recipes are on the Pareto front."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +69,7 @@ def measures_of(kind: str) -> tuple[str, ...]:
 def groups(last: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
     """Yield kind, data and method of what is compared together, and its rows, in the order of the table."""
     for names, rows in last.groupby(GROUP, sort=False):
-        kind, data, method = _texts(names)
+        kind, data, method = map(str, names)
         yield (kind, data, method), rows
 
 
@@ -117,8 +117,3 @@ def pareto(sizes: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
         if accuracies[at] > best or equal:
             front[at], best, of_size = True, accuracies[at], sizes[at]
     return front
-
-
-def _texts(names: Hashable) -> tuple[str, str, str]:
-    kind, data, method = names  # type: ignore[misc, attr-defined]
-    return str(kind), str(data), str(method)

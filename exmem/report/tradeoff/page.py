@@ -11,7 +11,7 @@ from markupsafe import Markup
 from exmem.report.tradeoff.files import replaced
 from exmem.report.tradeoff.findings import Findings
 from exmem.report.tradeoff.frontier import GROUP
-from exmem.report.tradeoff.looks import LEVELS
+from exmem.report.tradeoff.looks import DASHES, LEVELS
 from exmem.report.tradeoff.rows import DEFINITIONS, MEASURES, best_of, matrices, measured, sort_text
 from exmem.report.view.page import data_uri
 
@@ -81,7 +81,7 @@ def _points(findings: Findings, axes: dict[str, list[str]]) -> dict[str, Any]:
         numbers = {key: _known(getattr(one, key)) for key in ("bytes", "accuracy", "low", "high")}
         points.append({**point, **numbers, "measure": one.measure, "n": int(one.n), "front": bool(one.front)})
     looks = [findings.looks[recipe]._asdict() for recipe in findings.recipes]
-    return {"axes": axes, "looks": looks, "points": points}
+    return {"axes": axes, "dashes": DASHES, "looks": looks, "points": points}
 
 
 def _known(value: float) -> float | None:

@@ -50,9 +50,9 @@ DEFINITIONS = {
     "accuracy at equal bytes": "Mean over seeds of the difference to the baseline at the same budget and seed, in "
     "percentage points.",
     "bytes at equal accuracy": "Bytes that a recipe needs for the accuracy that the baseline reaches at a budget, over "
-    "the bytes of the baseline: below 1 is fewer. Read off per seed between measured budgets on the logarithm of bytes, "
-    "at the first crossing; geometric mean over seeds. < or > where the accuracy is exceeded at every budget, or "
-    "reached at none.",
+    "the bytes of the baseline: below 1 is fewer. Read off per seed between measured budgets on the logarithm of "
+    "bytes, at the first crossing; geometric mean over seeds. < or > where the accuracy is exceeded at every budget, "
+    "or reached at none.",
     "area": "Mean accuracy over the logarithm of bytes, 0 to 100 %, by trapezoids over the range of budgets that all "
     "recipes of a group share.",
 }
@@ -86,10 +86,11 @@ class Best(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """Comparisons of a group: a row a recipe, a column a budget, or a column what for the area."""
+    """Comparisons of a group: a row a recipe, and a column a budget; of areas one of areas and one of differences."""
 
     names: dict[str, str]
     measure: str
+    about: str
     columns: list[str]
     rows: list[tuple[str, list[Cell]]]
 
@@ -132,9 +133,9 @@ def matrices(findings: Findings, comparison: str) -> Iterator[Matrix]:
     chosen = findings.comparisons
     chosen = chosen[chosen["comparison"] == comparison]
     for (*names, measure), ones in chosen.groupby([*GROUP, "measure"], sort=False):
-        known = dict(zip(GROUP, names, strict=True))
+        known, about = dict(zip(GROUP, names, strict=True)), ""
         if comparison == "area":
-            columns = [f"area from {ones['budget'].iloc[0]}, %", "difference to the baseline"]
+            columns, about = ["area, %", "difference"], f"from {ones['budget'].iloc[0]}"
             rows = [(str(one["recipe"]), _area(one)) for _, one in ones.iterrows()]
         else:
             write = _difference if comparison == "accuracy at equal bytes" else _ratio
@@ -143,7 +144,7 @@ def matrices(findings: Findings, comparison: str) -> Iterator[Matrix]:
                 (str(recipe), [_looked_up(of_recipe, budget, write) for budget in columns])
                 for recipe, of_recipe in ones.groupby("recipe", sort=False)
             ]
-        yield Matrix(known, str(measure), columns, rows)
+        yield Matrix(known, str(measure), about, columns, rows)
 
 
 def sort_text(cell: Cell) -> str:

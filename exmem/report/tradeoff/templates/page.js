@@ -1,8 +1,7 @@
 "use strict";
 // Filters, sorting and charts of the page. Text gets into it by textContent alone, so that no name becomes markup.
-const { axes, looks, points } = JSON.parse(document.getElementById("points").textContent);
+const { axes, dashes: dashesOf, looks, points } = JSON.parse(document.getElementById("points").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const DASHES = { pixels: "", hidden: "6 3", features: "7 3 1.5 3", none: "1.5 2.5" };
 const form = document.querySelector("#filters form");
 const tip = document.getElementById("tip");
 const charts = document.getElementById("charts");
@@ -37,7 +36,7 @@ function outline(marker, x, y, r) {
 for (const node of document.querySelectorAll(".swatch")) {
   const look = looks[node.dataset.look];
   const line = { x1: 1, y1: 7, x2: 39, y2: 7, stroke: look ? look.colour : "#5a6474", "stroke-width": 2 };
-  make("line", { ...line, "stroke-dasharray": look ? look.dashes : DASHES[node.dataset.level] }, node);
+  make("line", { ...line, "stroke-dasharray": look ? look.dashes : dashesOf[node.dataset.level] }, node);
   if (look) make("path", { d: outline(look.marker, 20, 7, 5), fill: look.colour }, node);
 }
 
@@ -62,11 +61,13 @@ function holds(data, { sets, measure }) {
 
 function apply() {
   const choice = chosen();
-  const parts = "figure.group, tr[data-recipe], .sheet, .group [data-budget], #best tr[data-budget]";
+  const parts = ".group, tr[data-recipe], .sheet, .group [data-budget], #best tr[data-budget]";
   for (const node of document.querySelectorAll(parts)) node.hidden = !holds(node.dataset, choice);
   const rows = [...document.querySelectorAll("#table tbody tr")];
   const shown = rows.filter((row) => !row.hidden).length;
   document.getElementById("count").textContent = `${shown} of ${rows.length} rows are shown.`;
+  const ticks = [...form.querySelectorAll("input[type=checkbox]")].filter((box) => !box.checked).length;
+  document.getElementById("left").textContent = ticks ? `: ${choice.sets.recipe.size} of ${axes.recipe.length} recipes` : "";
   draw(choice);
 }
 
@@ -115,10 +116,12 @@ function sort(table, column, sign) {
 
 // Charts
 
-function size(bytes, digits = 3) {
-  const power = Math.min(4, Math.max(0, Math.floor(Math.log10(bytes) / 3)));
-  const number = bytes / 1000 ** power;
-  return `${digits ? number.toPrecision(Math.max(digits, Math.ceil(Math.log10(number + 1)))) : +number.toPrecision(3)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
+
+function size(bytes, exact = true) {
+  const power = Math.min(4, Math.max(0, Math.floor(Math.log10(bytes * 1.0005) / 3)));
+  const number = (bytes / 1000 ** power).toPrecision(3);
+  return `${exact && power ? number : +number} ${UNITS[power]}`; // on an axis without zeros at the end
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -148,11 +151,11 @@ function draw(choice) {
     groups.set(key, [...(groups.get(key) || []), point]);
   }
   if (!groups.size) element("p", charts, "Nothing is chosen: tick a recipe, a budget and the rest at the left.").className = "note";
-  for (const group of groups.values()) chart(group);
+  const drawn = [...groups.values()].map((group) => [element("figure", charts), group]);
+  for (const [figure, group] of drawn) chart(figure, group); // all are there before one is measured
 }
 
-function chart(group) {
-  const figure = element("figure", charts);
+function chart(figure, group) {
   const [one] = group;
   const names = [axes.data[one.data], axes.kind[one.kind], axes.method[one.method]];
   const title = [...new Set(names)].join(", ");
@@ -198,7 +201,7 @@ function grid(svg, box, { first, last, low, high, x, y }) {
   for (const tick of xTicks(first, last)) {
     make("line", { x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom, stroke: "#e6eaef" }, svg);
     if (x(tick) - edge < 52 || x(tick) > box.right - 8) continue;
-    make("text", { x: x(tick), y: box.bottom + 17, "text-anchor": "middle" }, svg, size(tick, 0));
+    make("text", { x: x(tick), y: box.bottom + 17, "text-anchor": "middle" }, svg, size(tick, false));
     edge = x(tick);
   }
   for (const tick of yTicks(low, high)) {
@@ -239,6 +242,9 @@ function listen(svg, group, series, x, y, width) {
     const best = group.reduce((a, b) => (far(b) < far(a) ? b : a));
     if (far(best) < 28) { hide(); hide = leave; show(best); } else leave();
   };
+  svg.addEventListener("point", ({ detail: recipe }) => {
+    for (const [other, node] of series) node.classList.toggle("dimmed", series.has(recipe) && other !== recipe);
+  });
   svg.addEventListener("pointermove", near);
   svg.addEventListener("pointerdown", near);
   svg.addEventListener("pointerleave", leave);
@@ -286,9 +292,13 @@ function tell(point, svg, px, py) {
 // A recipe that is pointed at in the list stands out in every chart.
 form.addEventListener("pointerover", (event) => {
   const label = event.target.closest("label[data-recipe]");
-  const colour = label && label.querySelector("input").checked ? +label.dataset.recipe : null;
-  for (const svg of charts.querySelectorAll("svg")) svg.dispatchEvent(new CustomEvent("point", { detail: colour }));
+  emphasise(label ? +label.dataset.recipe : null);
 });
+form.addEventListener("pointerleave", () => emphasise(null));
+
+function emphasise(recipe) {
+  for (const svg of charts.querySelectorAll("svg")) svg.dispatchEvent(new CustomEvent("point", { detail: recipe }));
+}
 
 let known = 0;
 new ResizeObserver(() => {
