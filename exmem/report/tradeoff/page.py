@@ -2,8 +2,9 @@
 
 import importlib.resources
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from exmem.report.tradeoff.frontier import GROUP
 from exmem.report.tradeoff.looks import DASHES, LEVELS
 from exmem.report.tradeoff.rows import DEFINITIONS, MEASURES, best_of, matrices, measured, sort_text
 from exmem.report.view.page import data_uri
+from exmem.report.view.sheet import Sheet
 
 __all__ = ["render_tradeoff", "write_tradeoff"]
 
@@ -51,11 +53,25 @@ def render_tradeoff(findings: Findings) -> str:
         measures=list(MEASURES.values()),
         rows=measured(findings),
         compared={name: list(matrices(findings, name)) for name in _COMPARISONS},
+        galleries=list(_galleries(findings)),
         definitions=DEFINITIONS,
         points=_points(findings, axes),
         style=_part("page.css"),
         script=_part("page.js"),
     )
+
+
+class _Gallery(NamedTuple):
+    data: str
+    first: Sheet
+    sheets: list[tuple[str, Sheet]]
+
+
+def _galleries(findings: Findings) -> Iterator[_Gallery]:
+    """Yield the sheets of each data set; their originals are the same."""
+    for data in dict.fromkeys(one.data for one in findings.sheets):
+        sheets = [(one.recipe, one.sheet) for one in findings.sheets if one.data == data]
+        yield _Gallery(data, sheets[0][1], sheets)
 
 
 def _part(name: str) -> Markup:

@@ -14,11 +14,11 @@ from exmem.store import format_bytes
 __all__ = ["DEFINITIONS", "MEASURES", "Best", "Cell", "Matrix", "Row", "best_of", "matrices", "measured", "sort_text"]
 
 MEASURES = {
+    "average": "average, %",
+    "last": "last, %",
     "bytes": "bytes on disk",
     "exemplars": "exemplars",
     "exemplar_bytes": "bytes each",
-    "average": "average, %",
-    "last": "last, %",
     "forgetting": "forgetting, %",
     "seconds": "seconds",
     "step_ms": "step, ms",
@@ -120,7 +120,7 @@ def best_of(findings: Findings) -> list[Best]:
             same = _of_group(differences, known, measure)
             same = same[(same["recipe"] == best["recipe"]) & (same["budget"] == budget)]
             if best["recipe"] == findings.baseline:
-                difference = Cell("is the baseline")
+                difference = Cell("baseline")
             else:
                 difference = _difference(same.iloc[0]) if len(same) else Cell("")
             rows.append((str(budget), str(best["recipe"]), f"{100 * best['accuracy']:.1f} %", difference))

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from exmem.backbones import Backbone
 from exmem.errors import ExmemError
+from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.report.tradeoff.cells import Cell
 from exmem.report.tradeoff.facts import digest
 from exmem.report.tradeoff.files import read_json, write_json
 from exmem.report.view.exemplars import Known, Source, exemplar_sheet
+from exmem.report.view.images import draw_placed, find_grid, place_tokens, put_together
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.train.config import TrainConfig
 from exmem.train.parts import load_run_backbone, load_run_data
@@ -102,8 +104,10 @@ class _Examples:
                 int(slot): Source(*pair) for slot, pair in zip(slots, zip(images, texts, strict=True), strict=True)
             }
             known = Known(class_names, backbone.tokenizer, backbone.max_text, sources, grid=backbone.grid)
-            sheet = exemplar_sheet(place, [int(slot) for slot in slots], known=known)
-        return Sheet("", {}, (), tuple(_plain(card) for card in sheet.cards))
+            sheet = exemplar_sheet(place, list(sources), known=known)
+            with ExemplarMemory.open(place) as memory:
+                stored = [_stored(memory, slot, backbone.grid) for slot in sources]
+        return Sheet("", {}, (), tuple(map(_plain, sheet.cards, stored)))
 
     def _of(self, cell: Cell, config: TrainConfig) -> Any:
         key = digest([{key: cell.config[key] for key in ("backbone", "data", "tuner")}, cell.folder])
@@ -120,10 +124,31 @@ class _Examples:
         return self._loaded[key]
 
 
-def _plain(card: Card) -> Card:
-    """Leave out of a card what tells nothing here: its slot, label and priority."""
+def _stored(memory: ExemplarMemory, slot: int, grid: tuple[int, int]) -> Panel:
+    """Show the stored image of an exemplar, all its modalities in one; None where it has none."""
+    exemplar, layers, counts = memory.read([slot]).exemplar(0), [], []
+    for name, spec in memory.schema.modalities.items():
+        if is_image(spec):
+            fits = [one for one in (spec.grid, grid) if one is not None and one[0] * one[1] == spec.positions]
+            tokens = exemplar.tokens[name]
+            layers.append(place_tokens(tokens, spec, fits[0] if fits else find_grid(spec.positions)))
+            counts.append((len(tokens), spec.positions))
+    if not layers:
+        return Panel("no image", None)
+    positions = {most for _, most in counts}
+    if positions == {1}:
+        caption = "whole image"
+    elif len(positions) == 1:
+        caption = f"{sum(count for count, _ in counts)} of {positions.pop()} patches"
+    else:
+        caption = " + ".join(f"{count}" for count, _ in counts) + " patches"
+    return Panel(caption, draw_placed(put_together(layers)))
+
+
+def _plain(card: Card, stored: Panel) -> Card:
+    """Leave out of a card what tells nothing here, its slot, label and priority; of its images, two are shown."""
     facts = {name: value for name, value in card.facts.items() if name not in {"label", "priority"}}
-    return Card(card.title.rpartition(", slot ")[0], facts, card.panels, card.passages)
+    return Card(card.title.rpartition(", slot ")[0], facts, (card.panels[0], stored), card.passages)
 
 
 def _images(sheet: Sheet) -> Iterator[Panel]:

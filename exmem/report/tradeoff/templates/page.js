@@ -61,7 +61,7 @@ function holds(data, { sets, measure }) {
 
 function apply() {
   const choice = chosen();
-  const parts = ".group, tr[data-recipe], .sheet, .group [data-budget], #best tr[data-budget]";
+  const parts = ".group, tr[data-recipe], .gallery, .gallery [data-recipe], .group [data-budget], #best tr[data-budget]";
   for (const node of document.querySelectorAll(parts)) node.hidden = !holds(node.dataset, choice);
   const rows = [...document.querySelectorAll("#table tbody tr")];
   const shown = rows.filter((row) => !row.hidden).length;
@@ -167,10 +167,12 @@ function chart(figure, group) {
   const svg = make("svg", { ...view, "aria-label": `${title}: accuracy over bytes; arrow keys go from mark to mark` }, figure);
   const bars = ticked("bars");
   const sizes = group.map((point) => point.bytes);
-  const [first, last] = [Math.min(...sizes) / 1.15, Math.max(...sizes) * 1.15];
+  const pad = Math.max(...sizes) / Math.min(...sizes) < 1.5 ? 2 : 1.15;
+  const [first, last] = [Math.min(...sizes) / pad, Math.max(...sizes) * pad];
   const lows = group.map((point) => (bars && point.low !== null ? point.low : point.accuracy));
   const highs = group.map((point) => (bars && point.high !== null ? point.high : point.accuracy));
-  const [low, high] = [Math.max(0, Math.min(...lows) - 0.01), Math.min(1, Math.max(...highs) + 0.01)];
+  const room = Math.max(0.01, 0.025 - (Math.max(...highs) - Math.min(...lows)) / 2);
+  const [low, high] = [Math.max(0, Math.min(...lows) - room), Math.min(1, Math.max(...highs) + room)];
   const x = (bytes) => box.left + (Math.log(bytes / first) / Math.log(last / first)) * (box.right - box.left);
   const y = (share) => box.bottom - ((share - low) / (high - low || 1)) * (box.bottom - box.top);
   grid(svg, box, { first, last, low, high, x, y });
