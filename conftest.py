@@ -31,6 +31,7 @@ NEEDS_TORCH = (
     "tests/backbones",
     "tests/cli/test_advise_command.py",
     "tests/cli/test_stickers.py",
+    "tests/cli/test_tradeoff_command.py",
     "tests/cli/test_train_command.py",
     "tests/cli/test_view_commands.py",
     "tests/integrations",

@@ -115,11 +115,10 @@ class _Seen:
 class Probe:
     """A frozen backbone, a sample of labelled examples, and what the trunk makes of it.
 
-    Adapters that change nothing are put into the backbone. `rows` of the data are the sample; its images lie decoded in
-    RAM. What is not stored of the sample is tested on, in three folds, or all of `test`, where it is given. `classes`
-    are those that a memory shares its bytes among, those of the sample when left out; `advance` is told how many
-    examples have passed the trunk. `shares_trunk`: what the trunk makes of all of the data comes from the cache of all
-    runs, or goes there.
+    `rows` of the data are the sample; its images lie decoded in RAM. What is not stored of it is tested on, in three
+    folds, or all of `test`. `classes` are those that a memory shares its bytes among, those of the sample when left
+    out. `shares_trunk`: the cache of all runs holds what the trunk makes of all of the data. `advance` is told how many
+    examples have passed it. Adapters that change nothing are put into the backbone.
     """
 
     def __init__(

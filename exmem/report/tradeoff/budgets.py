@@ -1,4 +1,15 @@
-"""Budgets as they are written: bytes, full raw examples a class, or exemplars that the model's bytes are part of."""
+"""Budgets as they are written: bytes, full raw examples a class, or exemplars that the model's bytes are part of.
+
+- Bytes: `250kB`, `1MiB` or a number. What the memory and what the head keeps may take on the disk.
+- `20 per class`: 20 full raw examples of each class of the data, in bytes (the axis of the paper). A raw exemplar
+  is one of the recipe `raw` (`text` where a learner sees texts alone): its mean size in a memory over the first 64
+  training examples, with checksums and its line of the catalog. So a memory of the recipe `raw` holds a little
+  less than 20 of each class: what an empty memory needs counts, too.
+- `model = 30` or `{exemplars: 30, model: tuned}`: the bytes of 30 raw exemplars in all, for memory and model (Zhou
+  et al. 2023, MEMO, count a model as exemplars). What a method saves of its model is taken off, and its
+  memory has the rest. `tuned` counts what a run trains and saves (adapters, linear head; nothing in a probe), for
+  the frozen weights are the same in every run: a choice. `whole` counts these too, as MEMO does.
+"""
 
 import dataclasses
 import re
@@ -33,18 +44,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """A budget as a configuration writes it.
-
-    - Bytes: `250kB`, `1MiB` or a number. What the memory and what the head keeps may take on the disk.
-    - `20 per class`: 20 full raw examples of each class of the data, in bytes (the axis of the paper). A raw exemplar
-      is one of the recipe `raw` (`text` where a learner sees texts alone): its mean size in a memory over the first 64
-      training examples, with checksums and its line of the catalog. So a memory of the recipe `raw` holds a little
-      less than 20 of each class: what an empty memory needs counts, too.
-    - `model = 30` or `{exemplars: 30, model: tuned}`: the bytes of 30 raw exemplars in all, for memory and model (Zhou
-      et al. 2023, MEMO, section 3, count a model as exemplars). What a method saves of its model is taken off, and its
-      memory has the rest. `tuned` counts what a run trains and saves (adapters, linear head; nothing in a probe), for
-      the frozen weights are the same in every run: a choice. `whole` counts these too, as MEMO does.
-    """
+    """A budget as a configuration writes it."""
 
     kind: Literal["bytes", "per_class", "model"]
     number: int

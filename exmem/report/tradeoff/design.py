@@ -1,4 +1,13 @@
-"""The configuration of a trade-off: which data, recipes, budgets, seeds and methods are crossed."""
+"""The configuration of a trade-off: which data, recipes, budgets, seeds and methods are crossed.
+
+`data`: name -> folder, or a mapping of `folder` with options of data (`modalities: image`) and `backbone`; relative
+folders lie beside the configuration. `class_seed: seed` lets the order of the classes follow the seed.
+`recipes`: names, files, or mappings of parts, where `of` names the recipe whose other parts are taken.
+`budgets`: see `Budget`. `seeds`: numbers. `methods`: name -> options of `exmem train`. `kinds`: probe and trainer,
+a list or a mapping to the cells that are wanted of each. `leave_out`: cells that are not wanted. `base`: options of
+`exmem train` for all. `own`: parts of one's own. `probe_share`: share of each class's training examples that a seed
+may choose from in a probe.
+"""
 
 import dataclasses
 import os
@@ -80,16 +89,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Design:
-    """What a configuration file of `exmem tradeoff` says; bench/configs/demo.yaml is one.
-
-    `data`: name -> folder, or a mapping of `folder` with options of data (`modalities: image`) and `backbone`; relative
-    folders lie beside the configuration. `class_seed: seed` lets the order of the classes follow the seed.
-    `recipes`: names, files, or mappings of parts, where `of` names the recipe whose other parts are taken.
-    `budgets`: see `Budget`. `seeds`: numbers. `methods`: name -> options of `exmem train`. `kinds`: probe and trainer,
-    a list or a mapping to the cells that are wanted of each. `leave_out`: cells that are not wanted. `base`: options of
-    `exmem train` for all. `own`: parts of one's own. `probe_share`: share of each class's training examples that a seed
-    may choose from in a probe.
-    """
+    """What a configuration file of `exmem tradeoff` says, its sections; bench/configs/demo.yaml is one."""
 
     data: tuple[Data, ...]
     recipes: tuple[Recipe, ...]

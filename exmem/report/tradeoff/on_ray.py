@@ -1,16 +1,13 @@
 """Jobs on a Ray cluster, whose nodes see the same folders."""
 
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from exmem.errors import DataError
 from exmem.report.tradeoff.executors import MOST_TRIES, Finished, died
 from exmem.report.tradeoff.work import Job, Outcome, Setup, prepare, run_job
-
-try:
-    import ray
-except ModuleNotFoundError as error:
-    raise DataError("--executor ray needs the package ray; pip install 'exmem[ray]'") from error
 
 __all__ = ["OnRay"]
 
@@ -25,22 +22,21 @@ class OnRay:
 
     def __init__(self, setup: Setup, *, cpus: int = 1, gpus: float = 0.0) -> None:
         self._setup, self._cpus, self._gpus = setup, cpus, gpus
+        self._ray = ray = _imported()
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, configure_logging=False)
 
     @property
     def workers(self) -> int:
         """How many jobs run at once on the cluster as it is now."""
-        return max(1, int(ray.cluster_resources().get("CPU", 1)) // self._cpus)
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)) // self._cpus)
 
     def run(self, jobs: Sequence[Job], tell: Callable[[str, str], None]) -> Iterator[Finished]:
         """Yield jobs with what became of their cells."""
+        ray, options = self._ray, {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": MOST_TRIES - 1}
         kinds = {
-            "probe": ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=MOST_TRIES - 1)(_work),
-            # a process of its own, as its peak of RAM is measured
-            "trainer": ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=MOST_TRIES - 1, max_calls=1)(
-                _work
-            ),
+            "probe": ray.remote(**options)(_work),
+            "trainer": ray.remote(**options, max_calls=1)(_work),  # a process of its own: its peak of RAM is measured
         }
         running = {kinds[job.kind].remote(job, self._setup): job for job in jobs}
         try:
@@ -59,6 +55,13 @@ class OnRay:
         finally:
             for task in running:
                 ray.cancel(task, force=True)
+
+
+def _imported() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise DataError("--executor ray needs the package ray; pip install 'exmem[ray]'") from error
 
 
 _prepared: list[Setup] = []  # of this process

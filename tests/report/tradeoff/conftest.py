@@ -1,5 +1,6 @@
 """Configurations of tiny models and data, and what runs them here; the cache of hidden tokens is their own."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -68,4 +69,4 @@ class Here:
     def run(self, jobs, tell):
         for job in jobs[: self.most]:
             self.cells += job.cells
-            yield job, run_job(job, self.setup, lambda text: tell(job.title, text))
+            yield job, run_job(job, self.setup, functools.partial(tell, job.title))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,11 @@ from exmem.report.tradeoff.run import Estimate, duration
 from exmem.report.tradeoff.table import COLUMNS
 from exmem.report.tradeoff.work import jobs_of
 from exmem.train.folder import RunFolder
+from tests.report.tradeoff.cells import cell
 from tests.report.tradeoff.conftest import Here
 
 OWN = {"scorer": {"broken": "tests.report.tradeoff.parts.broken"}}
+WHOLE = Slice()
 BROKEN = {"of": "masked", "name": "broken", "scorer": "broken"}
 
 
@@ -32,7 +35,7 @@ class Heard(Watcher):
 def run(sweep, tmp_path):
     """What runs a configuration here; returns the table and the names of the cells that ran."""
 
-    def go(out=None, *, retry=False, part=Slice(), most=None, watcher=None, **sections):
+    def go(out=None, *, retry=False, part=WHOLE, most=None, watcher=None, **sections):
         made = sweep(out, **sections)
         here = Here(made.out, most=most)
         table = made.run(here, part, retry=retry, watcher=watcher)
@@ -56,14 +59,16 @@ def test_the_table_has_a_row_a_cell_and_phase_with_all_columns_in_both_files(run
     assert table["step_ms"].isna().equals((table["kind"] == "trainer") & (table["phase"] < 2))
     assert table["versions"].str.contains("exmem .*torch .*zarr ").all()
     assert (table["peak_ram_bytes"] > 2**20).all()
-    for cell, rows in table.groupby("cell"):
-        result = json.loads((tmp_path / "out" / cell / "result.json").read_text())
+    for place, rows in table.groupby("cell"):
+        result = json.loads((tmp_path / "out" / place / "result.json").read_text())
         assert len(result["phases"]) == len(rows)
         assert result["machine"]["cores"] >= 1
 
 
 def test_a_run_as_a_cell_says_what_the_trainer_measured(run, tmp_path):
-    table, _ = run(kinds=["trainer"], recipes=["half_jpeg"], budgets=["40kB"], methods={"ridge": {"method": {"head": "ridge"}}})
+    table, _ = run(
+        kinds=["trainer"], recipes=["half_jpeg"], budgets=["40kB"], methods={"ridge": {"method": {"head": "ridge"}}}
+    )
     (cell,) = table["cell"].unique()
     entries = RunFolder(tmp_path / "out" / cell / "run").metrics()
     overall = [entry["head"]["all"] for entry in entries]
@@ -130,7 +135,7 @@ def test_a_cell_whose_options_do_not_go_together_fails_without_being_run(run, tm
 
 
 def test_an_option_that_goes_with_no_recipe_is_refused_before_anything_runs(sweep):
-    with pytest.raises(SchemaError, match="data 'own' with method 'm': loop.epochs must be an integer of 1"):
+    with pytest.raises(SchemaError, match=r"data 'own' with method 'm': loop\.epochs must be an integer of 1"):
         sweep(kinds=["trainer"], methods={"m": {"loop": {"epochs": 0}}})
 
 
@@ -211,8 +216,6 @@ def test_what_another_process_finished_meanwhile_is_not_run_again(run, sweep, tm
 
 def test_data_that_changed_is_measured_again(run, base, tmp_path):
     folder = tmp_path / "copy"
-    import shutil
-
     shutil.copytree(base["data"]["own"], folder)
     assert len(run(data={"own": str(folder)})[1]) == 2
     assert run(data={"other": base["data"]["own"]})[1] == [], "it is the content that counts"
@@ -223,8 +226,6 @@ def test_data_that_changed_is_measured_again(run, base, tmp_path):
 
 
 def test_an_estimate_is_of_the_cells_most_alike():
-    from tests.report.tradeoff.cells import cell
-
     estimate = Estimate()
     cells = [cell(recipe="a"), cell(recipe="a"), cell(recipe="b"), cell(kind="trainer", recipe="a")]
     assert estimate.of(cells) == (0.0, 4)
