@@ -13,7 +13,7 @@ from exmem.report.tradeoff.files import replaced
 from exmem.report.tradeoff.findings import Findings
 from exmem.report.tradeoff.frontier import GROUP
 from exmem.report.tradeoff.looks import DASHES, LEVELS
-from exmem.report.tradeoff.rows import DEFINITIONS, MEASURES, best_of, matrices, measured, sort_text
+from exmem.report.tradeoff.rows import DEFINITIONS, MEASURES, best_of, matrices, measured, measures_shown, sort_text
 from exmem.report.view.page import data_uri
 from exmem.report.view.sheet import Sheet
 
@@ -39,7 +39,7 @@ def render_tradeoff(findings: Findings) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"data_uri": data_uri, "sort_text": sort_text}
-    axes = _axes(findings)
+    axes, measures = _axes(findings), measures_shown(findings)
     return environment.get_template("page.html").render(
         findings=findings,
         axes=axes,
@@ -50,8 +50,8 @@ def render_tradeoff(findings: Findings) -> str:
         versions=findings.last.groupby("versions")["cell"].nunique().to_dict(),
         levels=LEVELS,
         best=best_of(findings),
-        measures=list(MEASURES.values()),
-        rows=measured(findings),
+        measures=[MEASURES[name] for name in measures],
+        rows=measured(findings, measures),
         compared={name: list(matrices(findings, name)) for name in _COMPARISONS},
         galleries=list(_galleries(findings)),
         definitions=DEFINITIONS,

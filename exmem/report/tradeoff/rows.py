@@ -11,7 +11,7 @@ from exmem.report.tradeoff.findings import Findings
 from exmem.report.tradeoff.frontier import GROUP
 from exmem.store import format_bytes
 
-__all__ = ["DEFINITIONS", "MEASURES", "Best", "Cell", "Matrix", "Row", "best_of", "matrices", "measured", "sort_text"]
+__all__ = ["DEFINITIONS", "MEASURES", "Best", "Cell", "Matrix", "Row", "best_of", "matrices", "measured", "measures_shown", "sort_text"]
 
 MEASURES = {
     "average": "average, %",
@@ -95,15 +95,21 @@ class Matrix(NamedTuple):
     rows: list[tuple[str, list[Cell]]]
 
 
-def measured(findings: Findings) -> list[Row]:
-    """Return a row a recipe and budget of a group, in the order of the table."""
+def measures_shown(findings: Findings) -> list[str]:
+    """Return the columns that tell something: none that is empty, and of probes alone one accuracy."""
+    runs = bool((findings.last["kind"] != "probe").any())
+    return [name for name in MEASURES if findings.last[name].notna().any() and (runs or name != "last")]
+
+
+def measured(findings: Findings, measures: Sequence[str]) -> list[Row]:
+    """Return a row a recipe and budget of a group with some columns, in the order of the table."""
     points = findings.curves
     front = points.loc[points["front"] & (points["measure"] == "average"), [*GROUP, "recipe", "budget"]]
     on_front = set(front.itertuples(index=False, name=None))
     rows = []
     for names, ones in findings.last.groupby([*GROUP, "recipe", "budget"], sort=False):
         known = dict(zip([*GROUP, "recipe", "budget"], names, strict=True))
-        cells = [_spread(ones[measure], _SCALES.get(measure, 1.0), _WRITTEN[measure]) for measure in MEASURES]
+        cells = [_spread(ones[measure], _SCALES.get(measure, 1.0), _WRITTEN[measure]) for measure in measures]
         seeds = [(int(seed), quote(f"{cell}/")) for seed, cell in zip(ones["seed"], ones["cell"], strict=True)]
         rows.append(Row(known, int(ones["budget_bytes"].iloc[0]), cells, seeds, names in on_front))
     return rows

@@ -10,9 +10,11 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from exmem import __version__
 from exmem.backbones import Backbone
 from exmem.errors import ExmemError
 from exmem.memory import ExemplarMemory
+from exmem.memory.export import is_image
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.report.tradeoff.cells import Cell
 from exmem.report.tradeoff.facts import digest
@@ -26,6 +28,7 @@ from exmem.train.parts import load_run_backbone, load_run_data
 __all__ = ["RecipeSheet", "bounded", "recipe_sheets"]
 
 _SHOWN = 3  # examples, of different classes
+_FORM = 2  # of the files
 _ROOM = 2**40
 _MOST_BYTES = 8_000_000  # of all images of a page
 
@@ -56,12 +59,14 @@ def recipe_sheets(
             continue
         parts = {key: part for key, part in cell.config["recipe"].items() if key != "name"}
         options = {key: cell.config[key] for key in ("backbone", "data")}
-        file = folder / f"{digest([parts, options, cell.keys, dict(cell.own), _SHOWN])}.json"
+        made_by = [__version__, _FORM, _SHOWN]
+        file = folder / f"{digest([parts, options, cell.keys, dict(cell.own), made_by])}.json"
         try:
             known = read_json(file)
             sheet = _read(known) if known else examples.sheet(cell, config)
-        except ExmemError as error:
-            notes.append(f"No exemplars of {recipe} on {data}: {error}")
+        except Exception as error:  # a part of one's own may raise anything, and the page is made all the same
+            reason = str(error) if isinstance(error, ExmemError) else f"{type(error).__name__}: {error}"
+            notes.append(f"No exemplars of {recipe} on {data}: {reason}")
             continue
         if not known:
             write_json(file, _written(sheet))
