@@ -78,7 +78,7 @@ def plot_frontier(curves: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     families, lacking = find_families(set("".join([title, *map(str, means.index)])))
     families = ("DejaVu Sans", *families)
     spelt = str.maketrans({letter: f"<U+{ord(letter):04X}>" for letter in lacking})
-    axis.set_title(title.translate(spelt), loc="left", parse_math=False, family=families)
+    axis.set_title(_short(title, 90).translate(spelt), loc="left", parse_math=False, family=families)
     for text in _legend(figure, axis, {looks[str(recipe)].level for recipe in means.index}):
         text.set(parse_math=False, family=families, text=_short(text.get_text()).translate(spelt))
     return figure
@@ -140,5 +140,5 @@ def _legend(figure: Figure, axis: Axes, levels: set[str]) -> list[Any]:
     return legend.get_texts()[: len(names)]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"{name[:31]}…"
+def _short(name: str, most: int = 32) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -53,6 +53,7 @@ def render_tradeoff(findings: Findings) -> str:
         measures=[MEASURES[name] for name in measures],
         rows=measured(findings, measures),
         compared={name: list(matrices(findings, name)) for name in _COMPARISONS},
+        failures=findings.failures.to_dict("records"),
         galleries=list(_galleries(findings)),
         definitions=DEFINITIONS,
         points=_points(findings, axes),

@@ -11,7 +11,19 @@ from exmem.report.tradeoff.findings import Findings
 from exmem.report.tradeoff.frontier import GROUP
 from exmem.store import format_bytes
 
-__all__ = ["DEFINITIONS", "MEASURES", "Best", "Cell", "Matrix", "Row", "best_of", "matrices", "measured", "measures_shown", "sort_text"]
+__all__ = [
+    "DEFINITIONS",
+    "MEASURES",
+    "Best",
+    "Cell",
+    "Matrix",
+    "Row",
+    "best_of",
+    "matrices",
+    "measured",
+    "measures_shown",
+    "sort_text",
+]
 
 MEASURES = {
     "average": "average, %",
@@ -110,7 +122,10 @@ def measured(findings: Findings, measures: Sequence[str]) -> list[Row]:
     for names, ones in findings.last.groupby([*GROUP, "recipe", "budget"], sort=False):
         known = dict(zip([*GROUP, "recipe", "budget"], names, strict=True))
         cells = [_spread(ones[measure], _SCALES.get(measure, 1.0), _WRITTEN[measure]) for measure in measures]
-        seeds = [(int(seed), quote(f"{cell}/")) for seed, cell in zip(ones["seed"], ones["cell"], strict=True)]
+        seeds = [
+            (int(seed), quote(f"{cell}/", errors="replace"))
+            for seed, cell in zip(ones["seed"], ones["cell"], strict=True)
+        ]
         rows.append(Row(known, int(ones["budget_bytes"].iloc[0]), cells, seeds, names in on_front))
     return rows
 

@@ -56,11 +56,12 @@ def sampled(*, recipes=RECIPES, seeds=3, data=("image", "both"), budgets=BUDGETS
 def findings(table=None, **changes):
     """Findings of a table, the sampled one when it is left out."""
     table = sampled() if table is None else table
-    recipes = list(dict.fromkeys(table["recipe"]))
     failures = pd.DataFrame(
         [["trainer", "image", "text", "frozen", "60 kB", 60_000, 0, "a learner of images sees no text", "cells/x"]],
         columns=FAILURE_COLUMNS,
     )
+    failures = changes.get("failures", failures)
+    recipes = list(dict.fromkeys([*table["recipe"], *failures["recipe"]]))
     known = {"table": table, "failures": failures, "recipes": recipes, "levels": LEVELS, "baseline": recipes[0]}
     known["baseline"] = "half_jpeg" if "half_jpeg" in recipes else recipes[0]
     known |= {"configuration": "data:\n  image: ~/images\n", "command": "exmem tradeoff sweep.yaml --out results"}
