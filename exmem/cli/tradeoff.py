@@ -38,7 +38,7 @@ class Ray:
     gpus: float = 0.0
 
 
-def tradeoff(
+def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     config: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")],
     /,
     *,

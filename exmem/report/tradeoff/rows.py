@@ -204,7 +204,10 @@ def _ratio(one: pd.Series) -> Cell:
 
 def _area(one: pd.Series) -> list[Cell]:
     alone = Cell(f"{100 * one['recipe_value']:.1f}", 100 * one["recipe_value"])
-    return [alone, Cell("") if np.isnan(one["value"]) else _difference(one)]
+    return [
+        alone,
+        Cell("baseline" if one["recipe"] == one["baseline"] else "-") if np.isnan(one["value"]) else _difference(one),
+    ]
 
 
 def _between(low: float, high: float, form: str) -> str:

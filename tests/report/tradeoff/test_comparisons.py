@@ -1,5 +1,6 @@
 """Recipes against one of them, with numbers worked out by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -61,8 +62,8 @@ def test_bytes_lie_on_the_curve_or_at_its_ends(curve, target):
     else:
         assert sizes[0] <= needed.bytes * (1 + 1e-9)
         assert needed.bytes <= sizes[-1] * (1 + 1e-9)
-        gaps = [abs(a - b) for a, b in zip(accuracies, accuracies[1:], strict=False)]
-        assume(max(gaps) < 1e6 * min(math.log(b / a) for a, b in zip(sizes, sizes[1:], strict=False)))
+        gaps = [abs(a - b) for a, b in itertools.pairwise(accuracies)]
+        assume(max(gaps) < 1e6 * min(math.log(b / a) for a, b in itertools.pairwise(sizes)))
         read = np.interp(np.log(needed.bytes), np.log(sizes), accuracies)
         assert read == pytest.approx(target, abs=1e-6)  # a logarithm and back
 

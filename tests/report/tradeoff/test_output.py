@@ -1,9 +1,12 @@
 """What a sweep leaves beside its tables, whole or interrupted."""
 
+import sys
+
 import pandas as pd
 import pytest
 
-from exmem.report.tradeoff import sheets
+from exmem.cli.main import main
+from exmem.report.tradeoff import Processes, sheets
 from exmem.report.tradeoff.output import findings_of, write_output
 from tests.report.tradeoff.conftest import Here
 
@@ -59,7 +62,7 @@ def test_a_sweep_that_is_not_finished_and_one_with_failures_are_shown_as_they_ar
     write_output(known, made.out)
     page = (made.out / "page.html").read_text()
     assert "KeyError" in page
-    assert "1 are left" in page
+    assert "1 is left" in page
 
 
 def test_where_nothing_was_done_nothing_is_written(sweep):
@@ -79,3 +82,52 @@ def test_exemplars_that_cannot_be_made_are_told_and_the_page_is_made_all_the_sam
     assert known.sheets == []
     assert known.notes[0] == "No exemplars of half_jpeg on own: KeyError: 'colour'"
     assert len(write_output(known, made.out)) == 4
+
+
+@pytest.fixture
+def command(config_file, tmp_path, monkeypatch, capsys):
+    """Run `exmem tradeoff` here on the base with other sections; return its exit code and what it printed."""
+
+    def go(*words, **sections):
+        words = ["tradeoff", str(config_file(**sections)), "--out", str(tmp_path / "out"), *words]
+        monkeypatch.setattr(sys, "argv", ["exmem", *words])
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return go
+
+
+def test_the_command_says_what_it_wrote_and_the_page_how_it_was_called(command, tmp_path):
+    code, out, err = command("--baseline", "features")
+    assert code == 0, err
+    assert f"Page: {tmp_path / 'out' / 'page.html'}" in out
+    assert f"Frontier: {tmp_path / 'out' / 'frontier-probe-own.png'}" in out
+    assert f"Comparisons: {tmp_path / 'out' / 'comparisons.csv'}" in out
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert f"exmem tradeoff {tmp_path / 'config.json'} --out {tmp_path / 'out'} --baseline features" in page
+    assert "half_jpeg&#34;" in page, "its configuration"
+    assert set(pd.read_csv(tmp_path / "out" / "comparisons.csv")["baseline"]) == {"features"}
+
+
+def test_a_baseline_that_is_no_recipe_is_refused_before_anything_runs(command, tmp_path):
+    code, _, err = command("--baseline", "jpeg")
+    assert code == 1
+    assert "unknown recipe 'jpeg'; choose of ['half_jpeg', 'features']" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_command_leaves_a_page_of_what_is_there(command, tmp_path, monkeypatch):
+    def interrupted(self, jobs, tell):
+        yield from Here(self._setup.out, most=1).run(jobs, lambda *_: None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Processes, "run", interrupted)
+    code, out, err = command()
+    assert code == 130
+    assert "interrupted" in err
+    assert "1 is left" in (tmp_path / "out" / "page.html").read_text()
+    assert "Page: " in out
