@@ -51,6 +51,7 @@ def render_tradeoff(findings: Findings) -> str:
         levels=LEVELS,
         best=best_of(findings),
         measures=[MEASURES[name] for name in measures],
+        accuracies=sum(name in {"average", "last"} for name in measures),
         rows=measured(findings, measures),
         compared={name: list(matrices(findings, name)) for name in _COMPARISONS},
         failures=findings.failures.to_dict("records"),

@@ -62,7 +62,18 @@ def render_page(sheet: Sheet) -> str:
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """Return an image for the source of an `img`, without loss."""
+    """Return an image for the source of an `img`, without loss.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        The image.
+
+    Returns
+    -------
+    str
+        A `data:` address that holds it as WebP.
+    """
     encoded = imagecodecs.webp_encode(np.ascontiguousarray(image), lossless=True)
     return "data:image/webp;base64," + base64.b64encode(encoded).decode("ascii")
 
