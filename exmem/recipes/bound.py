@@ -22,7 +22,7 @@ from exmem.recipes.restorer import Restorer
 from exmem.recipes.scoring import Masked, Masking
 from exmem.store import Place
 from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
-from exmem.tokens.checks import as_array, floats_of, label_of, mapping_of, shown
+from exmem.tokens.checks import as_array, floats_of, label_of, listed, mapping_of, shown
 from exmem.tokens.sets import exemplars_in
 
 __all__ = ["BoundRecipe"]
@@ -151,7 +151,13 @@ class BoundRecipe:
         return bool(CODECS[codec_name(self.recipe.codec.name)].trained)
 
     def create_memory(
-        self, place: Place, *, max_bytes: int | str, samples: Sequence[Exemplar] = (), **options: Any
+        self,
+        place: Place,
+        *,
+        max_bytes: int | str,
+        samples: Sequence[Exemplar] = (),
+        codec: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> ExemplarMemory:
         """Make an empty memory of its exemplars, which records the recipe.
 
@@ -163,6 +169,8 @@ class BoundRecipe:
             The budget.
         samples : sequence of Exemplar
             Exemplars that `make` returned, for a codec that is trained (`is_trained`); its tables count.
+        codec : mapping, optional
+            What training on these samples came to before.
         **options : object
             More options of `ExemplarMemory.create`.
 
@@ -178,15 +186,18 @@ class BoundRecipe:
         CodecError
             If there are too few.
         """
-        return ExemplarMemory.create(place, schema=self.schema_for(samples), max_bytes=max_bytes, **options)
+        schema = self.schema_for(samples, codec=codec)
+        return ExemplarMemory.create(place, schema=schema, max_bytes=max_bytes, **options)
 
-    def schema_for(self, samples: Sequence[Exemplar] = ()) -> Schema:
+    def schema_for(self, samples: Sequence[Exemplar] = (), *, codec: Mapping[str, Any] | None = None) -> Schema:
         """Return the schema of a memory, with its codec trained on samples where it is one that is trained.
 
         Parameters
         ----------
         samples : sequence of Exemplar
             As for `create_memory`, which also says what is raised.
+        codec : mapping, optional
+            As for `create_memory`.
 
         Returns
         -------
@@ -204,7 +215,7 @@ class BoundRecipe:
             )
         every = [exemplar.tokens[name].values for name in trained for exemplar in samples]
         if every:  # one table for all modalities: their tokens are of one space
-            config = self._trained(np.concatenate(every))
+            config = dict(codec) if codec is not None else self._trained(np.concatenate(every))
             modalities |= {name: dataclasses.replace(modalities[name], codec=config) for name in trained}
         record = self.restore.to_json()
         if self.recipe.level in {"hidden", "features"}:
@@ -299,7 +310,7 @@ class BoundRecipe:
             the lengths differ.
         """
         pixels = self._images(images)
-        classes = np.array([label_of(label, "label", error=_WRONG) for label in _listed(labels, "labels")], np.int64)
+        classes = np.array([label_of(label, "label", error=_WRONG) for label in listed(labels, "labels")], np.int64)
         ranks = (
             np.zeros(len(classes))
             if priorities is None
@@ -308,7 +319,7 @@ class BoundRecipe:
         given = {name: as_array(values) for name, values in mapping_of(extras or {}, "extras", error=_WRONG).items()}
         if set(given) != set(self.recipe.extras):
             raise InvalidExemplarError(f"expected the extras {list(self.recipe.extras)}, got {sorted(map(str, given))}")
-        words = _listed(texts, "texts")
+        words = listed(texts, "texts")
         if not all(isinstance(text, str) for text in words):
             raise InvalidExemplarError(f"expected a text an image, empty where there is none, got {shown(texts)}")
         lengths = {"images": len(pixels), "texts": len(words), "labels": len(classes), "priorities": len(ranks)}
@@ -387,10 +398,3 @@ class BoundRecipe:
         if "text" in masked.keep and "text" not in tokens:
             tokens["text"] = masked.words(row)
         return tokens
-
-
-def _listed(values: Any, what: str) -> list[Any]:
-    """Return a sequence or an array as a list; a text is none."""
-    if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
-        raise InvalidExemplarError(f"{what}: expected one an image, got {shown(values)}")
-    return [*values]

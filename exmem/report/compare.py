@@ -119,13 +119,13 @@ def _names(options: Sequence[Mapping[str, Any]]) -> list[str]:
         if differs and not (tells_recipe and key.startswith("recipe.")):
             shown.append(key)
     return [
-        ", ".join([one["recipe.name"], one["max_bytes"], *(f"{key}={_text(one.get(key))}" for key in shown)])
+        ", ".join([one["recipe.name"], one["max_bytes"], *(f"{key}={_text(key, one.get(key))}" for key in shown)])
         for one in options
     ]
 
 
-def _text(value: Any) -> str:
-    return str(value)[:8] if isinstance(value, str) and len(value) > 40 else str(value)  # a key of data, in short
+def _text(key: str, value: Any) -> str:
+    return str(value)[:8] if key in {"data.train", "data.test"} else str(value)  # keys of what data holds, in short
 
 
 def draw_comparison(groups: Sequence[Group], path: Path) -> None:

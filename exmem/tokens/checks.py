@@ -25,6 +25,7 @@ __all__ = [
     "floats_of",
     "index_of",
     "label_of",
+    "listed",
     "mapping_of",
     "plain_json",
     "real_number",
@@ -154,6 +155,13 @@ def fitting(
     if wanted.kind == "f" and (np.isinf(converted) & np.isfinite(given.astype(np.float64))).any():
         raise error(f"{where}: expected at most {np.finfo(wanted).max} ({wanted.name}), got {np.abs(given).max()}")
     return converted
+
+
+def listed(values: Any, what: str) -> list[Any]:
+    """Return a sequence or an array, of one an image, as a list; a text is none."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+        raise InvalidExemplarError(f"{what}: expected one an image, got {shown(values)}")
+    return [*values]
 
 
 def mapping_of(value: _Mapping | None, what: str, *, error: type[ExmemError] = SchemaError) -> _Mapping:

@@ -15,6 +15,7 @@ from exmem.memory import ExemplarMemory
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.store import parse_bytes
 from exmem.tokens import Exemplar, Schema
+from exmem.train.codecs import trained_codec
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText, load_imagefolder
 from exmem.train.learner import Learner
@@ -90,7 +91,8 @@ def bind_random_masks(config: TrainConfig, backbone: Backbone) -> BoundRecipe:
 def create_memory(config: TrainConfig, bound: BoundRecipe, folder: Path, samples: Sequence[Exemplar] = ()) -> None:
     """Make the empty memory of a run."""
     unit: Literal["bytes", "counts"] = "counts" if config.quota == "counts" else "bytes"
-    bound.create_memory(folder, max_bytes=config.max_bytes, samples=samples, quota=unit).close()
+    codec = trained_codec(bound, samples)
+    bound.create_memory(folder, max_bytes=config.max_bytes, samples=samples, codec=codec, quota=unit).close()
 
 
 def check_budget(config: TrainConfig, bound: BoundRecipe | None, width: int, classes: int) -> int:

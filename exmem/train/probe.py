@@ -24,6 +24,7 @@ from exmem.replay import Pipeline
 from exmem.tokens import Exemplar, Schema, TokenBatch
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.cache import kept_or_computed
+from exmem.train.codecs import trained_codec
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, features_of, scored, tokens_of
 from exmem.train.learner import Learner
@@ -199,7 +200,9 @@ class Probe:
         pipeline, parts, seconds = Pipeline(bound.restore), [], []
         with (
             tempfile.TemporaryDirectory() as place,
-            bound.create_memory(place, max_bytes=_ROOM, samples=exemplars, durable=False) as memory,
+            bound.create_memory(
+                place, max_bytes=_ROOM, samples=exemplars, codec=trained_codec(bound, exemplars), durable=False
+            ) as memory,
         ):
             encoded = memory.encode(exemplars)
             slots = memory.add(encoded).slots
