@@ -65,8 +65,8 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
         base (options of exmem train), own (parts of one's own) and probe_share.
     out : Path
         Folder for table.csv, table.parquet, failures.csv, comparisons.csv, page.html, an image frontier-* a kind, data
-        set and method (PNG and SVG), sheets/ with exemplars that the page shows, and cells/ with a folder a cell. Several commands may share it: a cell that one
-        runs is left out by the others.
+        set and method (PNG and SVG), sheets/ with exemplars that the page shows, and cells/ with a folder a cell.
+        Several commands may share it: a cell that one runs is left out by the others.
     jobs : int
         Processes here, which share the cores.
     executor : {"processes", "ray"}
