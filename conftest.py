@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import itertools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -111,6 +112,14 @@ def _diagonal(item: pytest.Function) -> int:
         for name in names[1:]:  # names of one list go together
             indices.pop(name.strip())
     return sum(indices.values()) + zlib.crc32(item.originalname.encode())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly which tests had no browser; `-q` shows no more than a letter of each."""
+    skipped = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    reasons = Counter(reason.partition("browser: ")[2] for reason in skipped if "browser: " in reason)
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"LEFT OUT: {count} tests of the page in a browser; {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """`exmem tradeoff`: what a byte buys, over recipes, budgets, seeds, methods and data sets."""
 
 import dataclasses
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from exmem.report.tradeoff import Executor, Slice, Tradeoff
 
 __all__ = ["tradeoff"]
+
+_WRITTEN = {".png": "Frontier", ".svg": "Frontier", ".csv": "Comparisons", ".html": "Page"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class Ray:
     gpus: float = 0.0
 
 
-def tradeoff(
+def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     config: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")],
     /,
     *,
@@ -45,8 +49,11 @@ def tradeoff(
     slice: Annotated[str, tyro.conf.arg(metavar="I/N")] = "1/1",  # noqa: A002 - the name of the option
     retry: bool = False,
     dry_run: bool = False,
+    baseline: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None,
 ) -> None:
     """Measure recipes x budgets x seeds x methods x data sets, each cell a job of its own, and write one tidy table.
+
+    Beside the table it draws the frontier, compares all recipes with one, and writes a page that shows all of it.
 
     Cells that are done are never run again, also when the configuration grows; the same command goes on after an
     interrupt or a kill. A cell that fails is told with its reason, and the others go on; the exit code is then 1.
@@ -57,8 +64,9 @@ def tradeoff(
         YAML or JSON file: data, recipes and budgets, and if wanted seeds, methods, kinds (probe, trainer), leave_out,
         base (options of exmem train), own (parts of one's own) and probe_share.
     out : Path
-        Folder for table.csv, table.parquet, failures.csv, and cells/ with a folder a cell. Several commands may share
-        it: a cell that one runs is left out by the others.
+        Folder for table.csv, table.parquet, failures.csv, comparisons.csv, page.html, an image frontier-* a kind, data
+        set and method (PNG and SVG), sheets/ with exemplars that the page shows, and cells/ with a folder a cell.
+        Several commands may share it: a cell that one runs is left out by the others.
     jobs : int
         Processes here, which share the cores.
     executor : {"processes", "ray"}
@@ -72,27 +80,48 @@ def tradeoff(
         Run cells again that failed before.
     dry_run : bool
         Say how many cells are done, failed and left, with an estimate, and run nothing.
+    baseline : str, optional
+        Recipe that all others are compared with; half_jpeg when left out, or else the first.
     """
     import transformers
 
     from exmem.report.tradeoff import Design, ShownProgress, Slice, Tradeoff
+    from exmem.report.tradeoff.comparisons import chosen_baseline
 
     if jobs < 1:
         raise SchemaError(f"--jobs must be 1 or more, got {jobs}")
     part, console = Slice.read(slice), make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     design = Design.read(config)
+    chosen_baseline([recipe.name for recipe in design.recipes], baseline)  # refused before anything runs
     sweep = Tradeoff(design, out, tell=lambda text: console.print(text, soft_wrap=True))
     if dry_run:
         _tell_state(console, sweep, part, jobs=jobs, retry=retry)
         return
     done = sum(sweep.counts(part).values()) - sum(len(job.cells) for job in sweep.left(part, retry=retry))
     runs, workers = _executor(executor, sweep, jobs, ray)
-    with ShownProgress(console, workers=workers, done=done) as progress:
-        table = sweep.run(runs, part, retry=retry, watcher=progress)
-    _show(console, sweep, table)
+    try:
+        with ShownProgress(console, workers=workers, done=done) as progress:
+            table = sweep.run(runs, part, retry=retry, watcher=progress)
+        _show(console, sweep, table)
+    finally:  # an interrupted sweep is shown, too
+        _write(console, sweep, config, baseline)
     if sweep.counts(part)["failed"]:
         raise SystemExit(1)
+
+
+def _write(console: Console, sweep: "Tradeoff", config: Path, baseline: str | None) -> None:
+    from exmem.report.tradeoff.output import findings_of, write_output
+
+    findings = findings_of(
+        sweep,
+        baseline=baseline,
+        configuration=config.read_text(encoding="utf-8", errors="replace"),
+        command=shlex.join(["exmem", *sys.argv[1:]]),
+        tell=lambda text: console.print(text, soft_wrap=True),
+    )
+    for path in write_output(findings, sweep.out):
+        console.print(f"{_WRITTEN[path.suffix]}: {path}", soft_wrap=True)
 
 
 def _executor(name: str, sweep: "Tradeoff", jobs: int, ray: Ray) -> "tuple[Executor, int]":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exmem.report.view.sheet import Passage, Sheet
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["data_uri", "render_page", "write_page"]
 
 _TAGS = {"kept": "mark", "lost": "del", "plain": "span"}
 _CARD_REM = {0: 22, 1: 22, 2: 24, 3: 34}  # narrower cards where there are fewer images
@@ -53,7 +53,7 @@ def render_page(sheet: Sheet) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["data_uri"] = data_uri
     environment.tests["long"] = _is_long
     widest = max((len(card.panels) for card in sheet.cards), default=0)
     across = max(1, widest if widest <= _ACROSS else -(-widest // 2))  # more images fill two lines
@@ -61,7 +61,19 @@ def render_page(sheet: Sheet) -> str:
     return environment.get_template("page.html").render(sheet=sheet, card_rem=card_rem, across=across, tags=_TAGS)
 
 
-def _data_uri(image: NDArray[np.uint8]) -> str:
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Return an image for the source of an `img`, without loss.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        The image.
+
+    Returns
+    -------
+    str
+        A `data:` address that holds it as WebP.
+    """
     encoded = imagecodecs.webp_encode(np.ascontiguousarray(image), lossless=True)
     return "data:image/webp;base64," + base64.b64encode(encoded).decode("ascii")
 

@@ -1,0 +1,58 @@
+"""What a trade-off found, with all that its images, comparisons and page tell of it."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from exmem.report.tradeoff.comparisons import comparisons
+from exmem.report.tradeoff.frontier import curves, last_phases
+from exmem.report.tradeoff.looks import Look, looks_of
+from exmem.report.tradeoff.sheets import RecipeSheet
+
+__all__ = ["Findings"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The table of a trade-off (`COLUMNS`), what failed (`FAILURE_COLUMNS`), and how both were made.
+
+    `recipes` in the order of the configuration; `levels` of each what it stores; `baseline` the one that others are
+    compared with; `configuration` and `command` as they were written; `left` how many cells are neither done nor
+    failed; `machines` those of the cells, in words; `sheets` exemplars of recipes, and `notes` what is not shown.
+    """
+
+    table: pd.DataFrame
+    failures: pd.DataFrame
+    recipes: Sequence[str]
+    baseline: str
+    levels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    title: str = "What a byte buys"
+    configuration: str = ""
+    command: str = ""
+    written: str = ""
+    left: int = 0
+    machines: Sequence[str] = ()
+    sheets: Sequence[RecipeSheet] = ()
+    notes: Sequence[str] = ()
+
+    @functools.cached_property
+    def last(self) -> pd.DataFrame:
+        """Rows after the last phase of each cell."""
+        return last_phases(self.table)
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """Points of all recipes."""
+        return curves(self.last)
+
+    @functools.cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """All recipes against the baseline."""
+        return comparisons(self.last, self.baseline)
+
+    @functools.cached_property
+    def looks(self) -> dict[str, Look]:
+        """How each recipe is drawn."""
+        return looks_of(self.recipes, self.levels)

@@ -1,0 +1,119 @@
+"""Accuracy over bytes on the disk: means and intervals over seeds, and which recipes are on the Pareto front."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+__all__ = ["CURVE_COLUMNS", "GROUP", "Interval", "curves", "groups", "interval", "last_phases", "measures_of", "pareto"]
+
+GROUP = ["kind", "data", "method"]
+"""What points have in common that are drawn and compared together."""
+CURVE_COLUMNS = [
+    *GROUP,
+    "measure",
+    "recipe",
+    "budget",
+    "budget_bytes",
+    "bytes",
+    "accuracy",
+    "low",
+    "high",
+    "n",
+    "front",
+]
+"""A point of a curve: mean bytes on the disk and accuracy over seeds, the 95 % interval of the accuracy (NaN of one
+seed), how many seeds, and whether no other point of the group has fewer bytes and more accuracy."""
+
+_CELL = [*GROUP, "recipe", "budget", "seed"]
+_SHARE = 0.975  # of Student's t: both tails beyond are 5 %
+
+
+class Interval(NamedTuple):
+    """A mean, and its 95 % confidence interval by Student's t; NaN where fewer than two values are known."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def interval(values: Sequence[float] | NDArray[np.float64]) -> Interval:
+    """Return the mean of the values that are known, and its interval."""
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    n = len(numbers)
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(numbers.mean())
+    if n == 1:
+        return Interval(mean, float("nan"), float("nan"), 1)
+    half = float(stdtrit(n - 1, _SHARE) * numbers.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def last_phases(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table (`COLUMNS`) after the last phase of each cell."""
+    last = table.groupby(_CELL, sort=False)["phase"].transform("max")
+    return table[table["phase"] == last].reset_index(drop=True)
+
+
+def measures_of(kind: str) -> tuple[str, ...]:
+    """Return the columns that are accuracies of a kind of cell; the two of a probe are one."""
+    return ("average",) if kind == "probe" else ("average", "last")
+
+
+def groups(last: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """Yield kind, data and method of what is compared together, and its rows, in the order of the table."""
+    for names, rows in last.groupby(GROUP, sort=False):
+        kind, data, method = map(str, names)
+        yield (kind, data, method), rows
+
+
+def curves(last: pd.DataFrame) -> pd.DataFrame:
+    """Return the points of all recipes (`CURVE_COLUMNS`), by bytes; budgets at which nothing was stored have none."""
+    points: list[dict[str, Any]] = []
+    for names, rows in groups(last):
+        for measure in measures_of(names[0]):
+            points += _points(dict(zip(GROUP, names, strict=True)) | {"measure": measure}, rows, measure)
+    return pd.DataFrame(points, columns=CURVE_COLUMNS)
+
+
+def _points(names: dict[str, str], rows: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
+    points = []
+    for recipe, ones in rows.groupby("recipe", sort=False):
+        of_recipe = []
+        for budget, cells in ones[ones[measure].notna()].groupby("budget", sort=False):
+            mean, low, high, n = interval(cells[measure].to_numpy())
+            of_recipe.append(
+                {
+                    **names,
+                    "recipe": recipe,
+                    "budget": budget,
+                    "budget_bytes": int(cells["budget_bytes"].iloc[0]),
+                    "bytes": float(cells["bytes"].mean()),
+                    "accuracy": mean,
+                    "low": low,
+                    "high": high,
+                    "n": n,
+                }
+            )
+        points += sorted(of_recipe, key=lambda point: (point["bytes"], point["budget_bytes"]))
+    front = pareto([point["bytes"] for point in points], [point["accuracy"] for point in points])
+    for point, on_front in zip(points, front, strict=True):
+        point["front"] = on_front
+    return points
+
+
+def pareto(sizes: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
+    """Say of each point whether none has as few bytes and as much accuracy, and one of both better."""
+    order = sorted(range(len(sizes)), key=lambda at: (sizes[at], -accuracies[at]))
+    front, best, of_size = [False] * len(sizes), -np.inf, np.nan
+    for at in order:
+        equal = sizes[at] == of_size and accuracies[at] == best  # the same point again
+        if accuracies[at] > best or equal:
+            front[at], best, of_size = True, accuracies[at], sizes[at]
+    return front

@@ -1,0 +1,81 @@
+"""Means, intervals and the Pareto front of a trade-off."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exmem.report.tradeoff.frontier import CURVE_COLUMNS, curves, interval, last_phases, pareto
+from tests.report.tradeoff.sample import row, sampled, table_of
+
+SHARES = st.floats(0, 1)
+
+
+def test_an_interval_is_that_of_students_t():
+    known = interval([0.5, 0.6, 0.7])  # deviation 0.1; t of two degrees of freedom at 97.5 % is 4.302653
+    assert (known.mean, known.n) == (pytest.approx(0.6), 3)
+    assert known.high - known.mean == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert known.mean - known.low == pytest.approx(known.high - known.mean)
+
+
+def test_of_one_value_there_is_no_interval_and_of_none_no_mean():
+    one = interval([0.5, float("nan")])
+    assert (one.mean, one.n) == (0.5, 1)
+    assert np.isnan([one.low, one.high]).all()
+    assert interval([]).n == 0
+    assert np.isnan(interval([float("nan")]).mean)
+
+
+@given(st.lists(SHARES, min_size=2, max_size=8))
+def test_an_interval_holds_its_mean(values):
+    known = interval(values)
+    assert known.low <= known.mean <= known.high
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    sizes, accuracies = [10, 20, 20, 30, 40, 10], [0.2, 0.5, 0.4, 0.5, 0.6, 0.2]
+    assert pareto(sizes, accuracies) == [True, True, False, False, True, True]
+    assert pareto([], []) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), max_size=12))
+def test_a_point_is_on_the_front_unless_another_dominates_it(points):
+    front = pareto([size for size, _ in points], [accuracy / 5 for _, accuracy in points])
+    for (size, accuracy), on_front in zip(points, front, strict=True):
+        beaten = any(s <= size and a >= accuracy and (s < size or a > accuracy) for s, a in points)
+        assert on_front == (not beaten)
+
+
+def test_a_curve_has_the_means_of_the_last_phases_over_seeds_by_bytes():
+    table = table_of(
+        row(kind="trainer", method="m", seed=0, phase=0, average=0.9, bytes=10),
+        row(kind="trainer", method="m", seed=0, phase=1, average=0.4, last=0.2, bytes=50_000),
+        row(kind="trainer", method="m", seed=1, phase=1, average=0.6, last=0.3, bytes=58_000),
+        row(kind="trainer", method="m", seed=0, phase=1, average=0.3, last=0.1, bytes=30_000, budget="30 kB"),
+    )
+    points = curves(last_phases(table))
+    assert list(points.columns) == CURVE_COLUMNS
+    average = points[points["measure"] == "average"]
+    assert average["bytes"].tolist() == [30_000, 54_000]
+    assert average["accuracy"].tolist() == [pytest.approx(0.3), pytest.approx(0.5)]
+    assert average["n"].tolist() == [1, 2]
+    assert average["low"].isna().tolist() == [True, False]
+    assert points[points["measure"] == "last"]["accuracy"].tolist() == [pytest.approx(0.1), pytest.approx(0.25)]
+
+
+def test_a_budget_at_which_nothing_was_stored_has_no_point_and_a_probe_one_measure():
+    table = table_of(row(average=float("nan")), row(budget="125 kB", average=0.4))
+    points = curves(last_phases(table))
+    assert points["budget"].tolist() == ["125 kB"]
+    assert points["measure"].tolist() == ["average"]
+
+
+def test_fronts_of_different_kinds_and_data_know_nothing_of_each_other():
+    points = curves(last_phases(sampled()))
+    for _, group in points.groupby(["kind", "data", "method", "measure"]):
+        assert group["front"].any()
+        assert group.loc[group["accuracy"].idxmax(), "front"]
+
+
+def test_an_empty_table_has_no_points():
+    assert list(curves(last_phases(table_of())).columns) == CURVE_COLUMNS
