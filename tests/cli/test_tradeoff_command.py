@@ -99,7 +99,7 @@ def test_a_trade_off_from_the_first_look_to_the_comparison_of_its_runs(run, tmp_
 )
 def test_wrong_words_are_told(run, words, told):
     code, _, err = run("tradeoff", "config.json", "--out", "out", *words)
-    assert code == 1
+    assert code == 2
     assert told in err
 
 

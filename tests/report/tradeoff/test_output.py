@@ -115,7 +115,7 @@ def test_the_command_says_what_it_wrote_and_the_page_how_it_was_called(command, 
 
 def test_a_baseline_that_is_no_recipe_is_refused_before_anything_runs(command, tmp_path):
     code, _, err = command("--baseline", "jpeg")
-    assert code == 1
+    assert code == 2
     assert "unknown recipe 'jpeg'; choose of ['half_jpeg', 'features']" in err
     assert not (tmp_path / "out").exists()
 
