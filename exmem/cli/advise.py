@@ -143,8 +143,8 @@ def _show(console: Console, measured: "Sequence[Sequence[Measured]]") -> None:
     budgets = [format_bytes(one.max_bytes) for one in measured[0]]
     print_table(console, ("recipe", "bytes each", *(f"in {budget}" for budget in budgets), "step of 64"), rows)
     console.print(
-        "Exemplars that fit, and the accuracy of a classifier fitted on nothing but these, with its spread over three "
-        "samples; a step of 64 goes from the memory to features.",
+        "Exemplars that fit, and the accuracy of a classifier fitted on nothing but these, with its spread over "
+        "several samples; a step of 64 goes from the memory to features.",
         soft_wrap=True,
     )
     if any(_is_all(one) for ones in measured for one in ones):

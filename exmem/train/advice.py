@@ -84,9 +84,12 @@ def advise(
             tell(f"{recipe.name} is left out: {error}")
 
 
-def merit(one: Measured) -> tuple[bool, float, float]:
-    """Return what recipes are ranked by at a budget, more is better: accuracy, and of equals the smaller exemplars."""
-    return bool(one.accuracies), round(one.accuracy, 4), -one.exemplar_bytes
+def merit(one: Measured) -> tuple[bool, float, float, float]:
+    """Return what recipes are ranked by at a budget, more is better.
+
+    Accuracy; of equals how sure the classifier is of the true class, and then the smaller exemplars.
+    """
+    return bool(one.accuracies), round(one.accuracy, 4), round(one.certainty, 4), -one.exemplar_bytes
 
 
 def best_of(measured: Sequence[Measured]) -> Measured:

@@ -4,6 +4,7 @@ One pass of the trunk over a sample; then each recipe makes exemplars of it, a m
 fit, and a classifier fitted on nothing but these is tested on examples that were held out. Nothing is tuned.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,14 +30,15 @@ from exmem.train.codecs import trained_codec
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, features_of, scored, tokens_of
 from exmem.train.learner import Learner
-from exmem.train.methods import HEADS, Head, Labelled
+from exmem.train.methods import Labelled
+from exmem.train.methods.logistic import Logistic
 from exmem.train.parts import folder_bytes
 from exmem.train.storing import rank_examples
 
 __all__ = ["USUAL", "Measured", "Policy", "Probe", "sample_rows"]
 
 _ROWS = 64  # of a replay step, whose time is told
-_FOLDS = 3
+_FEWEST_FOLDS, _MOST_FOLDS, _TESTED = 3, 10, 750  # folds until so many examples are tested on: chance counts less then
 _HELD_OUT = 0.25  # of the sample, for testing
 _ROOM = 2**40  # bytes, for the memory that holds the whole sample
 
@@ -47,7 +49,8 @@ class Measured(NamedTuple):
     `exemplars` is how many fit (of as many classes as the data has), `exemplar_bytes` what each takes, `accuracies`
     those of each fold, 0..1, and `step_ms` how long a replay step of 64 takes from the memory to features. `held` is
     how many exemplars of the `sample` the memory held, and `disk_bytes` what it took on the disk with these. Where not
-    one exemplar fits there are no accuracies.
+    one exemplar fits there are no accuracies. `certainty` is the mean probability that the classifier gives to the true
+    class, which tells recipes apart where accuracy does not.
     """
 
     recipe: Recipe
@@ -59,6 +62,7 @@ class Measured(NamedTuple):
     held: int = 0
     disk_bytes: int = 0
     sample: int = 0
+    certainty: float = 0.0
 
     @property
     def accuracy(self) -> float:
@@ -133,10 +137,10 @@ class _Seen:
 class Probe:
     """A frozen backbone, a sample of labelled examples, and what the trunk makes of it.
 
-    `rows` of the data are the sample; its images lie decoded in RAM. What is not stored of it is tested on, in three
-    folds, or all of `test`. `policy` says which exemplars a memory takes. `shares_trunk`: the cache of all runs holds
-    what the trunk makes of all of the data. `advance` is told how many examples have passed it. Adapters that change
-    nothing are put into the backbone.
+    `rows` of the data are the sample; its images lie decoded in RAM. What is not stored of it is tested on, in three to
+    ten folds, or all of `test`. `policy` says which exemplars a memory takes. `shares_trunk`: the cache of all runs
+    holds what the trunk makes of all of the data. `advance` is told how many examples have passed it. Adapters that
+    change nothing are put into the backbone.
     """
 
     def __init__(
@@ -261,11 +265,21 @@ class Probe:
         exemplars = held = len(whole.rows)
         if exemplars == len(sizes):  # more would fit than the sample has
             exemplars += int(whole.free_bytes / each)
-        accuracies = tuple(
-            self._accuracy(stored, rows, tested, fold.tested) for rows, fold in zip(by_fold, self._folds, strict=True)
+        tests = [
+            self._tested(stored, rows, tested, fold.tested) for rows, fold in zip(by_fold, self._folds, strict=True)
+        ]
+        return Measured(
+            recipe,
+            budget,
+            round(exemplars / self._share),
+            each,
+            tuple(accuracy for accuracy, _ in tests),
+            stored.step_ms,
+            held,
+            whole.disk_bytes,
+            len(sizes),
+            float(np.mean([certainty for _, certainty in tests])),
         )
-        fit = round(exemplars / self._share)
-        return Measured(recipe, budget, fit, each, accuracies, stored.step_ms, held, whole.disk_bytes, len(sizes))
 
     def _held(self, stored: _Stored, budget: int, rows: NDArray[np.int64]) -> _Held:
         """Return what a memory takes of the rows offered.
@@ -285,21 +299,23 @@ class Probe:
                 free = memory.free_bytes
             return _Held(rows[slots >= 0], free, folder_bytes(Path(place)))
 
-    def _accuracy(
+    def _tested(
         self, stored: _Stored, rows: NDArray[np.int64], tested: NDArray[np.float32], among: NDArray[np.int64]
-    ) -> float:
-        """Fit a head on rows of the sample as they are stored, and return its accuracy among those tested on."""
+    ) -> tuple[float, float]:
+        """Fit a head on rows of the sample as they are stored; return accuracy and certainty among those tested on."""
         if not len(rows):
-            return 0.0
-        head: Head = HEADS.make("logistic")
+            return 0.0, 0.0
+        head, labels = Logistic(), self._test.labels[among]
         head.fit(Labelled(stored.features[rows], self._sample.labels[rows]))
-        return float((head.predict(tested[among]) == self._test.labels[among]).mean())
+        given = head.probabilities(tested[among])[labels[:, None] == np.array(head.classes)]
+        return float((head.predict(tested[among]) == labels).mean()), float(given.sum() / len(labels))
 
 
 def _folds(labels: NDArray[np.int64], seed: int) -> list[_Fold]:
-    """Hold a quarter of each class out, one example at least, three times anew."""
+    """Hold a quarter of each class out, one example at least, several times anew."""
+    number_of_folds = min(_MOST_FOLDS, max(_FEWEST_FOLDS, math.ceil(_TESTED / (_HELD_OUT * len(labels)))))
     folds = []
-    for number in range(_FOLDS):
+    for number in range(number_of_folds):
         draws = np.random.default_rng([seed, number]).random(len(labels))
         held_out = np.zeros(len(labels), np.bool_)
         for label in np.unique(labels):

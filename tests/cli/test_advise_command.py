@@ -104,7 +104,7 @@ def test_json_is_all_of_stdout_and_holds_every_number(tmp_path, run):
     assert document["image"] == str(tmp_path / "out" / "accuracy.png")
     assert [one["max_bytes"] for one in document["measured"]] == 2 * [8_000, 16_000, 32_000]
     for one in document["measured"]:
-        numbers = {"exemplars", "exemplar_bytes", "accuracies", "step_ms", "held", "disk_bytes", "sample"}
+        numbers = {"exemplars", "exemplar_bytes", "accuracies", "step_ms", "held", "disk_bytes", "sample", "certainty"}
         assert one.keys() == {"recipe", "max_bytes", *numbers}
         assert Recipe.from_json(one["recipe"]).name in {"half_jpeg", "features_2_bits"}
         assert len(one["accuracies"]) == (3 if one["exemplars"] else 0)

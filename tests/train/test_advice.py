@@ -26,12 +26,14 @@ def measured(name, *accuracies, step_ms=1.0, size=50.0):
     return Measured(Recipe(name=name), 1_000, 3 * len(accuracies), size, accuracies, step_ms)
 
 
-def test_the_best_is_the_most_accurate_and_of_equals_the_smaller_whatever_time_it_takes():
+def test_the_best_is_the_most_accurate_and_of_equals_the_surest_then_the_smaller_whatever_time_it_takes():
     large, small = measured("large", 0.5, 0.7, size=90.0), measured("small", 0.7, 0.5, size=20.0, step_ms=9.0)
     better, none = measured("better", 0.61, size=99.0), measured("none", size=1.0)
     assert best_of([none, large, small]) == small
     assert best_of([none, large, small, better]) == better
     assert best_of([small._replace(step_ms=1.0), small]).step_ms == 1.0  # the first
+    assert best_of([small, large._replace(certainty=0.5)]).recipe.name == "large"
+    assert best_of([better, large._replace(certainty=0.5)]) == better
     assert best_of([none, measured("wrong", 0.0)]).recipe.name == "wrong"
 
 

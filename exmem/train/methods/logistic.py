@@ -53,3 +53,10 @@ class Logistic(Head):
             return np.full(len(features), self._classes[0])
         predicted: NDArray[np.int64] = self._model.predict(features)
         return predicted
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probability of each of `classes` by row, (N, C)."""
+        if self._model is None:
+            return np.ones((len(features), len(self._classes)))
+        found: NDArray[np.float64] = self._model.predict_proba(features)
+        return found

@@ -20,3 +20,15 @@ def test_a_fit_that_did_not_converge_warns():
     with pytest.warns(ConvergenceWarning, match="max_iter=2"):
         head.fit(Labelled(rng.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 3))
     assert head.classes == (0, 1, 2)
+
+
+def test_probabilities_are_of_the_classes_in_order_and_the_likeliest_is_predicted():
+    rng = np.random.default_rng(1)
+    examples = Labelled(rng.normal(size=(60, 4)).astype(np.float32), np.repeat([9, 2, 5], 20))
+    head = HEADS.make("logistic")
+    head.fit(examples)
+    found = head.probabilities(examples.features)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (np.array(head.classes)[found.argmax(1)] == head.predict(examples.features)).all()
+    head.fit(Labelled(examples.features[:3], np.full(3, 7)))
+    assert head.probabilities(examples.features).tolist() == [[1.0]] * 60
