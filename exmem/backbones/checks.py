@@ -1,14 +1,23 @@
 """Whether the models given to a backbone can take sparse tokens: tried out once, instead of trusting names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from exmem.errors import SchemaError
+from exmem.tokens.checks import real_number, shown
 
-__all__ = ["check_max_text", "check_text_positions", "check_text_tower", "check_vision_blocks", "position_offset"]
+__all__ = [
+    "channel_values",
+    "check_max_text",
+    "check_text_positions",
+    "check_text_tower",
+    "check_vision_blocks",
+    "position_offset",
+]
 
 _TOLERANCE = 1e-4  # of the largest value; float32 sums in another order differ by less than 1e-5
 
@@ -100,3 +109,13 @@ def _close(actual: Tensor, expected: Tensor) -> bool:
     if actual.shape != expected.shape:
         return False
     return bool((actual - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+
+
+def channel_values(values: Sequence[float], what: str) -> Tensor:
+    """Return three finite numbers, one a channel, as a tensor; SchemaError for all else."""
+    if not isinstance(values, list | tuple | np.ndarray | Tensor) or len(values) != 3:
+        raise SchemaError(f"{what} must be three numbers, one per channel, got {shown(values)}")
+    numbers = torch.tensor([real_number(value, f"each {what}") for value in values])
+    if not numbers.isfinite().all():
+        raise SchemaError(f"{what} must be three finite numbers, got {shown(values)}")
+    return numbers

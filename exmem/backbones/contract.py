@@ -13,11 +13,12 @@ from typing_extensions import override
 
 from exmem.backbones.attention import AttentionTap, SequenceLayout, Similarity
 from exmem.backbones.blocks import projection
-from exmem.backbones.checks import check_max_text
+from exmem.backbones.checks import channel_values, check_max_text
 from exmem.backbones.hidden import Hidden
+from exmem.backbones.modes import keep_frozen_still
 from exmem.errors import SchemaError
 from exmem.tokens import PaddedTokens, TokenBatch, TokenSpec
-from exmem.tokens.checks import real_number, shown, whole_number
+from exmem.tokens.checks import shown, whole_number
 from exmem.tokens.patches import cut_patches
 from exmem.tokens.tensors import TensorBatch, TokenTensors
 
@@ -28,7 +29,7 @@ class Backbone(nn.Module, abc.ABC):
     """A transformer over image tokens, text tokens or both, in one sequence or in two towers.
 
     `embed` runs the frozen part; its result does not change while the backbone is tuned and can be kept. `encode` runs
-    the trainable blocks. Tokens may be any subset of the dense sequences, in any order, with true positions.
+    the trainable blocks. Tokens may be any subset of the dense sequences, with true positions.
 
     Every family takes `trainable_blocks` too: the last blocks, of each tower, that are tuned; the others are frozen. It
     refuses (SchemaError) a model that has fewer blocks, fewer text positions than `max_text`, no class token where it
@@ -81,8 +82,8 @@ class Backbone(nn.Module, abc.ABC):
             check_max_text(encoder, self.max_text)
         self.tokenizer = tokenizer
         self._made = self.modalities
-        self.register_buffer("pixel_mean", _channels(mean, "mean"), persistent=False)
-        self.register_buffer("pixel_std", _channels(std, "std"), persistent=False)
+        self.register_buffer("pixel_mean", channel_values(mean, "mean"), persistent=False)
+        self.register_buffer("pixel_std", channel_values(std, "std"), persistent=False)
         if not (self.pixel_std > 0).all():
             raise SchemaError(f"std must be three numbers above 0, got {shown(std)}")
 
@@ -254,6 +255,13 @@ class Backbone(nn.Module, abc.ABC):
         """Embed and encode."""
         return self.encode(self.embed(batch))
 
+    @override
+    def train(self, mode: bool = True) -> "Backbone":
+        """Set the mode of what is tuned; what is frozen stays in evaluation."""
+        super().train(mode)
+        keep_frozen_still(self)
+        return self
+
     @property
     def num_frozen_blocks(self) -> int:
         """Blocks that `embed` runs."""
@@ -388,12 +396,3 @@ class Backbone(nn.Module, abc.ABC):
                 "leave them out (drop)"
             )
         return ids.masked_fill(unknown, mask_id)
-
-
-def _channels(values: Sequence[float], what: str) -> Tensor:
-    if not isinstance(values, list | tuple | np.ndarray | Tensor) or len(values) != 3:
-        raise SchemaError(f"{what} must be three numbers, one per channel, got {shown(values)}")
-    numbers = torch.tensor([real_number(value, f"each {what}") for value in values])
-    if not numbers.isfinite().all():
-        raise SchemaError(f"{what} must be three finite numbers, got {shown(values)}")
-    return numbers

@@ -221,7 +221,8 @@ class VisionBackbone(Backbone):
                 f"expected hidden tokens of width {self.width} with {self.vision.num_prefix} prefix tokens, got "
                 f"{tuple(image.values.shape)} with {prefix.values.shape[1]}; another backbone made them"
             )
-        return image, torch.cat([prefix.values, image.values], 1)
+        values = torch.cat([prefix.values, image.values], 1).to(self.pixel_mean.dtype)  # that of the weights
+        return image, values
 
     @property
     @override

@@ -1,7 +1,6 @@
 """`exmem advise`: what to store in so many bytes, measured before anything is trained."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
@@ -11,10 +10,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from exmem.cli.output import make_console, print_table
+from exmem.cli.output import check_folder, make_console, print_table
 from exmem.cli.train import parts, show_stages
 from exmem.cli.words import Bytes
-from exmem.errors import DataError
 from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import BackboneConfig, DataConfig, TrainConfig, TunerConfig
 
@@ -96,7 +94,7 @@ def advise(
         backbone=backbone,
         tuner=TunerConfig(blocks=blocks),
     )
-    _check_folder(out)
+    check_folder(out)
     console = Console(stderr=True, soft_wrap=True) if json else make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, _ = load_run_data(config, folder)
@@ -123,15 +121,6 @@ def advise(
         return
     console.print(f"Best at {max_bytes}: {best.recipe.name}, {best.accuracy:.1%}: {out / _RECIPE}", soft_wrap=True)
     console.print(f"Accuracy over bytes: {out / _IMAGE}", soft_wrap=True)
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse a place where no folder can be made, before minutes of work."""
-    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise DataError(f"{place} is a file; choose a folder with --out")
-    if not os.access(place, os.W_OK):
-        raise DataError(f"{place} cannot be written to; choose another folder with --out")
 
 
 def _show(console: Console, measured: "Sequence[Sequence[Measured]]") -> None:

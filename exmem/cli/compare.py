@@ -1,6 +1,7 @@
 """`exmem compare`: runs that exist, side by side."""
 
 from json import dumps
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ def compare(
     if json:
         document = [
             {"name": group.name, "runs": [*map(str, group.folders)]}
-            | {name: measure._asdict() for name, measure in group.measures().items()}
+            | {name: _plain(measure) for name, measure in group.measures().items()}
             for group in groups
         ]
         make_console().file.write(dumps({"image": str(out), "groups": document}, indent=2) + "\n")
@@ -74,5 +75,10 @@ def compare(
     console.print(f"Accuracy over phases: {out}", soft_wrap=True)
 
 
+def _plain(measure: "Measure") -> dict[str, float | None]:
+    return {"mean": measure.mean, "deviation": None if isnan(measure.deviation) else measure.deviation}
+
+
 def _percent(measure: "Measure") -> str:
-    return f"{100 * measure.mean:.1f} ± {100 * measure.deviation:.1f}"
+    spread = "" if isnan(measure.deviation) else f" ± {100 * measure.deviation:.1f}"
+    return f"{100 * measure.mean:.1f}{spread}"

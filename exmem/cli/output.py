@@ -1,14 +1,18 @@
 """What commands print: whole lines where a program reads them, lines and tables that fit where a person does."""
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-__all__ = ["make_console", "make_progress", "print_table"]
+from exmem.errors import DataError
+
+__all__ = ["check_folder", "make_console", "make_progress", "print_table"]
 
 _ENDLESS = 100_000  # columns of what is no terminal: nothing is wrapped
 _NAME = 12  # columns that a name keeps before numbers are left out beside it
@@ -19,6 +23,15 @@ def make_console() -> Console:
     if sys.stdout.isatty():
         return Console(markup=False, emoji=False, highlight=False)
     return Console(markup=False, emoji=False, highlight=False, width=_ENDLESS, height=25)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a place where no folder can be made, before minutes of work."""
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise DataError(f"{place} is a file; choose a folder with --out")
+    if not os.access(place, os.W_OK):
+        raise DataError(f"{place} cannot be written to; choose another folder with --out")
 
 
 def make_progress(console: Console) -> Progress:

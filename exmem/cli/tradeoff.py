@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 
-from exmem.cli.output import make_console, print_table
+from exmem.cli.output import check_folder, make_console, print_table
 from exmem.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     if jobs < 1:
         raise SchemaError(f"--jobs must be 1 or more, got {jobs}")
     part, console = Slice.read(slice), make_console()
+    check_folder(out)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     design = Design.read(config)
     chosen_baseline([recipe.name for recipe in design.recipes], baseline)  # refused before anything runs

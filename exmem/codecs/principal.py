@@ -144,7 +144,8 @@ class PrincipalComponents(FeatureCodec):
     @override
     def pack(self, rows: NDArray[Any]) -> bytes:
         centred = (rows - self._tables.channels.centres.astype(np.float64)).clip(-_FARTHEST, _FARTHEST)
-        normal, parts, first = centred @ self._tables.inverse, [], 0
+        # Summed value by value: a product of matrices would round a token in other ways beside others.
+        normal, parts, first = np.einsum("kd,dr->kr", centred, self._tables.inverse), list[NDArray[np.uint8]](), 0
         for count, bits in zip(self.components, _BITS, strict=True):
             levels = normal_levels(bits)
             codes = np.searchsorted((levels[1:] + levels[:-1]) / 2, normal[:, first : first + count], side="right")
@@ -190,7 +191,8 @@ def _principal(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
         vectors = vectors.T
     else:  # the same by the smaller matrix
         variances, left = np.linalg.eigh(rows @ rows.T / len(rows))
-        vectors = left.T @ rows / np.sqrt(np.maximum(variances, variances.max() * 1e-12) * len(rows))[:, None]
+        scales = np.sqrt(np.maximum(variances, max(variances.max() * 1e-12, _TINY)) * len(rows))
+        vectors = left.T @ rows / scales[:, None]
     held = np.flatnonzero(variances > max(variances.max() * 1e-9, _TINY))[::-1]
     if not len(held):  # all tokens are the same
         return np.zeros(1), np.eye(1, rows.shape[1])

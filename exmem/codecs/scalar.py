@@ -30,6 +30,7 @@ _MARGIN = 17 / 16  # of the range, as centres are off by up to 1/32
 _TOKEN_BYTES = 4  # scale and centre
 _MOST_ROWS = 65_536  # of training; centre and scale of a channel do not change with more
 _LARGEST_BFLOAT = 0x7F7F
+_FARTHEST = float(np.finfo(np.float32).max) / 2
 
 Scales = Literal["channel", "token"]
 
@@ -126,7 +127,10 @@ class ScalarQuantisation(FeatureCodec):
         config: dict[str, Any] = {"id": cls.codec_id, "shape": list(values.shape[1:]), "dtype": values.dtype.name}
         config |= {"bits": bits, "scales": scales}
         if scales == "channel":
-            config["channels"] = to_text(Channels.to_bytes(*_centre_and_spread(rows, bits, axis=0)))
+            centres, spreads = _centre_and_spread(rows, bits, axis=0)
+            if spreads.max() > _FARTHEST:
+                raise CodecError(f"{cls.codec_id}: channels must spread over less than float32, got {spreads.max():g}")
+            config["channels"] = to_text(Channels.to_bytes(centres, spreads))
         return config
 
     @override

@@ -144,13 +144,16 @@ def from_text(text: object, num_bytes: int) -> bytes:
 
 def training_rows(values: NDArray[Any], codec_id: str, *, least: int, seed: int, most: int) -> NDArray[np.float64]:
     """Return training tokens as rows, at most so many of them, drawn by the seed; CodecError where they are no such."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim < 1:
+    known = {"float16", "float32", "float64"}
+    if not isinstance(values, np.ndarray) or values.dtype.name not in known or values.ndim < 1:
         kind = getattr(values, "dtype", type(values).__name__)
         raise CodecError(f"{codec_id} takes float16, float32 or float64 tokens (K, ...) to train on, got {kind}")
-    with np.errstate(invalid="ignore"):
-        finite = bool((np.abs(values) <= np.finfo(np.float32).max).all())
-    if len(values) < least or not finite or not values.size:
+    if len(values) < least or not values.size:
         raise CodecError(f"{codec_id}: training needs {least} finite tokens or more, got {len(values)}")
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(values) <= np.finfo(np.float32).max)
+    if wrong.any():
+        raise CodecError(f"{codec_id}: training needs values that are finite in float32, got {values[wrong][0]}")
     if len(values) > most:
         values = values[np.sort(np.random.default_rng(seed).choice(len(values), most, replace=False))]
     return values.reshape(len(values), -1).astype(np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.backbones import Backbone, Hidden
+from exmem.backbones.modes import evaluating
 from exmem.codecs import get_codec
 from exmem.errors import CodecError, DataWarning, InvalidExemplarError, SchemaError
 from exmem.masking import KEEP_RULES, TEXT_RULES
@@ -20,7 +21,7 @@ from exmem.recipes.plain import PlainImages
 from exmem.recipes.recipe import SCORELESS, Recipe, try_keep
 from exmem.recipes.restorer import Restorer
 from exmem.recipes.scoring import Masked, Masking
-from exmem.recipes.training import is_trained, train_codec, try_training
+from exmem.recipes.training import check_trained, is_trained, train_codec, try_training
 from exmem.store import Place
 from exmem.tokens import Exemplar, ExtraSpec, Schema, TokenSet, TokenSpec
 from exmem.tokens.checks import as_array, floats_of, label_of, listed, mapping_of, shown
@@ -200,6 +201,8 @@ class BoundRecipe:
             It records the recipe, and the weights that made what is stored where that matters.
         """
         samples = exemplars_in(samples)
+        if codec is not None:
+            check_trained(self.recipe.codec, codec)
         if self.is_trained and not samples:
             raise SchemaError(f"codec {self.recipe.codec.name!r} is trained: give samples=, exemplars of this recipe")
         modalities = dict(self.schema.modalities)
@@ -210,7 +213,7 @@ class BoundRecipe:
             )
         every = [exemplar.tokens[name].values for name in trained for exemplar in samples]
         if every:  # one table for all modalities: their tokens are of one space
-            config = dict(codec) if codec is not None else train_codec(self.recipe.codec, np.concatenate(every))
+            config = train_codec(self.recipe.codec, np.concatenate(every)) if codec is None else dict(codec)
             modalities |= {name: dataclasses.replace(modalities[name], codec=config) for name in trained}
         record = self.restore.to_json()
         if self.recipe.level in {"hidden", "features"}:
@@ -306,11 +309,8 @@ class BoundRecipe:
         """
         pixels = self._images(images)
         classes = np.array([label_of(label, "label", error=_WRONG) for label in listed(labels, "labels")], np.int64)
-        ranks = (
-            np.zeros(len(classes))
-            if priorities is None
-            else floats_of(as_array(priorities), "priorities", error=_WRONG)
-        )
+        given_ranks = np.zeros(len(classes)) if priorities is None else as_array(priorities)
+        ranks = floats_of(given_ranks, "priorities", error=_WRONG)
         given = {name: as_array(values) for name, values in mapping_of(extras or {}, "extras", error=_WRONG).items()}
         if set(given) != set(self.recipe.extras):
             raise InvalidExemplarError(f"expected the extras {list(self.recipe.extras)}, got {sorted(map(str, given))}")
@@ -326,10 +326,10 @@ class BoundRecipe:
             raise InvalidExemplarError(f"expected as many of each, got {lengths}")
         if not len(pixels):
             return []
-        masked = self.masking(pixels, words, classes, hidden=hidden, scores=known_scores)
-        if features is not None:
-            features = self._features(features)
-        masked = at_level(self.recipe, self.restore.frame, self.backbone, masked, hidden=hidden, features=features)
+        known = None if features is None else self._features(features)
+        with evaluating(self.backbone):  # dropout is no part of what is stored
+            masked = self.masking(pixels, words, classes, hidden=hidden, scores=known_scores)
+            masked = at_level(self.recipe, self.restore.frame, self.backbone, masked, hidden=hidden, features=known)
         return [
             Exemplar(
                 self._tokens(image, masked, row),
@@ -360,9 +360,11 @@ class BoundRecipe:
         SchemaError
             If the recipe drops no tokens, or its keep rule measures patches.
         """
-        rule = self.masking.keep_rule
-        if rule is None or self.masking.codec is not None:
+        rule, frame, given = self.masking.keep_rule, self.restore.frame, as_array(scores)
+        if rule is None or frame is None or self.masking.codec is not None:
             raise SchemaError(f"recipe {self.recipe.name!r} has no keep rule for hidden tokens; choose one with top_k")
+        if given.shape != (len(hidden), frame.length):
+            raise SchemaError(f"scores: expected shape {(len(hidden), frame.length)}, got {given.shape}")
         return pruned(self.recipe, hidden, rule(scores, valid=np.ones(scores.shape, np.bool_)), scores)
 
     def _images(self, images: Any) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,13 @@ def frame_of(recipe: Recipe, backbone: Backbone | PlainImages) -> Frame | None:
 
 
 def weights_key(backbone: Backbone, frame: Frame) -> str:
-    """Name the weights that made what is stored: all of them for features, those below the layer for hidden tokens."""
-    digest = hashlib.blake2b(digest_size=8)
+    """Name the weights that made what is stored, all of them for features, those below the layer for hidden tokens.
+
+    And how pixels were normalised, and for features how many tokens of a text are seen.
+    """
+    seen = [*backbone.pixel_mean.tolist(), *backbone.pixel_std.tolist()]  # what pixels are before the first weight
+    seen += [backbone.max_text] if frame.features else []
+    digest = hashlib.blake2b(json.dumps(seen).encode(), digest_size=8)
     weights = backbone.state_dict() if frame.features else backbone.trunk_weights(frame.layer or 0)
     for name, tensor in sorted(weights.items()):
         other = weights.get(name.replace("lora_A", "lora_B"))

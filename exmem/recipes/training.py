@@ -1,19 +1,21 @@
 """Codecs of recipes that are trained on what is stored."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.codecs import CODECS, codec_name
-from exmem.errors import CodecError
+from exmem.errors import CodecError, SchemaError
 from exmem.registry import Part
 from exmem.tokens import TokenSpec
+from exmem.tokens.checks import mapping_of
 
 if TYPE_CHECKING:
     from exmem.recipes.bound import BoundRecipe
 
-__all__ = ["check_enough", "is_trained", "train_codec", "try_training"]
+__all__ = ["check_enough", "check_trained", "is_trained", "train_codec", "try_training"]
 
 _ENOUGH = 256  # tokens, for every codec
 
@@ -29,6 +31,15 @@ def train_codec(codec: Part, values: NDArray[Any]) -> dict[str, Any]:
     CODECS.check(trained.codec_id, codec.kwargs)
     config: dict[str, Any] = trained.train(values, **codec.kwargs)
     return config
+
+
+def check_trained(codec: Part, config: Mapping[str, Any]) -> None:
+    """Refuse the configuration of another codec than a recipe's, or of other options (SchemaError)."""
+    name, given = codec_name(codec.name), mapping_of(config, "codec")
+    expected = {"id": name, **codec.kwargs}
+    if not is_trained(codec) or any(given.get(key) != value for key, value in expected.items()):
+        told = {key: given.get(key) for key in expected}
+        raise SchemaError(f"codec: expected what {expected} was trained to, got {told}; train the codec of the recipe")
 
 
 def try_training(codec: Part, spec: TokenSpec, tokens: int = _ENOUGH) -> None:

@@ -73,6 +73,8 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
             raise SchemaError("fill 'class_mean' looks at all exemplars; use mean, zero or thumbnail in a data set")
         if unknown := sorted(set(self.fields) - known):
             raise SchemaError(f"{memory.location}: no field {unknown}; choose of {sorted(known)}")
+        if transform is not None and not (pixels and "image" in self.fields):
+            raise SchemaError("transform has no effect: it changes images, and no field is one; leave it out")
         self._slots, self._generation = memory.slots, memory.generation
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Runs that exist, side by side: mean and spread over the seeds of each configuration."""
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +22,13 @@ _SEEDS = ("seed", "data.class_seed")
 _HIDDEN = ("recipe.name", "loop.keep_hidden", "loop.num_workers")  # they change no number
 _STYLES = ("-", "--", ":", "-.")  # each with all ten colours
 
+_WIDTH = 110  # letters of a line of the legend
+
 Entries = Sequence[Mapping[str, Any]]
 
 
 class Measure(NamedTuple):
-    """Mean, and sample standard deviation over runs; 0 of a single one."""
+    """Mean, and sample standard deviation over runs; NaN of a single one."""
 
     mean: float
     deviation: float
@@ -33,7 +36,7 @@ class Measure(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[float]) -> "Measure":
         """Measure some values."""
-        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"))
 
 
 class Group(NamedTuple):
@@ -72,16 +75,19 @@ class _Run(NamedTuple):
 def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
     """Group the runs of some folders; also return which runs are not finished, and so left out.
 
-    DataError if a folder holds no run, or no run is finished.
+    A folder that is given twice counts once, and runs of the same seeds are told: they are copies. DataError if a
+    folder holds no run, or no run is finished.
     """
     groups: dict[str, list[_Run]] = {}
     notes = []
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         run = RunFolder(folder)
         if not folder.is_dir() or not run.is_run:
             raise DataError(f"{folder}: expected the folder of a run, with config.json; give those of `exmem train`")
         config, data = run.described()
         entries, phases = run.metrics(), len(Scenario.of(config.data, len(data["classes"])))
+        if len(entries) > phases or not all("head" in entry for entry in entries):
+            raise DataError(f"{run.metrics_file}: expected {phases} phases with measures of a head; leave this run out")
         if len(entries) < phases:
             notes.append(f"{folder}: {len(entries)} of {phases} phases are finished; left out")
             continue
@@ -89,6 +95,10 @@ def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
         options = dict(_flat(config.to_json())) | contents
         same = {key: value for key, value in options.items() if key not in {*_SEEDS, *_HIDDEN}}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(_Run(folder, options, entries))
+    for runs in groups.values():
+        seeds = [tuple(run.options[key] for key in _SEEDS) for run in runs]
+        if len(set(seeds)) < len(seeds):
+            notes.append(f"{', '.join(str(run.folder) for run in runs)}: the same seeds more than once, as copies have")
     if not groups:
         raise DataError(f"no run is finished: {'; '.join(notes[:3])}; run `exmem train` to the end")
     names = _names([runs[0].options for runs in groups.values()])
@@ -135,14 +145,15 @@ def draw_comparison(groups: Sequence[Group], path: Path) -> None:
 
 def plot_comparison(groups: Sequence[Group]) -> Figure:
     """Plot the mean over the runs of each group, and a band of one standard deviation; best average first."""
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    axis = figure.subplots()
     ranked = sorted(groups, key=lambda group: -group.measures()["average"].mean)
+    lines = [textwrap.wrap(group.name, _WIDTH) for group in ranked]
+    figure = Figure(figsize=(9, 4.8 + 0.17 * sum(map(len, lines))), layout="constrained")
+    axis = figure.subplots()
     for at, group in enumerate(ranked):
         curve = group.curve()
         phases, means = np.arange(1, len(curve) + 1), np.array([point.mean for point in curve])
         deviations, colour = np.array([point.deviation for point in curve]), f"C{at % 10}"
-        name = group.name if len(group.runs) == 1 else f"{group.name} ({len(group.runs)} runs)"
+        name = "\n".join(lines[at]) + (f" ({len(group.runs)} runs)" if len(group.runs) > 1 else "")
         style = _STYLES[at // 10 % len(_STYLES)]
         axis.plot(phases, means, color=colour, linestyle=style, marker="o", markersize=3, label=name)
         if len(group.runs) > 1:
@@ -152,7 +163,7 @@ def plot_comparison(groups: Sequence[Group]) -> Figure:
     axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    legend = figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     for text in legend.get_texts():
         text.set(parse_math=False, family=find_families(text.get_text())[0])
     return figure

@@ -141,14 +141,18 @@ class RunFolder:
         """Return what was measured, one entry per finished phase."""
         if not self.metrics_file.exists():
             return []
-        entries = []
+        entries: list[dict[str, Any]] = []
         for number, line in enumerate(self.metrics_file.read_text(encoding="utf-8").splitlines(), 1):
             try:
-                entries.append(_with_nan(json.loads(line)))
+                entry = _with_nan(json.loads(line))
+                if not isinstance(entry, dict) or entry.get("phase") != len(entries):
+                    raise ValueError(f"it is none of phase {number}")
             except ValueError as error:
                 raise DataError(
-                    f"{self.metrics_file}, line {number}: expected the measures of a phase as JSON ({error}); remove it"
+                    f"{self.metrics_file}, line {number}: expected the measures of a phase as JSON ({error}); remove "
+                    "it and the lines after it, and run again"
                 ) from error
+            entries.append(entry)
         return entries
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:

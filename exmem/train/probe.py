@@ -46,11 +46,9 @@ _ROOM = 2**40  # bytes, for the memory that holds the whole sample
 class Measured(NamedTuple):
     """What a recipe is worth at a budget.
 
-    `exemplars` is how many fit (of as many classes as the data has), `exemplar_bytes` what each takes, `accuracies`
-    those of each fold, 0..1, and `step_ms` how long a replay step of 64 takes from the memory to features. `held` is
-    how many exemplars of the `sample` the memory held, and `disk_bytes` what it took on the disk with these. Where not
-    one exemplar fits there are no accuracies. `certainty` is the mean probability that the classifier gives to the true
-    class, which tells recipes apart where accuracy does not.
+    `exemplars` is how many fit (of as many classes as the data has), each of `exemplar_bytes`; `accuracies` are those of
+    the folds, none where nothing fits, and `certainty` the mean probability given to the true class; `step_ms` is a
+    replay step of 64, from the memory to features. Of the `sample`, `held` were held, in `disk_bytes`.
     """
 
     recipe: Recipe
@@ -102,9 +100,10 @@ class _Fold(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """Which rows a memory of a budget took, the bytes that it has left, and those that it takes on the disk."""
+    """Which rows a memory of a budget took, the bytes that these take, those that are left, and all on the disk."""
 
     rows: NDArray[np.int64]
+    used_bytes: int
     free_bytes: int
     disk_bytes: int
 
@@ -261,8 +260,8 @@ class Probe:
             return nothing
         if not len(whole.rows):
             return nothing
-        each = float(sizes[whole.rows].mean())
         exemplars = held = len(whole.rows)
+        each = whole.used_bytes / held
         if exemplars == len(sizes):  # more would fit than the sample has
             exemplars += int(whole.free_bytes / each)
         tests = [
@@ -296,8 +295,8 @@ class Probe:
                 memory.resize(fixed + round((budget - fixed) * self._share))
                 slots = memory.add(stored.encoded.take(rows)).slots
                 memory.commit()
-                free = memory.free_bytes
-            return _Held(rows[slots >= 0], free, folder_bytes(Path(place)))
+                used, free = memory.used_bytes - fixed, memory.free_bytes
+            return _Held(rows[slots >= 0], used, free, folder_bytes(Path(place)))
 
     def _tested(
         self, stored: _Stored, rows: NDArray[np.int64], tested: NDArray[np.float32], among: NDArray[np.int64]

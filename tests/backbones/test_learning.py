@@ -44,3 +44,17 @@ def test_what_is_frozen_does_not_move_with_the_adapters(kind, written):
     for name, tensor in before.tensors().items():
         torch.testing.assert_close(after.tensors()[name], tensor, rtol=0, atol=0)
     assert (backbone.encode(after) - expected).abs().max() > 1e-3
+
+
+def test_what_is_frozen_stays_in_evaluation_and_what_is_tuned_does_not(written):
+    model = load("joint", written["joint"], blocks=1)
+    model.trainable_blocks()[0].requires_grad_(True)
+    model.train()
+    tuned = {id(part) for block in model.trainable_blocks() for part in block.modules()}
+    frozen = [part for part in model.modules() if [*part.parameters()] and id(part) not in tuned]
+    still = [part for part in frozen if not any(weight.requires_grad for weight in part.parameters())]
+    assert still
+    assert not any(part.training for part in still)
+    assert model.trainable_blocks()[0].training
+    model.eval()
+    assert not any(part.training for part in model.modules())

@@ -107,7 +107,7 @@ def test_json_is_all_of_stdout_and_holds_every_number(tmp_path, run):
         numbers = {"exemplars", "exemplar_bytes", "accuracies", "step_ms", "held", "disk_bytes", "sample", "certainty"}
         assert one.keys() == {"recipe", "max_bytes", *numbers}
         assert Recipe.from_json(one["recipe"]).name in {"half_jpeg", "features_2_bits"}
-        assert len(one["accuracies"]) == (3 if one["exemplars"] else 0)
+        assert len(one["accuracies"]) == (10 if one["exemplars"] else 0)
     assert document["best"] == document["measured"][0]["recipe"]["name"] == Recipe.of(document["recipe"]).name
 
 

@@ -427,3 +427,55 @@ def test_an_augmentation_of_pixels_refuses_hidden_tokens(tmp_path, fresh, augmen
 def test_an_option_that_a_trained_codec_refuses_is_a_wrong_recipe(fresh):
     with pytest.raises(SchemaError, match=r"recipe 'features': exmem\.scalar: bits must be 1, 2, 4 or 8, got 3"):
         bound_of("features", fresh(), codec="scalar:bits=3")
+
+
+@pytest.mark.parametrize("level", ["hidden", "features"])
+def test_what_is_made_is_the_same_in_training_mode_which_stays(fresh, level):
+    model = fresh()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.5
+    bound = bound_of(level, model, codec="lossless")
+    expected = made(bound)
+    for part in model.modules():
+        part.training = True
+    found = made(bound)
+    assert all(part.training for part in model.modules())
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one.tokens[level].positions, other.tokens[level].positions)
+        np.testing.assert_array_equal(one.tokens[level].values, other.tokens[level].values)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("kind", ["joint", "vit"])
+def test_hidden_tokens_are_replayed_in_the_dtype_of_the_weights(tmp_path, fresh, kind, dtype):
+    model = fresh(kind).to(dtype)
+    stored_in(bound_of("hidden", model, codec="lossless"), tmp_path / "m")
+    assert model(replayed(tmp_path / "m")).dtype == dtype
+
+
+def test_a_scorer_that_needs_gradients_scores_hidden_tokens(fresh):
+    (one, *_) = made(bound_of("hidden", fresh("vit"), codec="lossless", scorer="grad_attention"))
+    assert np.isfinite(one.tokens["hidden"].values).all()
+
+
+def test_a_codec_that_is_none_of_the_recipe_and_scores_of_another_shape_are_refused(tmp_path, fresh):
+    bound = bound_of("features", fresh(), codec="scalar:bits=4")
+    other = bound_of("features", fresh(), codec="scalar:bits=8")
+    samples = made(bound)
+    config = other.schema_for(samples).modalities["features"].codec
+    for wrong in (config, {"id": "raw"}):
+        with pytest.raises(SchemaError, match=r"codec: expected what .*'bits': 4.* was trained to"):
+            bound.create_memory(tmp_path / "m", max_bytes="1MB", samples=samples, codec=wrong)
+    hidden = bound_of("hidden", fresh(), codec="lossless")
+    states = hidden.backbone.embed(seen(hidden.backbone))
+    with pytest.raises(SchemaError, match=r"scores: expected shape \(4, 24\), got \(3, 24\)"):
+        hidden.pruned(states, np.zeros((3, 24), np.float32))
+
+
+def test_features_of_other_normalisation_or_shorter_texts_are_stale(tmp_path, fresh):
+    stored_in(bound_of("features", fresh(), codec="lossless"), tmp_path / "m")
+    other = fresh()
+    other.pixel_mean += 0.1
+    with ExemplarMemory.open(tmp_path / "m") as memory, pytest.warns(DataWarning, match="stale"):
+        bound_of("features", other, codec="lossless").check(memory)

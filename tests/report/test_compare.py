@@ -1,6 +1,7 @@
 """Runs that exist, side by side: which belong together, what they come to, and the image."""
 
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -44,7 +45,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group(tmp_path):
     assert told["forgetting"].mean == pytest.approx(0.4)
     assert (told["bytes"].mean, told["exemplars"].mean, told["seconds"].mean) == (950, 10, 4)
     assert [round(point.mean, 6) for point in two.curve()] == [0.7, 0.3]
-    assert one.measures()["last"].deviation == 0
+    assert math.isnan(one.measures()["last"].deviation), "of a single run"
 
 
 def test_groups_are_named_by_what_differs(tmp_path):
@@ -93,3 +94,21 @@ def test_the_image_has_a_line_a_group_and_a_band_where_there_is_a_spread(tmp_pat
     draw_comparison(groups, tmp_path / "compare.png")
     with Image.open(tmp_path / "compare.png") as image:
         assert image.format == "PNG"
+
+
+def test_a_run_counts_once_and_copies_are_told(tmp_path):
+    one = write_run(tmp_path / "a", [0.5, 0.5])
+    groups, notes = compared([one, tmp_path / "a" / ".." / "a", one])
+    assert ([len(group.runs) for group in groups], notes) == ([1], [])
+    copy = write_run(tmp_path / "b", [0.5, 0.5], train="a" * 32)
+    _, notes = compared([one, copy])
+    assert notes == [f"{one}, {copy}: the same seeds more than once, as copies have"]
+
+
+@pytest.mark.parametrize("lines", [[0, 1, 1], [1], [0, "{}"]])
+def test_measures_that_are_none_of_the_phases_in_turn_are_refused(tmp_path, lines):
+    run = write_run(tmp_path / "a", [0.5, 0.5])
+    known = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join(known[one] if isinstance(one, int) else one for one in lines))
+    with pytest.raises(DataError, match=r"metrics.jsonl, line \d: expected the measures of a phase .*none of phase \d"):
+        compared([run])

@@ -57,7 +57,7 @@ class HiddenTokens(Form):
     ) -> dict[str, TokenSet]:
         assert masked.hidden is not None, "the recipe gives those that are kept to a form of this level"
         kept, held = masked.hidden.image, masked.hidden.image.valid[row]
-        values = torch.cat([masked.hidden.prefix[row], kept.values[row][held]]).float().numpy()
+        values = torch.cat([masked.hidden.prefix[row], kept.values[row][held]]).detach().float().numpy()
         places = np.concatenate([np.arange(frame.prefix), frame.prefix + kept.positions[row][held].numpy()])
         return {"hidden": TokenSet(places, values)}
 

@@ -15,7 +15,7 @@ from exmem.recipes import Recipe
 from exmem.report.tradeoff.budgets import Budget
 from exmem.report.tradeoff.design import PROBE, Data, Design
 from exmem.report.tradeoff.facts import DataFacts, Facts, digest
-from exmem.report.tradeoff.files import read_json, write_json
+from exmem.report.tradeoff.files import read_mapping, write_json
 from exmem.train.config import TrainConfig
 
 __all__ = ["Cell", "Cells", "State", "cells_of"]
@@ -186,22 +186,23 @@ class Cells:
 
     def state(self, cell: Cell) -> State:
         """Say how far a cell is."""
-        place = self.place(cell)
-        if (place / "result.json").exists():
+        if self.result(cell) is not None:
             return "done"
-        return "failed" if (place / "failure.json").exists() else "left"
+        return "left" if read_mapping(self.place(cell) / "failure.json", "reason") is None else "failed"
+
+    def is_damaged(self, cell: Cell) -> bool:
+        """Say whether there is a result that is none: the cell is left then."""
+        return (self.place(cell) / "result.json").exists() and self.result(cell) is None
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """Return what was measured."""
-        document: dict[str, Any] | None = read_json(self.place(cell) / "result.json")
-        return document
+        return read_mapping(self.place(cell) / "result.json", "phases", "wall_seconds", "versions")
 
     def failure(self, cell: Cell) -> dict[str, Any] | None:
         """Return why it failed, unless it is done since."""
-        document: dict[str, Any] | None = None
-        if self.state(cell) == "failed":
-            document = read_json(self.place(cell) / "failure.json")
-        return document
+        if self.result(cell) is not None:
+            return None
+        return read_mapping(self.place(cell) / "failure.json", "reason")
 
     def finish(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """Keep what was measured: this finishes the cell."""

@@ -21,6 +21,7 @@ MOST_TRIES = 2
 
 Finished = tuple[Job, list[Outcome]]
 _PATIENCE_S = 0.5
+_KILLED = f"exit code {-signal.SIGKILL}"
 _spawn = multiprocessing.get_context("spawn")
 
 
@@ -33,7 +34,9 @@ class Executor(Protocol):
 
 def died(job: Job, how: str) -> list[Outcome]:
     """Return that the worker of a job died each time."""
-    reason = f"the worker died {MOST_TRIES} times ({how}); it may have been out of memory: use fewer --jobs"
+    memory = how == _KILLED or "memory" in how
+    hint = "it may have been out of memory: use fewer --jobs" if memory else "what it runs may end the process"
+    reason = f"the worker died {MOST_TRIES} times ({how}); {hint}"
     return [Outcome(cell.key, "failed", reason) for cell in job.cells]
 
 

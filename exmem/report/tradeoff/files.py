@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "replaced", "write_json"]
+__all__ = ["read_json", "read_mapping", "replaced", "write_json"]
 
 
 def replaced(path: Path, write: Callable[[Path], object]) -> None:
@@ -36,8 +36,14 @@ def read_json(path: Path) -> Any:
     """Return what a file holds; None where there is none, or it is no JSON: it is made again then."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return None
+
+
+def read_mapping(path: Path, *keys: str) -> dict[str, Any] | None:
+    """Return the mapping that a file holds; None where there is none with these keys."""
+    document = read_json(path)
+    return document if isinstance(document, dict) and document.keys() >= set(keys) else None
 
 
 def _without_nan(value: Any) -> Any:

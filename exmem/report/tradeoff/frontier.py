@@ -26,7 +26,8 @@ CURVE_COLUMNS = [
     "front",
 ]
 """A point of a curve: mean bytes on the disk and accuracy over seeds, the 95 % interval of the accuracy (NaN of one
-seed), how many seeds, and whether no other point of the group has fewer bytes and more accuracy."""
+seed), how many seeds, and whether no other point of the group has fewer bytes and more accuracy; points of fewer seeds
+than others of their group are none of the front."""
 
 _CELL = [*GROUP, "recipe", "budget", "seed"]
 _SHARE = 0.975  # of Student's t: both tails beyond are 5 %
@@ -102,8 +103,12 @@ def _points(names: dict[str, str], rows: pd.DataFrame, measure: str) -> list[dic
                 }
             )
         points += sorted(of_recipe, key=lambda point: (point["bytes"], point["budget_bytes"]))
-    front = pareto([point["bytes"] for point in points], [point["accuracy"] for point in points])
-    for point, on_front in zip(points, front, strict=True):
+    most = max((point["n"] for point in points), default=0)
+    whole = [point for point in points if point["n"] == most]
+    front = pareto([point["bytes"] for point in whole], [point["accuracy"] for point in whole])
+    for point in points:
+        point["front"] = False
+    for point, on_front in zip(whole, front, strict=True):
         point["front"] = on_front
     return points
 

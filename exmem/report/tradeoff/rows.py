@@ -131,20 +131,25 @@ def measured(findings: Findings, measures: Sequence[str]) -> list[Row]:
 
 
 def best_of(findings: Findings) -> list[Best]:
-    """Return which recipe has the highest mean accuracy at each budget."""
+    """Return which recipe has the highest mean accuracy at each budget; of equals, the one of fewer bytes.
+
+    Only those of as many seeds as any other at the budget; where that is fewer than elsewhere, it is told.
+    """
     tables, compared = [], findings.comparisons
     differences = compared[compared["comparison"] == "accuracy at equal bytes"]
     for (*names, measure), points in findings.curves.groupby([*GROUP, "measure"], sort=False):
         known, rows = dict(zip(GROUP, names, strict=True)), []
         for budget, ones in points.sort_values("budget_bytes", kind="stable").groupby("budget", sort=False):
-            best = ones.loc[ones["accuracy"].idxmax()]
+            whole = ones[ones["n"] == ones["n"].max()]
+            best = whole.sort_values(["accuracy", "bytes"], ascending=[False, True], kind="stable").iloc[0]
+            few = f" (seeds: {best['n']} of {points['n'].max()})" if best["n"] < points["n"].max() else ""
             same = _of_group(differences, known, measure)
             same = same[(same["recipe"] == best["recipe"]) & (same["budget"] == budget)]
             if best["recipe"] == findings.baseline:
                 difference = Cell("baseline")
             else:
                 difference = _difference(same.iloc[0]) if len(same) else Cell("")
-            rows.append((str(budget), str(best["recipe"]), f"{100 * best['accuracy']:.1f} %", difference))
+            rows.append((str(budget), str(best["recipe"]), f"{100 * best['accuracy']:.1f} %{few}", difference))
         tables.append(Best(known, str(measure), rows))
     return tables
 

@@ -121,6 +121,8 @@ class Tradeoff:
             result = self.known.result(cell)
             if result is not None:
                 self.estimate.learn(cell, result["wall_seconds"])
+            elif self.known.is_damaged(cell):
+                tell(f"{self.known.place(cell) / 'result.json'} is damaged; its cell counts as left")
 
     @staticmethod
     def _distinct(cells: Sequence[Cell]) -> list[Cell]:

@@ -14,6 +14,9 @@ from exmem.tokens.checks import as_array, real_number, shown
 __all__ = ["Head", "Labelled", "positive"]
 
 
+_LARGEST = 1e15  # of a value
+
+
 class Labelled(NamedTuple):
     """Features of examples, and their classes: any integers, those of a phase in any order."""
 
@@ -95,6 +98,8 @@ def _checked(given: Labelled) -> Labelled:
         raise DataError(
             f"labels of examples: expected {len(features)} integers, got {labels.dtype} of shape {labels.shape}"
         )
+    if labels.dtype.kind == "u" and len(labels) and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"labels of examples: expected integers of 64 bits with a sign, got {int(labels.max())}")
     return Labelled(features, labels.astype(np.int64))
 
 
@@ -106,6 +111,8 @@ def _finite(given: object, what: str) -> NDArray[np.float32]:
         features = features.astype(np.float32)
     if wrong := np.flatnonzero(~np.isfinite(features).all(1)).tolist():
         raise DataError(f"{what}: expected finite float32, got NaN or infinity in {len(wrong)} rows, first {wrong[0]}")
+    if features.size and (largest := float(np.abs(features).max())) > _LARGEST:
+        raise DataError(f"{what} are too large: squares and sums of {largest:g} overflow float32; scale them down")
     return features
 
 

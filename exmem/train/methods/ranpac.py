@@ -81,9 +81,9 @@ class RanPac(SumsHead):
                 f"state 'projection': expected one by seed {self.seed} to {self.projection} values, got {drawn} "
                 "(seed, values before and after)"
             )
-        if len(strength) != 1 or not 0 < strength[0] < np.inf:
+        if len(strength) != 1 or not isinstance(strength[0], float) or not 0 < strength[0] < np.inf:
             raise DataError(f"state 'strength': expected one number above 0, got {strength}")
-        sums = Sums.read(state, gram=True)
+        sums = Sums.read(state, gram=True, others=("projection", "strength"))
         if sums.class_sums.shape[1] != self.projection:
             raise DataError(f"state: expected sums of {self.projection} values, got {sums.class_sums.shape[1]}")
         self._set(sums, self._matrix_for(drawn[1]), strength[0])

@@ -1,7 +1,7 @@
 """Sums over examples that are carried from phase to phase, and the ridge regression that they determine."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,11 @@ class Sums:
         return {name: array.copy() for name, array in arrays.items() if array is not None}
 
     @classmethod
-    def read(cls, state: Mapping[str, NDArray[Any]], *, gram: bool) -> "Sums":
-        """Read what `arrays` returned; DataError if it does not fit together."""
+    def read(cls, state: Mapping[str, NDArray[Any]], *, gram: bool, others: Collection[str] = ()) -> "Sums":
+        """Read what `arrays` returned, beside others; DataError if it does not fit together."""
         names = ["classes", "class_sums", *(["gram"] if gram else [])]
+        if strange := sorted(set(state) - {*names, *others}):
+            raise DataError(f"expected a state of {[*names, *others]}, got {strange} too; it is of another head")
         arrays = {name: array_of_state(state, name) for name in names}
         shape = arrays["class_sums"].shape
         width = shape[1] if len(shape) == 2 else 0

@@ -41,8 +41,8 @@ def base(tmp_path_factory):
 def sweep(base, tmp_path):
     """A trade-off of the base with other sections."""
 
-    def make(out=None, **sections):
-        return Tradeoff(Design.of({**base, **sections}, tmp_path), out or tmp_path / "out")
+    def make(out=None, *, tell=lambda _: None, **sections):
+        return Tradeoff(Design.of({**base, **sections}, tmp_path), out or tmp_path / "out", tell=tell)
 
     return make
 

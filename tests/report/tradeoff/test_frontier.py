@@ -79,3 +79,13 @@ def test_fronts_of_different_kinds_and_data_know_nothing_of_each_other():
 
 def test_an_empty_table_has_no_points():
     assert list(curves(last_phases(table_of())).columns) == CURVE_COLUMNS
+
+
+def test_points_of_fewer_seeds_than_others_are_not_on_the_front():
+    table = table_of(
+        row(recipe="lucky", seed=0, average=0.9, bytes=10_000),
+        row(recipe="whole", seed=0, average=0.5, bytes=20_000),
+        row(recipe="whole", seed=1, average=0.6, bytes=20_000),
+    )
+    found = curves(last_phases(table))
+    assert dict(zip(found["recipe"], found["front"], strict=True)) == {"lucky": False, "whole": True}

@@ -236,3 +236,26 @@ def test_an_estimate_is_of_the_cells_most_alike():
     assert estimate.of([cell(recipe="c")]) == (15.0, 0)
     assert estimate.of(cells).text(2) == "about 20 s left, and 1 cells of a kind that was not measured yet"
     assert [duration(seconds) for seconds in (5, 150, 7200)] == ["5 s", "2 min", "2.0 h"]
+
+
+@pytest.mark.parametrize("damage", ["", "[1", "{}", "[]", '{"phases": []}'])
+def test_a_result_that_is_damaged_is_told_and_measured_again(run, sweep, tmp_path, damage):
+    before, ran = run(recipes=["half_jpeg"], budgets=["20kB"])
+    (tmp_path / "out" / before["cell"].iloc[0] / "result.json").write_text(damage)
+    told = []
+    made = sweep(recipes=["half_jpeg"], budgets=["20kB"], tell=told.append)
+    assert made.counts()["left"] == 1
+    assert [line.rpartition("/")[2] for line in told if "damaged" in line] == [
+        "result.json is damaged; its cell counts as left"
+    ]
+    after, again = run(recipes=["half_jpeg"], budgets=["20kB"])
+    assert (len(ran), len(again)) == (1, 1)
+    assert after["average"].tolist() == before["average"].tolist()
+
+
+def test_a_failure_that_is_damaged_lets_the_cell_be_run_again(run, tmp_path):
+    run(recipes=[BROKEN], own=OWN, budgets=["20kB"], seeds=[0])
+    (place,) = (tmp_path / "out" / "cells").glob("*/failure.json")
+    place.write_text("{}")
+    _, again = run(recipes=[BROKEN], own=OWN, budgets=["20kB"], seeds=[0])
+    assert len(again) == 1
