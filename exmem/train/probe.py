@@ -46,8 +46,8 @@ _ROOM = 2**40  # bytes, for the memory that holds the whole sample
 class Measured(NamedTuple):
     """What a recipe is worth at a budget.
 
-    `exemplars` is how many fit (of as many classes as the data has), each of `exemplar_bytes`; `accuracies` are those of
-    the folds, none where nothing fits, and `certainty` the mean probability given to the true class; `step_ms` is a
+    `exemplars` is how many fit (of as many classes as the data has), each of `exemplar_bytes`; `accuracies` are those
+    of the folds, none where nothing fits, and `certainty` the mean probability given to the true class; `step_ms` is a
     replay step of 64, from the memory to features. Of the `sample`, `held` were held, in `disk_bytes`.
     """
 
