@@ -1,12 +1,13 @@
 """Making a store, and opening one: the lock first, then a look."""
 
+import contextlib
 import dataclasses
 import os
 import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from exmem.codecs import get_codec
+from exmem.codecs import PayloadCodec, get_codec
 from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExistsError, StoreNotFoundError
 from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
@@ -20,7 +21,7 @@ from exmem.store.sizes import least_length, target_for
 from exmem.store.store import Store
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
-from exmem.tokens import Schema
+from exmem.tokens import Schema, TokenSpec
 from exmem.tokens.checks import whole_number
 
 __all__ = ["create_store", "open_store"]
@@ -138,24 +139,56 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
     # The metadata of the arrays is the truth about codecs: it holds JPEG headers and codebooks, the schema does not.
     codecs, modalities = {}, dict(schema.modalities)
     for name, spec in schema.modalities.items():
-        key = f"e{state.era}/{name}/zarr.json"
-        try:
-            data = objects.get(key, limit=MOST_ROOT_BYTES)
-            if data is None:
-                if not _is_sharded(objects, state, name):
-                    continue
-                raise ValueError("it is missing")
-            outer = unseal(data)["codecs"][0]
-            codec = get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
-        except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
-            if tolerant:
-                continue  # the codec is made from the schema, where that says everything
-            raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
         config = dict(spec.codec) if isinstance(spec.codec, Mapping) else {"id": spec.codec}
-        apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
-        modalities[name] = dataclasses.replace(spec, codec=config | apart)
-        codecs[name] = codec
+        try:
+            codec = _codec_in(objects, state, name, state.era)
+        except FormatError as error:
+            if not tolerant:
+                raise
+            codec = _codec_of_before(objects, state, name)
+            if codec is None and not _says_everything(config, spec):
+                raise FormatError(
+                    f"{error}; it alone holds what the codec {config['id']!r} was trained to, so no exemplar can be "
+                    "decoded; put the file back from a copy"
+                ) from error
+        if codec is not None:
+            apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
+            modalities[name] = dataclasses.replace(spec, codec=config | apart)
+            codecs[name] = codec
     return Layout(dataclasses.replace(schema, modalities=modalities), codecs)
+
+
+def _codec_in(objects: Objects, state: State, name: str, era: int) -> PayloadCodec | None:
+    """Return the codec that an era's metadata records; None where the modality has no array of its own."""
+    key = f"e{era}/{name}/zarr.json"
+    try:
+        data = objects.get(key, limit=MOST_ROOT_BYTES)
+        if data is None:
+            if not _is_sharded(objects, state, name):
+                return None
+            raise ValueError("it is missing")
+        outer = unseal(data)["codecs"][0]
+        return get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
+    except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
+        raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
+
+
+def _codec_of_before(objects: Objects, state: State, name: str) -> PayloadCodec | None:
+    """Return the codec that the metadata of another era records: all have the same; None where none is whole."""
+    for era in sorted(set(state.eras) - {state.era}, reverse=True):
+        with contextlib.suppress(FormatError):
+            if codec := _codec_in(objects, state, name, era):
+                return codec
+    return None
+
+
+def _says_everything(config: Mapping[str, Any], spec: TokenSpec) -> bool:
+    """Say whether a codec can be made from the schema alone."""
+    try:
+        get_codec(config, shape=spec.shape, dtype=spec.dtype)
+    except CodecError:
+        return False
+    return True
 
 
 def _is_sharded(objects: Objects, state: State, name: str) -> bool:

@@ -11,7 +11,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from exmem import ExemplarMemory
+from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
+from exmem.codecs import ScalarQuantisation
 from exmem.errors import ExmemError, FormatError, StoreIOError
 from exmem.memory.maintenance import check, compact, repair
 from tests.driver.faults import KILLED, Fault, Watched, in_a_child, within_limit
@@ -215,3 +216,44 @@ def test_a_reader_is_told_when_the_store_is_no_store_any_more(tmp_path):
     (folder / "zarr.json").write_text("{}")
     with pytest.raises(FormatError):
         ExemplarMemory.open(folder)
+
+
+def trained_memory(place, *, eras):
+    """A memory whose codec was trained, of one or two eras; and what it holds."""
+    rng = np.random.default_rng(0)
+    config = ScalarQuantisation.train(rng.normal(size=(64, 8)).astype(np.float32), bits=2)
+    schema = Schema({"f": TokenSpec(positions=1, shape=(8,), dtype="float32", codec=config)})
+    sets = [TokenSet.dense(rng.normal(size=(1, 8)).astype(np.float32)) for _ in range(300)]
+    with ExemplarMemory.create(place, schema=schema, max_bytes="100kB", **QUICK) as memory:
+        memory.add([Exemplar({"f": one}, label=0) for one in sets[:200]])
+        memory.commit()
+        if eras == 2:
+            memory.resize("4MB")
+        memory.add([Exemplar({"f": one}, label=1) for one in sets[200:]])
+        memory.commit()
+        return sorted({int(path.name[1:]) for path in place.glob("e[0-9]*")}), memory.read(memory.slots).tokens[
+            "f"
+        ].values
+
+
+def test_metadata_that_alone_holds_what_a_codec_was_trained_to_is_named(tmp_path):
+    eras, _ = trained_memory(tmp_path / "m", eras=1)
+    file = tmp_path / "m" / f"e{eras[-1]}" / "f" / "zarr.json"
+    file.write_text(file.read_text().replace('"shape"', '"sh4pe"'))
+    for act in (check, repair):
+        with pytest.raises(
+            FormatError, match=r"f/zarr.json is broken .*it alone holds .* put the file back from a copy"
+        ):
+            act(tmp_path / "m")
+
+
+def test_what_a_codec_was_trained_to_is_taken_from_another_era(tmp_path):
+    eras, expected = trained_memory(tmp_path / "m", eras=2)
+    assert len(eras) == 2
+    file = tmp_path / "m" / f"e{eras[-1]}" / "f" / "zarr.json"
+    file.write_text(file.read_text().replace('"shape"', '"sh4pe"'))
+    assert [damage.file for damage in check(tmp_path / "m")] == [f"e{eras[-1]}/f/zarr.json"]
+    report = repair(tmp_path / "m")
+    assert (report.dropped, report.left) == ((), ())
+    with ExemplarMemory.open(tmp_path / "m") as memory:
+        np.testing.assert_array_equal(memory.read(memory.slots).tokens["f"].values, expected)
