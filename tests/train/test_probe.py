@@ -235,4 +235,4 @@ def test_which_exemplars_a_memory_takes_follows_the_policy(backbone, train, monk
     monkeypatch.setattr(ExemplarMemory, "weigh", weighed)
     (one,) = probe.measure(FEATURES, [9_000], nothing)
     assert 0 < one.held < one.sample == len(train)
-    assert asked == {"quota": {"bytes", "counts"}, "weights": 4 * [policy.weights], "selection": Part("random")}
+    assert asked == {"quota": {"bytes", "counts"}, "weights": 11 * [policy.weights], "selection": Part("random")}
