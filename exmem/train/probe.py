@@ -188,7 +188,8 @@ class Probe:
             pruned = KeptHidden(bound.pruned(self._test.states, of_tested), self._backbone.pixel_mean.device)
             tested = features_of(self._learner, pruned, self._test.rows).numpy()
         stored = self._stored(bound, self._made(bound, scores, advance))
-        return [self._at(recipe, stored, tested, budget) for budget in budgets]
+        known: dict[tuple[int, bytes], tuple[float, float]] = {}  # what is held at one budget may be held at another
+        return [self._at(recipe, stored, tested, budget, known) for budget in budgets]
 
     def _scored(self, bound: BoundRecipe) -> list[NDArray[np.float32]]:
         """Score the patches of the sample and of what is tested on, once for all recipes of the same scorer."""
@@ -244,8 +245,18 @@ class Probe:
         features: NDArray[np.float32] = self._learner.features(self._backbone.embed(batch)).cpu().numpy()
         return features
 
-    def _at(self, recipe: Recipe, stored: _Stored, tested: NDArray[np.float32], budget: int) -> Measured:
-        """Measure what a memory of a budget holds of the sample, and of the candidates of each fold."""
+    def _at(
+        self,
+        recipe: Recipe,
+        stored: _Stored,
+        tested: NDArray[np.float32],
+        budget: int,
+        known: dict[tuple[int, bytes], tuple[float, float]],
+    ) -> Measured:
+        """Measure what a memory of a budget holds of the sample, and of the candidates of each fold.
+
+        `known` are tests by fold and by the rows that were held; new ones are added.
+        """
         sizes = stored.encoded.sizes
         nothing = Measured(recipe, budget, 0, float(sizes.mean()), (), stored.step_ms)
         try:
@@ -264,9 +275,12 @@ class Probe:
         each = whole.used_bytes / held
         if exemplars == len(sizes):  # more would fit than the sample has
             exemplars += int(whole.free_bytes / each)
-        tests = [
-            self._tested(stored, rows, tested, fold.tested) for rows, fold in zip(by_fold, self._folds, strict=True)
-        ]
+        tests = []
+        for number, (rows, fold) in enumerate(zip(by_fold, self._folds, strict=True)):
+            key = number, rows.tobytes()
+            if key not in known:
+                known[key] = self._tested(stored, rows, tested, fold.tested)
+            tests.append(known[key])
         return Measured(
             recipe,
             budget,
