@@ -131,6 +131,8 @@ class Design:
         )
         given["budgets"] = tuple(Budget.of(value) for value in _listed(given["budgets"], "budgets"))
         if "seeds" in given:
+            if not isinstance(given["seeds"], list | tuple):  # a number may mean itself, or so many
+                raise SchemaError(f"seeds: expected a list, such as [0, 1, 2], got {shown(given['seeds'])}")
             given["seeds"] = tuple(whole_number(seed, "seeds") for seed in _listed(given["seeds"], "seeds"))
         if "methods" in given:
             methods = mapping_of(given["methods"], "methods")

@@ -112,3 +112,8 @@ def test_the_configuration_of_the_benchmark_is_one():
     demo = Design.read(ROOT / "bench" / "configs" / "demo.yaml")
     assert (len(demo.recipes), len(demo.budgets), len(demo.seeds), len(demo.data)) == (20, 5, 3, 2)
     assert {kind for kind, *_ in demo.crossed()} == {"probe", "trainer"}
+
+
+def test_a_number_in_the_place_of_seeds_is_refused_as_it_may_mean_two_things(base, tmp_path):
+    with pytest.raises(SchemaError, match=r"seeds: expected a list, such as \[0, 1, 2\], got 3"):
+        Design.of({**base, "seeds": 3}, tmp_path)
