@@ -21,11 +21,11 @@ from exmem.backbones import Backbone, Hidden, load_backbone
 from exmem.cli.demo.stickers import StickersConfig, build_stickers
 from exmem.codecs.k_means import k_means, nearest
 from exmem.recipes import BoundRecipe, Recipe
-from exmem.report.tradeoff.work import chosen_rows
 from exmem.train.data import load_imagefolder
 from exmem.train.hidden import KeptHidden, features_of, scored_and_embedded, tokens_of
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Labelled
+from exmem.train.probe import chosen_rows
 
 _SEEDS, _DRAW = (0, 1, 2), 0.75  # share of each class that a seed may choose from
 

@@ -140,9 +140,8 @@ class ProductQuantisation(FeatureCodec):
                 raise CodecError(f"{cls.codec_id}: training needs {centres} parts of tokens or more, got {len(every)}")
             cut = every[rng.choice(len(every), min(len(every), _MOST_SHARED), replace=False)]
         books = np.stack([k_means(np.ascontiguousarray(cut[:, part]), centres, rng) for part in range(cut.shape[1])])
-        config: dict[str, Any] = {"id": cls.codec_id, "shape": list(values.shape[1:]), "dtype": values.dtype.name}
-        config |= {"parts": parts, "centres": centres, "whiten": whiten, "shared": shared}
-        return config | {"codebooks": to_text(data + _books_bytes(books))}
+        options = {"parts": parts, "centres": centres, "whiten": whiten, "shared": shared}
+        return cls.config_for(values, **options, codebooks=to_text(data + _books_bytes(books)))
 
     @override
     def get_config(self) -> dict[str, Any]:

@@ -128,8 +128,7 @@ class PrincipalComponents(FeatureCodec):
         whole, steps = _rounded(vectors[: sum(counts)])
         coordinates = rows @ np.linalg.pinv(whole * steps[:, None])
         data += scales_bytes(steps * coordinates.std(0)) + whole.astype(np.int8).tobytes()
-        config: dict[str, Any] = {"id": cls.codec_id, "shape": list(values.shape[1:]), "dtype": values.dtype.name}
-        return config | {"bytes": most, "components": list(counts), "basis": to_text(data)}
+        return cls.config_for(values, bytes=most, components=list(counts), basis=to_text(data))
 
     @override
     def get_config(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from exmem import __version__
 from exmem.codecs import codec_name
 from exmem.recipes import BoundRecipe
 from exmem.tokens import Exemplar, Schema
@@ -41,8 +42,8 @@ def _codec(bound: BoundRecipe, schema: Schema) -> Mapping[str, Any] | None:
 
 
 def _key(bound: BoundRecipe, samples: Sequence[Exemplar]) -> str:
-    """Name what a codec is trained on, and its options."""
-    digest = hashlib.blake2b(str(bound.recipe.codec).encode(), digest_size=16)
+    """Name what a codec is trained on, its options, and the version of exmem, which knows how it is written."""
+    digest = hashlib.blake2b(f"{__version__} {bound.recipe.codec}".encode(), digest_size=16)
     for exemplar in samples:
         for modality, tokens in sorted(exemplar.tokens.items()):
             digest.update(f"{modality} {tokens.values.dtype} {tokens.values.shape}".encode())

@@ -35,7 +35,7 @@ from exmem.train.methods.logistic import Logistic
 from exmem.train.parts import folder_bytes
 from exmem.train.storing import rank_examples
 
-__all__ = ["USUAL", "Measured", "Policy", "Probe", "sample_rows"]
+__all__ = ["USUAL", "Measured", "Policy", "Probe", "chosen_rows", "sample_rows"]
 
 _ROWS = 64  # of a replay step, whose time is told
 _FEWEST_FOLDS, _MOST_FOLDS, _TESTED = 3, 10, 750  # folds until so many examples are tested on: chance counts less then
@@ -340,7 +340,17 @@ def _folds(labels: NDArray[np.int64], seed: int) -> list[_Fold]:
 
 def sample_rows(labels: NDArray[np.int64], *, most: int, seed: int) -> NDArray[np.int64]:
     """Choose at most so many rows, as many of each class as there are and can be, 2 at least; rising."""
-    rng = np.random.default_rng(seed)
-    groups = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    groups = _shuffled(labels, seed)
     each = max(2, most // max(1, len(groups)))
     return np.sort(np.concatenate([group[:each] for group in groups]))
+
+
+def chosen_rows(labels: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.int64]:
+    """Choose the rows that a seed may take exemplars from: a share of each class, 2 at least; rising."""
+    groups = _shuffled(labels, seed)
+    return np.sort(np.concatenate([group[: max(2, round(share * len(group)))] for group in groups]))
+
+
+def _shuffled(labels: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]

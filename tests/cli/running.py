@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["fork_command"]
+__all__ = ["fork_command", "outcome"]
 
 _IMPORTED = ["datasets", "exmem.cli.train", "exmem.report.run", "matplotlib.figure", "peft", "rich.progress"]
 _IMPORTED += [
@@ -26,6 +26,19 @@ def _run(words: list[str], environment: dict[str, str], said: str) -> None:
     torch.set_num_threads(1)
     sys.argv = ["exmem", *words]
     main()
+
+
+def outcome(words, monkeypatch, capsys):
+    """Run a command in this process; return its exit code and what it printed."""
+    from exmem.cli.main import main
+
+    monkeypatch.setattr(sys, "argv", ["exmem", *map(str, words)])
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    return code, *capsys.readouterr()
 
 
 def fork_command(words, environment, said: Path):

@@ -12,7 +12,8 @@ import pytest
 
 import exmem
 from exmem import ExemplarMemory
-from exmem.cli.main import COMMANDS, main
+from exmem.cli.main import COMMANDS
+from tests.cli.running import outcome
 from tests.exemplars import exemplar, schema
 
 
@@ -21,13 +22,7 @@ def run(monkeypatch, capsys):
     """Run a command here; return its exit code and what it printed."""
 
     def command(*words):
-        monkeypatch.setattr(sys, "argv", ["exmem", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
+        return outcome(words, monkeypatch, capsys)
 
     return command
 

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from exmem.cli.main import main
+from tests.cli.running import outcome
 from tests.tiny import SIDE, write_imagefolder, write_models
 
 
@@ -36,13 +36,7 @@ def run(tmp_path, monkeypatch, capsys, document):
     (tmp_path / "config.json").write_text(json.dumps(document))
 
     def command(*words):
-        monkeypatch.setattr(sys, "argv", ["exmem", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
+        return outcome(words, monkeypatch, capsys)
 
     return command
 

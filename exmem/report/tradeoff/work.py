@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exmem.errors import ExmemError
 from exmem.recipes import Recipe
 from exmem.report.tradeoff.cells import Cell, Cells
@@ -22,7 +19,7 @@ from exmem.report.tradeoff.trained import run_trainer
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.parts import load_run_backbone, load_run_data
-from exmem.train.probe import Measured, Probe
+from exmem.train.probe import Measured, Probe, chosen_rows
 
 __all__ = ["Job", "Outcome", "Setup", "jobs_of", "prepare", "run_job"]
 
@@ -173,10 +170,3 @@ def _result(cell: Cell, one: Measured, seconds: float) -> dict[str, Any]:
         "step_ms": one.step_ms,
     }
     return {"phases": [phase]}
-
-
-def chosen_rows(labels: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.int64]:
-    """Return the rows that a seed may choose exemplars from: a share of each class, two at least; rising."""
-    rng = np.random.default_rng(seed)
-    groups = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    return np.sort(np.concatenate([group[: max(2, round(share * len(group)))] for group in groups]))

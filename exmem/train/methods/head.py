@@ -78,11 +78,6 @@ class Head(abc.ABC):
         if state:
             raise DataError(f"this head carries nothing between phases, got {sorted(state)}; it is refitted by `fit`")
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of `state`: what a memory is charged for it."""
-        return sum(array.nbytes for array in self.state().values())
-
 
 def positive(value: object, what: str) -> float:
     """Return a finite number above 0; SchemaError for all else."""

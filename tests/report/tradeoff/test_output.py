@@ -1,13 +1,11 @@
 """What a sweep leaves beside its tables, whole or interrupted."""
 
-import sys
-
 import pandas as pd
 import pytest
 
-from exmem.cli.main import main
 from exmem.report.tradeoff import Processes, sheets
 from exmem.report.tradeoff.output import findings_of, write_output
+from tests.cli.running import outcome
 from tests.report.tradeoff.conftest import Here
 
 OWN = {"scorer": {"broken": "tests.report.tradeoff.parts.broken"}}
@@ -90,13 +88,7 @@ def command(config_file, tmp_path, monkeypatch, capsys):
 
     def go(*words, **sections):
         words = ["tradeoff", str(config_file(**sections)), "--out", str(tmp_path / "out"), *words]
-        monkeypatch.setattr(sys, "argv", ["exmem", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
+        return outcome(words, monkeypatch, capsys)
 
     return go
 
