@@ -29,7 +29,7 @@ class FeatureCodec(PayloadCodec, abc.ABC):
         self.width = int(np.prod(self.shape, dtype=np.int64))
 
     @classmethod
-    def config_for(cls, values: NDArray[Any], **options: Any) -> dict[str, Any]:
+    def _config_for(cls, values: NDArray[Any], **options: Any) -> dict[str, Any]:
         """Return the configuration of a codec of tokens like those given (K, *shape), with options."""
         return {"id": cls.codec_id, "shape": list(values.shape[1:]), "dtype": values.dtype.name, **options}
 

@@ -141,7 +141,7 @@ class ProductQuantisation(FeatureCodec):
             cut = every[rng.choice(len(every), min(len(every), _MOST_SHARED), replace=False)]
         books = np.stack([k_means(np.ascontiguousarray(cut[:, part]), centres, rng) for part in range(cut.shape[1])])
         options = {"parts": parts, "centres": centres, "whiten": whiten, "shared": shared}
-        return cls.config_for(values, **options, codebooks=to_text(data + _books_bytes(books)))
+        return cls._config_for(values, **options, codebooks=to_text(data + _books_bytes(books)))
 
     @override
     def get_config(self) -> dict[str, Any]:

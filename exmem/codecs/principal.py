@@ -128,7 +128,7 @@ class PrincipalComponents(FeatureCodec):
         whole, steps = _rounded(vectors[: sum(counts)])
         coordinates = rows @ np.linalg.pinv(whole * steps[:, None])
         data += scales_bytes(steps * coordinates.std(0)) + whole.astype(np.int8).tobytes()
-        return cls.config_for(values, bytes=most, components=list(counts), basis=to_text(data))
+        return cls._config_for(values, bytes=most, components=list(counts), basis=to_text(data))
 
     @override
     def get_config(self) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class ScalarQuantisation(FeatureCodec):
         """
         bits, scales = _checked(bits, scales, cls.codec_id)
         rows = training_rows(values, cls.codec_id, least=2, seed=seed, most=_MOST_ROWS)
-        config = cls.config_for(values, bits=bits, scales=scales)
+        config = cls._config_for(values, bits=bits, scales=scales)
         if scales == "channel":
             centres, spreads = _centre_and_spread(rows, bits, axis=0)
             if spreads.max() > _FARTHEST:
