@@ -25,7 +25,7 @@ from exmem.train.data import load_imagefolder
 from exmem.train.hidden import KeptHidden, features_of, scored_and_embedded, tokens_of
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Labelled
-from exmem.train.probe import chosen_rows
+from exmem.train.samples import chosen_rows
 
 _SEEDS, _DRAW = (0, 1, 2), 0.75  # share of each class that a seed may choose from
 

@@ -17,11 +17,12 @@ from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import BackboneConfig, DataConfig, TrainConfig, TunerConfig
 
 if TYPE_CHECKING:
-    from exmem.train.probe import Measured
+    from exmem.recipes import Recipe
+    from exmem.train.stored_sample import Measured
 
 __all__ = ["advise", "parts"]
 
-_RECIPE, _IMAGE = "recipe.yaml", "accuracy.png"
+_RECIPE, _IMAGE, _CONFIG = "recipe.yaml", "accuracy.png", "tradeoff.yaml"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ def advise(
 
     A frozen probe: one pass of the backbone over a sample, then a classifier for each recipe on what would fit, at the
     budget, its half and its double. Takes minutes; nothing is trained. `exmem train DATA --recipe FOLDER/recipe.yaml`
-    stores what is best at the budget; give it the same options.
+    stores what is best at the budget; give it the same options. `exmem tradeoff FOLDER/tradeoff.yaml --out OUT` measures
+    the same with a page, and more where the file is made to say more: seeds, budgets, runs.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ def advise(
     max_bytes : str
         Strict budget of the memory on disk, such as 1MB.
     out : Path
-        Folder for recipe.yaml, the best at the budget, and accuracy.png; those of before are replaced.
+        Folder for recipe.yaml, the best at the budget, accuracy.png, and tradeoff.yaml; those of before are replaced.
     seed : int
         Seed of the sample and of what is held out.
     data : Data
@@ -110,17 +112,40 @@ def advise(
     out.mkdir(parents=True, exist_ok=True)
     best.recipe.save(out / _RECIPE)
     draw_advice(measured, out / _IMAGE)
+    (out / _CONFIG).write_text(
+        _configuration(config, folder, [ones[1].recipe for ones in measured], budgets), encoding="utf-8"
+    )
     if json:
         document = {
             "best": best.recipe.name,
             "recipe": str(out / _RECIPE),
             "image": str(out / _IMAGE),
+            "tradeoff": str(out / _CONFIG),
             "measured": [one._asdict() | {"recipe": one.recipe.to_json()} for ones in measured for one in ones],
         }
         make_console().file.write(dumps(document, indent=2) + "\n")
         return
     console.print(f"Best at {max_bytes}: {best.recipe.name}, {best.accuracy:.1%}: {out / _RECIPE}", soft_wrap=True)
     console.print(f"Accuracy over bytes: {out / _IMAGE}", soft_wrap=True)
+    console.print(f"The same as a trade-off, to go on from: {out / _CONFIG}", soft_wrap=True)
+
+
+def _configuration(config: TrainConfig, folder: Path, recipes: "Sequence[Recipe]", budgets: Sequence[int]) -> str:
+    """Write what was measured as a configuration of `exmem tradeoff`."""
+    from exmem.recipes.recipe import document_text
+
+    whole = config.to_json()
+    seen = {key: whole["data"][key] for key in ("modalities", "text_column", "label_column")}
+    document = {
+        "data": {folder.absolute().name: {"folder": str(folder.absolute()), **seen}},
+        "recipes": [recipe.to_json() for recipe in recipes],
+        "budgets": list(budgets),
+        "seeds": [config.seed],
+        "kinds": ["probe"],
+        "probe": {"folds": True},
+        "base": {"backbone": whole["backbone"], "tuner": {"blocks": config.tuner.blocks}},
+    }
+    return document_text(document, Path(_CONFIG).suffix)
 
 
 def _show(console: Console, measured: "Sequence[Sequence[Measured]]") -> None:

@@ -62,7 +62,7 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     ----------
     config : Path
         YAML or JSON file: data, recipes and budgets, and if wanted seeds, methods, kinds (probe, trainer), leave_out,
-        base (options of exmem train), own (parts of one's own) and probe_share.
+        base (options of exmem train), best_of, own (parts of one's own) and probe.
     out : Path
         Folder for table.csv, table.parquet, failures.csv, comparisons.csv, page.html, an image frontier-* a kind, data
         set and method (PNG and SVG), sheets/ with exemplars that the page shows, and cells/ with a folder a cell.
@@ -81,7 +81,8 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     dry_run : bool
         Say how many cells are done, failed and left, with an estimate, and run nothing.
     baseline : str, optional
-        Recipe that all others are compared with; half_jpeg when left out, or else the first.
+        Recipe, or name of best_of, that all others are compared with; the first of best_of when left out, else
+        half_jpeg, else the first recipe.
     """
     import transformers
 
@@ -94,7 +95,8 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     check_folder(out)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     design = Design.read(config)
-    chosen_baseline([recipe.name for recipe in design.recipes], baseline)  # refused before anything runs
+    names = [recipe.name for recipe in design.recipes]
+    chosen_baseline(names, design.best_of, baseline)  # refused before anything runs
     sweep = Tradeoff(design, out, tell=lambda text: console.print(text, soft_wrap=True))
     if dry_run:
         _tell_state(console, sweep, part, jobs=jobs, retry=retry)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from exmem.errors import InvalidExemplarError
 from exmem.store import Rows, Store
 from exmem.tokens import Exemplar, TokenBatch
+from exmem.tokens.checks import floats_of
 from exmem.tokens.sets import exemplars_in
 
 __all__ = ["EncodedExemplars", "encoded_rows"]
@@ -43,6 +44,24 @@ class EncodedExemplars:
             Which, from 0.
         """
         return EncodedExemplars(self.rows.take(indices))
+
+    def ranked(self, priorities: Sequence[float] | NDArray[np.float64]) -> "EncodedExemplars":
+        """Return the same exemplars with other priorities; nothing is encoded again.
+
+        Parameters
+        ----------
+        priorities : sequence of float
+            One each; higher stays longer.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If they are not as many numbers as there are exemplars, or one is NaN.
+        """
+        given = floats_of(priorities, "priorities", error=InvalidExemplarError)
+        if given.shape != (len(self),):
+            raise InvalidExemplarError(f"priorities: expected shape {(len(self),)}, got {given.shape}")
+        return EncodedExemplars(self.rows.with_priorities(given))
 
     def joined(self, other: "EncodedExemplars") -> "EncodedExemplars":
         """Return these and others of the same memory behind them.

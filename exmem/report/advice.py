@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from exmem.store import format_bytes
-from exmem.train.probe import Measured
+from exmem.train.stored_sample import Measured
 
 __all__ = ["draw_advice", "plot_advice"]
 

@@ -4,10 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from exmem.backbones import Backbone
-from exmem.errors import BudgetTooSmallError, CodecError, DataError, SchemaError
+from exmem.errors import BudgetTooSmallError, CodecError, SchemaError
 from exmem.recipes import Recipe
 from exmem.registry import Part
 from exmem.store import format_bytes, parse_bytes
@@ -15,12 +13,13 @@ from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance
 from exmem.train.parts import check_budget
-from exmem.train.probe import USUAL, Measured, Policy, Probe, sample_rows
+from exmem.train.probe import Probe
+from exmem.train.samples import told_apart
 from exmem.train.scenario import Scenario
+from exmem.train.stored_sample import USUAL, Measured, Policy
 
 __all__ = ["Stage", "advise", "best_of", "candidates", "choose_recipe", "merit"]
 
-_SAMPLE = 1000  # examples at most
 _LAYER = 3  # from last, whose attention says which patches are kept; the lowest, where there are fewer
 _TOKENS, _BITS, _BYTES = (4, 8, 16), (1, 2, 4, 8), (24, 48)  # of hidden tokens, of features
 _PARTS = 128  # of a hidden token, in the recipe
@@ -68,20 +67,17 @@ def advise(
     `stage` begins a stage of a progress bar; `tell` is told which classes and recipes cannot be measured, and why.
     DataError if fewer than two classes have two examples.
     """
-    counts = np.bincount(data.labels)
-    if lone := [data.class_names[label] for label in np.flatnonzero(counts == 1)]:
+    rows, lone = told_apart(data, seed)
+    if lone:
         tell(f"{len(lone):,} classes with one example are left out, as nothing of them can be held out: {lone[:5]}")
-    if (counts > 1).sum() < 2:
-        raise DataError("recipes are compared by how well classes are told apart: expected two of two examples or more")
-    several = np.flatnonzero(counts[data.labels] > 1)
-    rows = several[sample_rows(data.labels[several], most=_SAMPLE, seed=seed)]
-    advance = stage("one pass of the backbone", len(rows))
-    probe = Probe(backbone, data, rows, policy=policy, seed=seed, advance=advance)
+    probe = Probe(backbone, data, rows, seed=seed, advance=stage("one pass of the backbone", len(rows)))
     for recipe in recipes:
         try:
-            yield probe.measure(recipe, budgets, stage(recipe.name, len(rows)))
+            stored = probe.store(recipe, stage(recipe.name, len(rows)))
         except (CodecError, SchemaError) as error:
             tell(f"{recipe.name} is left out: {error}")
+            continue
+        yield [stored.measure(budget, policy=policy, seed=seed) for budget in budgets]
 
 
 def merit(one: Measured) -> tuple[bool, float, float, float]:
@@ -141,6 +137,5 @@ def _policy(config: TrainConfig, first: ImageText, classes: int, tell: Callable[
     if selection.name in {"loss", "entropy"}:
         tell(f"selection {selection.name!r} looks at a trained head, which a probe has not; it measures with herding")
         selection = Part("herding")
-    seen, counts = np.unique(first.labels, return_counts=True)
-    weights = dict(zip(seen.tolist(), counts.tolist(), strict=True)) if config.quota == "frequency" else {}
-    return Policy(selection, "counts" if config.quota == "counts" else "bytes", weights, classes)
+    policy = Policy.of(config, first.labels)  # but for the head, which is not compared, and how a run tests
+    return policy._replace(selection=selection, classes=classes, head=USUAL.head, tests_stored=False)

@@ -3,6 +3,8 @@
 import json
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -65,7 +67,8 @@ def test_it_prints_a_table_best_first_and_writes_the_recipe_and_the_picture(tmp_
     name = best.split()[3].rstrip(",")
     assert f" {name} " in rows[0]
     assert best.endswith(f"%: {out / 'recipe.yaml'}")
-    assert lines[-1] == f"Accuracy over bytes: {out / 'accuracy.png'}"
+    assert lines[-2] == f"Accuracy over bytes: {out / 'accuracy.png'}"
+    assert lines[-1] == f"The same as a trade-off, to go on from: {out / 'tradeoff.yaml'}"
     assert Recipe.of(out / "recipe.yaml").name == name
     with Image.open(out / "accuracy.png") as image:
         assert image.format == "PNG"
@@ -105,10 +108,27 @@ def test_json_is_all_of_stdout_and_holds_every_number(tmp_path, run):
     assert [one["max_bytes"] for one in document["measured"]] == 2 * [8_000, 16_000, 32_000]
     for one in document["measured"]:
         numbers = {"exemplars", "exemplar_bytes", "accuracies", "step_ms", "held", "disk_bytes", "sample", "certainty"}
-        assert one.keys() == {"recipe", "max_bytes", *numbers}
+        assert one.keys() == {"recipe", "max_bytes", "head_bytes", "as_stored", *numbers}
         assert Recipe.from_json(one["recipe"]).name in {"half_jpeg", "features_2_bits"}
         assert len(one["accuracies"]) == (10 if one["exemplars"] else 0)
     assert document["best"] == document["measured"][0]["recipe"]["name"] == Recipe.of(document["recipe"]).name
+
+
+def test_the_trade_off_that_it_writes_measures_the_same(tmp_path, run, monkeypatch, capsys):
+    document = json.loads(run("--max-bytes", "16kB", "--out", tmp_path / "advice", "--seed", "3", "--json").out)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["exmem", "tradeoff", document["tradeoff"], "--out", str(out)])
+    main()
+    table = pd.read_csv(out / "table.csv")
+    found = {(one.recipe, one.budget_bytes): (one.exemplars, one.average) for one in table.itertuples()}
+    assert len(table) == len(document["measured"]) == 6
+    for one in document["measured"]:
+        exemplars, accuracy = found[one["recipe"]["name"], one["max_bytes"]]
+        assert exemplars == one["held"]
+        if one["accuracies"]:
+            assert accuracy == pytest.approx(np.mean(one["accuracies"]))
+        else:
+            assert np.isnan(accuracy)
 
 
 def test_the_files_of_before_are_replaced_and_others_stay(tmp_path, run):

@@ -4,7 +4,7 @@ from PIL import Image
 
 from exmem.recipes import Recipe
 from exmem.report.advice import draw_advice, plot_advice
-from exmem.train.probe import Measured
+from exmem.train.stored_sample import Measured
 
 
 def ones(name, *means, recipe="half_jpeg"):

@@ -12,7 +12,7 @@ from exmem.train import advice
 from exmem.train.advice import advise, best_of, candidates, choose_recipe
 from exmem.train.data import ImageText
 from exmem.train.methods.fitting import head_bytes
-from exmem.train.probe import Measured, Policy
+from exmem.train.stored_sample import Measured, Policy
 from tests.tiny import SIDE, config_of
 
 FEATURES = [*(f"features_{bits}_bits" for bits in (1, 2, 4, 8)), "features_24_bytes", "features_48_bytes"]
@@ -127,7 +127,7 @@ def test_images_without_texts_and_of_any_size_are_measured(backbone, data):
     ("options", "expected", "words"),
     [
         ({"quota": "counts", "selection": "k_centre"}, Policy(Part("k_centre"), "counts", classes=4), []),
-        ({"quota": "frequency"}, Policy(Part("herding"), "bytes", {1: 8, 3: 8}, 4), []),
+        ({"quota": "frequency"}, Policy(weights={1: 8, 3: 8}, classes=4), []),
         ({"selection": "entropy"}, Policy(classes=4), ["selection 'entropy' looks at a trained head"]),
     ],
 )

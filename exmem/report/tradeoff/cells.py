@@ -13,7 +13,7 @@ import filelock
 from exmem.errors import BudgetTooSmallError, SchemaError
 from exmem.recipes import Recipe
 from exmem.report.tradeoff.budgets import Budget
-from exmem.report.tradeoff.design import PROBE, Data, Design
+from exmem.report.tradeoff.design import PROBE, Data, Design, ProbeOptions
 from exmem.report.tradeoff.facts import DataFacts, Facts, digest
 from exmem.report.tradeoff.files import read_mapping, write_json
 from exmem.train.config import TrainConfig
@@ -30,7 +30,8 @@ class Cell:
     """One recipe at one budget with one method and one seed on one data set, by the probe or by the trainer.
 
     `config` is that of `exmem train` as plain values, with the bytes of the memory as its budget; `model_bytes` are
-    those of the model where the budget counts them. `refusal` says why it cannot be; its options do not go together.
+    those of the model where the budget counts them. `probe` are options of a probe; `as_many_as` is the recipe that it
+    holds as many exemplars as. `refusal` says why it cannot be; its options do not go together.
     """
 
     kind: str
@@ -43,7 +44,8 @@ class Cell:
     keys: tuple[str, str]
     config: Mapping[str, Any]
     model_bytes: int = 0
-    probe_share: float = 0.75
+    probe: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dataclasses.asdict(ProbeOptions()))
+    as_many_as: Mapping[str, Any] | None = None
     own: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     refusal: str = ""
 
@@ -61,18 +63,22 @@ class Cell:
     @property
     def shared(self) -> dict[str, Any]:
         """What cells of a probe have in common that share a backbone, a sample and what the trunk makes of it."""
-        config = self.config
-        parts = {"backbone": config["backbone"], "blocks": config["tuner"]["blocks"], "share": self.probe_share}
-        return parts | {"modalities": config["data"]["modalities"], "seed": self.seed, "keys": self.keys}
+        config, folds = self.config, self.probe["folds"]
+        parts = {"backbone": config["backbone"], "blocks": config["tuner"]["blocks"], "folds": folds}
+        parts |= {"modalities": config["data"]["modalities"], "keys": self.keys}
+        return parts | {"sample": self.seed} if folds else parts
 
     @property
     def document(self) -> dict[str, Any]:
         """What decides its numbers: no name that is only shown, and no option that changes none of them."""
-        recipe = {key: part for key, part in self.config["recipe"].items() if key != "name"}
+        recipe = _unnamed(self.config["recipe"])
         budget = {"max_bytes": self.config["max_bytes"], "model_bytes": self.model_bytes}
         decides: dict[str, Any] = {"kind": self.kind, "keys": self.keys, "refusal": self.refusal, **budget}
         if self.kind == PROBE:
-            decides |= self.shared | {"recipe": recipe}
+            policy = {key: self.config[key] for key in ("selection", "quota", "ranked_form")}
+            policy |= {"head": self.config["method"]["head"], "stored": self.config["loop"]["test_stored_form"]}
+            decides |= self._of_job | {"policy": policy, "seed": self.seed, "share": self.probe["share"]}
+            decides |= {"as_many_as": None if self.as_many_as is None else _unnamed(self.as_many_as)}
         else:
             loop = {key: value for key, value in self.config["loop"].items() if key not in _MAY_CHANGE}
             decides |= {"config": {**self.config, "recipe": recipe, "loop": loop}}
@@ -83,21 +89,29 @@ class Cell:
         return decides | {"own": {kind: places for kind, places in used.items() if places}}
 
     @property
+    def _of_job(self) -> dict[str, Any]:
+        return self.shared | {"recipe": _unnamed(self.config["recipe"]), "refusal": self.refusal}
+
+    @property
     def key(self) -> str:
         """The name of what decides its numbers."""
         return digest(self.document)
 
     @property
     def job(self) -> str:
-        """The name of the job that measures it: a probe measures all budgets of a recipe at once."""
+        """The name of the job that measures it: a probe stores a recipe once for all budgets, seeds and methods."""
         if self.kind != PROBE:
             return self.key
-        return digest({key: value for key, value in self.document.items() if not key.endswith("_bytes")})
+        return digest(self._of_job)
 
     @property
     def group(self) -> str:
         """The name of what jobs have in common that a worker keeps between them."""
         return digest(self.shared) if self.kind == PROBE else self.key
+
+
+def _unnamed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: part for key, part in recipe.items() if key != "name"}
 
 
 def _mentions(value: Any, name: str) -> bool:
@@ -113,7 +127,7 @@ def cells_of(design: Design, facts: Facts) -> list[Cell]:
     refusals, fits = dict[tuple[str, str, str], str](), set[tuple[str, str, str]]()
     cells = []
     for kind, data, method, recipe, budget, seed in design.crossed():
-        config, refusal = _config(design, data, method, recipe, seed)
+        config, refusal = _config(design, kind, data, method, recipe, seed)
         row = (kind, data.name, method)
         if refusal:
             refusals.setdefault(row, refusal)
@@ -126,9 +140,9 @@ def cells_of(design: Design, facts: Facts) -> list[Cell]:
     return cells
 
 
-def _config(design: Design, data: Data, method: str, recipe: Recipe, seed: int) -> tuple[TrainConfig, str]:
+def _config(design: Design, kind: str, data: Data, method: str, recipe: Recipe, seed: int) -> tuple[TrainConfig, str]:
     try:
-        return design.config(data, method, recipe, seed), ""
+        return design.config(kind, data, method, recipe, seed), ""
     except SchemaError as error:
         return TrainConfig(seed=seed), str(error)
 
@@ -149,6 +163,7 @@ def _cell(
         except BudgetTooSmallError as error:
             refusal = str(error)
     document = config.to_json() | {"recipe": recipe.to_json(), "max_bytes": str(memory)}
+    counted = {one.name: one for one in design.recipes}.get(design.as_many_as.get(recipe.name, ""))
     return Cell(
         kind=kind,
         data=data.name,
@@ -160,7 +175,8 @@ def _cell(
         keys=(known.train, known.test),
         config=document,
         model_bytes=model,
-        probe_share=design.probe_share,
+        probe=dataclasses.asdict(design.probe),
+        as_many_as=None if counted is None else counted.to_json(),
         own=design.own,
         refusal=refusal,
     )
@@ -180,7 +196,7 @@ class Cells:
         key = cell.key
         if key not in self._known:
             names = [cell.kind, cell.data, cell.recipe, cell.method, cell.budget, str(cell.seed)]
-            words = re.sub(r"[^A-Za-z0-9.]+", "_", "-".join(names if cell.kind != PROBE else [*names[:3], *names[4:]]))
+            words = re.sub(r"[^A-Za-z0-9.]+", "_", "-".join(names))
             self._known[key] = self.folder / f"{words[:100]}-{key}"
         return self._known[key]
 

@@ -1,7 +1,7 @@
 """Recipes against one of them: accuracy at equal bytes, bytes at equal accuracy, and the area under the curve."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,8 @@ COMPARISON_COLUMNS = [
 ]
 """A recipe against the baseline, over the seeds that both have:
 
-- `accuracy at equal bytes`: mean accuracies at one budget, and `value`, the mean of their differences;
+- `accuracy at equal bytes`: mean accuracies at one budget, and `value`, the mean of their differences; none of what is
+  over its budget;
 - `bytes at equal accuracy`: the bytes that the recipe needs for what the baseline reaches at a budget, and those of the
   baseline (geometric means), and `value`, their ratio; `bound` is `<` or `>` where the true ratio lies below or above
   it, and `mixed` where seeds do not agree in that: then there is no ratio;
@@ -56,15 +57,21 @@ class _Point(NamedTuple):
     bytes: float
     accuracy: float
 
+    @property
+    def fits(self) -> bool:
+        """Whether it keeps to its budget; a recipe that takes a count does not."""
+        return self.bytes <= self.budget_bytes
+
 
 _Curves = dict[str, dict[int, list[_Point]]]  # by recipe and seed, points by budget
 
 
-def chosen_baseline(recipes: Sequence[str], wanted: str | None = None) -> str:
-    """Return the recipe that others are compared with: the one that is wanted, else half_jpeg, else the first."""
-    if wanted is not None and wanted not in recipes:
-        raise SchemaError(f"baseline: unknown recipe {wanted!r}; choose of {list(recipes)}")
-    return wanted or (_USUAL if _USUAL in recipes else recipes[0])
+def chosen_baseline(recipes: Sequence[str], best_of: Collection[str] = (), wanted: str | None = None) -> str:
+    """Return what others are compared with: what is wanted, else the first best of some, half_jpeg, the first."""
+    known = [*best_of, *([_USUAL] if _USUAL in recipes else []), *recipes]
+    if wanted is not None and wanted not in known:
+        raise SchemaError(f"baseline: unknown recipe {wanted!r}; choose of {[*recipes, *best_of]}")
+    return wanted or known[0]
 
 
 def comparisons(last: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -136,7 +143,7 @@ def _at_equal_bytes(curves: _Curves, baseline: str) -> Iterator[dict[str, Any]]:
         for seed in seeds:
             known = {point.budget: point for point in curves[recipe][seed]}
             for point in curves[baseline][seed]:
-                if point.budget in known:
+                if point.budget in known and known[point.budget].fits:
                     key = (point.budget, point.budget_bytes)
                     pairs.setdefault(key, []).append((known[point.budget].accuracy, point.accuracy))
         for (budget, budget_bytes), values in sorted(pairs.items(), key=lambda one: one[0][1]):
@@ -175,7 +182,15 @@ def _ratio(values: Sequence[tuple[Needed, float]]) -> dict[str, Any]:
 
 
 def _areas(curves: _Curves, baseline: str) -> Iterator[dict[str, Any]]:
-    """Yield areas over the budgets that recipes share; those with fewer than two budgets narrow the range of none."""
+    """Yield areas over the budgets that recipes share, of those that keep to them.
+
+    Recipes with fewer than two budgets narrow the range of none.
+    """
+    curves = {
+        recipe: by_seed
+        for recipe, by_seed in curves.items()
+        if all(point.fits for points in by_seed.values() for point in points)
+    }
     spans = []
     for by_seed in curves.values():
         budgets = [point.budget_bytes for points in by_seed.values() for point in points]

@@ -2,11 +2,13 @@
 
 `data`: name -> folder, or a mapping of `folder` with options of data (`modalities: image`) and `backbone`; relative
 folders lie beside the configuration. `class_seed: seed` lets the order of the classes follow the seed.
-`recipes`: names, files, or mappings of parts, where `of` names the recipe whose other parts are taken.
+`recipes`: names, files, or mappings of parts, where `of` names the recipe whose other parts are taken; one with
+`as_many_as`, the name of another, holds as many exemplars as that one at the budget, whatever they take (probes alone).
 `budgets`: see `Budget`. `seeds`: numbers. `methods`: name -> options of `exmem train`. `kinds`: probe and trainer,
-a list or a mapping to the cells that are wanted of each. `leave_out`: cells that are not wanted. `base`: options of
-`exmem train` for all. `own`: parts of one's own. `probe_share`: share of each class's training examples that a seed
-may choose from in a probe.
+a list or a mapping to the cells that are wanted of each. `leave_out`: cells that are not wanted; one may say `but`
+which of them are, as in `{budgets: 64MB, but: {recipes: raw}}`. `base`: options of
+`exmem train` for all. `best_of`: name -> recipes; of these, the best at each budget is a curve by that name, and the
+first such curve the baseline. `own`: parts of one's own. `probe`: see `ProbeOptions`.
 """
 
 import dataclasses
@@ -20,16 +22,17 @@ from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
 from exmem.report.tradeoff.budgets import Budget
 from exmem.report.tradeoff.own import add_own, read_own
-from exmem.tokens.checks import mapping_of, shown, whole_number
+from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.checks import check_number
 from exmem.train.config import DataConfig, TrainConfig
 from exmem.train.reading import read_fields
 
-__all__ = ["KINDS", "PROBE", "Choice", "Data", "Design", "Options", "merged"]
+__all__ = ["DEFAULT", "KINDS", "PROBE", "Choice", "Data", "Design", "Options", "ProbeOptions", "merged"]
 
 KINDS = ("probe", "trainer")
 PROBE = "probe"
-"""What tables call the method of a probe: nothing is trained in it, so no method differs from another."""
+DEFAULT = "default"
+"""The method of a configuration that names none; titles leave it out."""
 
 Options = Mapping[str, Any]
 _OF_CELLS = ("recipe", "max_bytes", "seed")  # of TrainConfig: what cells differ in
@@ -60,8 +63,24 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """What a probe stores and is tested on.
+
+    A seed may choose from `share` of each class's training examples, and is tested on the test split; with `folds`, the
+    probe is that of `exmem advise`: of a sample of the training examples parts are held out, and tested on.
+    """
+
+    share: float = 0.75
+    folds: bool = False
+
+    def __post_init__(self) -> None:
+        check_number(self, "probe", "share", above=0, most=1)
+        flag(self.folds, "probe.folds")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Cells by the names of what they cross; an axis that is left out takes all."""
+    """Cells by the names of what they cross, `but` those of another choice; an axis that is left out takes all."""
 
     data: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
@@ -69,22 +88,26 @@ class Choice:
     budgets: tuple[Budget, ...] = ()
     seeds: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
+    but: "Choice | None" = None
 
     @classmethod
     def of(cls, value: Any, where: str) -> "Choice":
         """Read a choice; what it names is checked by the design that holds it."""
         document = dict(mapping_of({} if value is None else value, where))
+        but = cls.of(document.pop("but"), f"{where}.but") if "but" in document else None
         if "budgets" in document:
             document["budgets"] = tuple(
                 Budget.of(one, f"{where}.budgets") for one in _listed(document["budgets"], f"{where}.budgets")
             )
         budgets = document.pop("budgets", ())
-        return dataclasses.replace(read_fields(cls, document, where), budgets=budgets)
+        return dataclasses.replace(read_fields(cls, document, where), budgets=budgets, but=but)
 
     def holds(self, **cell: Any) -> bool:
         """Say whether a cell, by its value on each axis, is one of these."""
         chosen = ((getattr(self, axis), value) for axis, value in cell.items())
-        return all(not allowed or value in allowed for allowed, value in chosen)
+        return all(not allowed or value in allowed for allowed, value in chosen) and not (
+            self.but is not None and self.but.holds(**cell)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,12 +118,14 @@ class Design:
     recipes: tuple[Recipe, ...]
     budgets: tuple[Budget, ...]
     seeds: tuple[int, ...] = (0,)
-    methods: Mapping[str, Options] = dataclasses.field(default_factory=lambda: {"default": {}})
+    methods: Mapping[str, Options] = dataclasses.field(default_factory=lambda: {DEFAULT: {}})
     kinds: Mapping[str, Choice] = dataclasses.field(default_factory=lambda: {"probe": Choice()})
     leave_out: tuple[Choice, ...] = ()
     base: Options = dataclasses.field(default_factory=dict)
     own: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
-    probe_share: float = 0.75
+    probe: ProbeOptions = ProbeOptions()
+    best_of: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    as_many_as: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
 
     @classmethod
@@ -116,7 +141,7 @@ class Design:
     @classmethod
     def of(cls, document: Options, folder: Path) -> "Design":
         """Read a configuration whose relative folders and files lie in `folder`; own parts get their names here."""
-        known = [field.name for field in dataclasses.fields(cls) if field.name != "folder"]
+        known = [field.name for field in dataclasses.fields(cls) if field.name not in {"folder", "as_many_as"}]
         if unknown := sorted(set(map(str, document)) - set(known)):
             raise SchemaError(f"unknown keys {unknown}; known are {known}")
         if lacking := [name for name in ("data", "recipes", "budgets") if not document.get(name)]:
@@ -126,9 +151,11 @@ class Design:
         add_own(given["own"], folder)
         entries = mapping_of(given["data"], "data")
         given["data"] = tuple(Data.of(str(name), value, folder) for name, value in entries.items())
-        given["recipes"] = tuple(
+        recipes = [
             _recipe(value, f"recipes[{at}]", folder) for at, value in enumerate(_listed(given["recipes"], "recipes"))
-        )
+        ]
+        given["recipes"] = tuple(recipe for recipe, _ in recipes)
+        given["as_many_as"] = {recipe.name: other for recipe, other in recipes if other is not None}
         given["budgets"] = tuple(Budget.of(value) for value in _listed(given["budgets"], "budgets"))
         if "seeds" in given:
             if not isinstance(given["seeds"], list | tuple):  # a number may mean itself, or so many
@@ -144,10 +171,15 @@ class Design:
             for at, value in enumerate(_listed(given.get("leave_out") or [], "leave_out"))
         )
         given["base"] = _options(given.get("base") or {}, "base")
+        best_of = mapping_of(given.get("best_of") or {}, "best_of")
+        given["best_of"] = {
+            str(name): tuple(map(str, _listed(ones, f"best_of.{name}"))) for name, ones in best_of.items()
+        }
+        if "probe" in given:
+            given["probe"] = read_fields(ProbeOptions, mapping_of(given["probe"], "probe"), "probe")
         return cls(**given, folder=folder)
 
     def __post_init__(self) -> None:
-        check_number(self, "configuration", "probe_share", above=0, most=1)
         names: dict[str, list[Any]] = {
             "data": [one.name for one in self.data],
             "recipes": [one.name for one in self.recipes],
@@ -163,18 +195,36 @@ class Design:
                 raise SchemaError(f"{axis}: {twice[0]!r} is there twice; give each a name of its own")
         choices = {f"kinds.{kind}": choice for kind, choice in self.kinds.items()}
         choices |= {f"leave_out[{at}]": choice for at, choice in enumerate(self.leave_out)}
-        names["methods"].append(PROBE)
+        choices |= {f"{where}.but": choice.but for where, choice in choices.items() if choice.but is not None}
+        for name, ones in self.best_of.items():
+            if name in names["recipes"]:
+                raise SchemaError(f"best_of: {name!r} is a recipe; choose another name")
+            if strange := [one for one in ones if one not in names["recipes"]]:
+                raise SchemaError(f"best_of.{name}: unknown {strange[0]!r}; choose of {names['recipes']}")
+        for name, other in self.as_many_as.items():
+            if other == name or other not in names["recipes"] or other in self.as_many_as:
+                raise SchemaError(
+                    f"recipes: {name!r} holds as many as {shown(other)}: expected the name of another recipe here that "
+                    "takes what fits"
+                )
         for where, choice in choices.items():
             for axis, values in names.items():
                 if strange := [str(value) for value in getattr(choice, axis) if value not in values]:
                     raise SchemaError(f"{where}.{axis}: unknown {strange[0]!r}; choose of {[*map(str, values)]}")
 
     def crossed(self) -> Iterator[tuple[str, Data, str, Recipe, Budget, int]]:
-        """Yield kind, data, method, recipe, budget and seed of each cell that is wanted, kinds first, budgets last."""
+        """Yield kind, data, method, recipe, budget and seed of each cell that is wanted, kinds first, budgets last.
+
+        Methods that are the same to a probe are one there, under the first of their names.
+        """
         for kind, choice in self.kinds.items():
+            methods = [name for name in self.methods if choice.holds(methods=name)]
+            if kind == PROBE:
+                seen = {name: _of_probe(merged(self.base, self.methods[name])) for name in methods}
+                methods = [name for at, name in enumerate(methods) if seen[name] not in [seen[m] for m in methods[:at]]]
             for data in self.data:
                 for seed in self.seeds:
-                    for method in [PROBE] if kind == "probe" else self.methods:
+                    for method in methods:
                         for recipe in self.recipes:
                             for budget in self.budgets:
                                 cell: dict[str, Any] = {"data": data.name, "recipes": recipe.name, "methods": method}
@@ -183,15 +233,15 @@ class Design:
                                 if choice.holds(**cell) and not left_out:
                                     yield kind, data, method, recipe, budget, seed
 
-    def config(self, data: Data, method: str, recipe: Recipe, seed: int) -> TrainConfig:
+    def config(self, kind: str, data: Data, method: str, recipe: Recipe, seed: int) -> TrainConfig:
         """Return the options of a cell but for its budget; SchemaError if they are unknown or do not go together."""
-        document = merged(merged(self.base, data.options), self.methods.get(method, {}))
+        document = merged(merged(self.base, data.options), self.methods[method])
         if document.get("data", {}).get("class_seed") == "seed":
             document["data"]["class_seed"] = seed
-        if method == PROBE:  # which trains nothing
-            blocks = {key: value for key, value in document.get("tuner", {}).items() if key == "blocks"}
-            document = {key: document[key] for key in ("data", "backbone") if key in document}
-            document["tuner"] = {**blocks, "phases": "none"}
+        if kind == PROBE:
+            document = _of_probe(document)
+        elif recipe.name in self.as_many_as:
+            raise SchemaError(f"recipe {recipe.name!r} is as many as another holds: only a probe takes a count")
         return TrainConfig.from_json({**document, "recipe": recipe, "seed": seed})
 
 
@@ -202,6 +252,15 @@ def merged(document: Options, more: Options) -> dict[str, Any]:
         for key, value in more.items()
     }
     return {**document, **groups}
+
+
+def _of_probe(document: Options) -> dict[str, Any]:
+    """Return those options of a run that a probe looks at: it trains nothing."""
+    seen = {key: document[key] for key in ("data", "backbone", "selection", "quota", "ranked_form") if key in document}
+    for group, option in (("tuner", "blocks"), ("method", "head"), ("loop", "test_stored_form")):
+        if option in document.get(group, {}):
+            seen[group] = {option: document[group][option]}
+    return {**seen, "tuner": {**seen.get("tuner", {}), "phases": "none"}}
 
 
 def _listed(value: Any, where: str) -> Sequence[Any]:
@@ -229,13 +288,18 @@ def _kinds(value: Any) -> dict[str, Choice]:
     return {kind: Choice.of(choice, f"kinds.{kind}") for kind, choice in given.items()}
 
 
-def _recipe(value: Any, where: str, folder: Path) -> Recipe:
+def _recipe(value: Any, where: str, folder: Path) -> tuple[Recipe, str | None]:
+    """Read a recipe, and the name of the one that it holds as many as."""
+    other = None
     try:
         if isinstance(value, str) and Path(value).suffix:
-            return Recipe.of(folder / Path(value).expanduser())
+            return Recipe.of(folder / Path(value).expanduser()), None
+        if isinstance(value, Mapping) and "as_many_as" in value:
+            value = dict(value)
+            other = value.pop("as_many_as")
         if isinstance(value, Mapping) and "of" in value:
             parts = {key: part for key, part in value.items() if key != "of"}
-            return Recipe.of(value["of"]).refined(**parts)
-        return Recipe.of(value)
+            return Recipe.of(value["of"]).refined(**parts), other
+        return Recipe.of(value), other
     except SchemaError as error:
         raise SchemaError(f"{where}: {error}") from error

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
+from exmem.report.tradeoff.design import DEFAULT
 from exmem.report.tradeoff.files import replaced
 from exmem.report.tradeoff.findings import Findings
-from exmem.report.tradeoff.looks import DASHES, LEVELS, Look
+from exmem.report.tradeoff.looks import DASHES, LEVELS, Look, looks_of
 from exmem.report.view.fonts import find_families
 from exmem.store import format_bytes
 
@@ -29,10 +30,16 @@ _GREY = "#5a6474"
 
 
 def draw_frontiers(findings: Findings, out: Path) -> list[Path]:
-    """Draw a PNG and an SVG file a kind, data set, method and measure; the same findings make the same bytes."""
-    paths = []
-    for name, curves in _figures(findings.curves):
-        figure = plot_frontier(curves, findings.looks)
+    """Draw a PNG and an SVG file a kind, data set, method and measure, and one of the best of each method.
+
+    The same findings make the same bytes.
+    """
+    paths, across = [], findings.across_methods
+    methods = looks_of(dict.fromkeys(across["recipe"]), {})
+    drawn = [(name, curves, findings.looks) for name, curves in _figures(findings.curves)]
+    drawn += [(name, curves, methods) for name, curves in _figures(across)]
+    for name, curves, looks in drawn:
+        figure = plot_frontier(curves, looks)
         for suffix in ("png", "svg"):
             path = out / f"frontier-{name}.{suffix}"
             replaced(path, functools.partial(_save, figure))
@@ -50,7 +57,7 @@ def _figures(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a name for files, and the points of a figure; names that are alike as files get a number."""
     taken = dict[str, int]()
     for (kind, data, method, measure), points in curves.groupby(["kind", "data", "method", "measure"], sort=False):
-        words = [kind, data] if kind == method else [kind, data, method]
+        words = [kind, data] if method == DEFAULT else [kind, data, method]
         words += ["last"] if measure == "last" else []
         name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", str(word)) for word in words)[:80]
         taken[name.lower()] = number = taken.get(name.lower(), 0) + 1
@@ -73,7 +80,7 @@ def plot_frontier(curves: pd.DataFrame, looks: dict[str, Look]) -> Figure:
         axis.plot(points["bytes"], points["accuracy"], label=str(recipe), markersize=4.5, **_style(look))
     _front(axis, curves)
     _axes(axis, curves)
-    title = ", ".join(dict.fromkeys([first["data"], first["kind"], first["method"]]))
+    title = ", ".join([first["data"], first["kind"], *([] if first["method"] == DEFAULT else [first["method"]])])
     axis.set_ylabel(_PROBE if first["kind"] == "probe" else _NAMES[first["measure"]])
     families, lacking = find_families(set("".join([title, *map(str, means.index)])))
     families = ("DejaVu Sans", *families)

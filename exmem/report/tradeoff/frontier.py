@@ -1,6 +1,6 @@
 """Accuracy over bytes on the disk: means and intervals over seeds, and which recipes are on the Pareto front."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-__all__ = ["CURVE_COLUMNS", "GROUP", "Interval", "curves", "groups", "interval", "last_phases", "measures_of", "pareto"]
+__all__ = [
+    "CURVE_COLUMNS",
+    "GROUP",
+    "Interval",
+    "across_methods",
+    "curves",
+    "groups",
+    "interval",
+    "last_phases",
+    "measures_of",
+    "pareto",
+    "with_best",
+]
 
 GROUP = ["kind", "data", "method"]
 """What points have in common that are drawn and compared together."""
@@ -60,6 +72,41 @@ def last_phases(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a table (`COLUMNS`) after the last phase of each cell."""
     last = table.groupby(_CELL, sort=False)["phase"].transform("max")
     return table[table["phase"] == last].reset_index(drop=True)
+
+
+def with_best(last: pd.DataFrame, best_of: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Add rows of the best of some recipes by a name for them: at each budget of a group, the highest mean average.
+
+    Only recipes of as many seeds as any of them there; of equals, the one of fewer bytes.
+    """
+    parts = [last]
+    for name, recipes in best_of.items():
+        of_these = last[last["recipe"].isin(recipes) & last["average"].notna()]
+        for _, ones in of_these.groupby([*GROUP, "budget"], sort=False):
+            means = ones.groupby("recipe", sort=False).agg(
+                n=("seed", "count"), accuracy=("average", "mean"), size=("bytes", "mean")
+            )
+            means = means[means["n"] == means["n"].max()]
+            best = means.sort_values(["accuracy", "size"], ascending=[False, True], kind="stable").index[0]
+            parts.append(ones[ones["recipe"] == best].assign(recipe=name))
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else last
+
+
+def across_methods(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the best recipe of each method at each budget as points (`CURVE_COLUMNS`) whose recipe is the method.
+
+    Data sets with one method alone have none, and what is over its budget counts for none.
+    """
+    parts = []
+    for _, ones in points.groupby(["kind", "data", "measure"], sort=False):
+        if ones["method"].nunique() < 2:
+            continue
+        whole = ones[(ones["n"] == ones["n"].max()) & (ones["bytes"] <= ones["budget_bytes"])]
+        best = whole.loc[whole.groupby(["method", "budget"], sort=False)["accuracy"].idxmax()]
+        best = best.assign(recipe=best["method"], method="best of each")
+        best["front"] = pareto(best["bytes"].tolist(), best["accuracy"].tolist())
+        parts.append(best)
+    return pd.concat(parts, ignore_index=True) if parts else points.iloc[:0]
 
 
 def measures_of(kind: str) -> tuple[str, ...]:

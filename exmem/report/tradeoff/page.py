@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from exmem.report.tradeoff.design import DEFAULT
 from exmem.report.tradeoff.files import replaced
 from exmem.report.tradeoff.findings import Findings
 from exmem.report.tradeoff.frontier import GROUP
@@ -49,9 +50,10 @@ def render_tradeoff(findings: Findings) -> str:
         seeds=sorted(findings.last["seed"].unique().tolist()),
         versions=findings.last.groupby("versions")["cell"].nunique().to_dict(),
         levels=LEVELS,
+        default=DEFAULT,
         best=best_of(findings),
         measures=[MEASURES[name] for name in measures],
-        accuracies=sum(name in {"average", "last"} for name in measures),
+        accuracies=sum(name in {"average", "last", "last_stored"} for name in measures),
         rows=measured(findings, measures),
         compared={name: list(matrices(findings, name)) for name in _COMPARISONS},
         failures=findings.failures.to_dict("records"),
@@ -88,7 +90,7 @@ def _axes(findings: Findings) -> dict[str, list[str]]:
         name: size for name, size in zip(failures["budget"], failures["budget_bytes"], strict=True) if name not in sizes
     }
     axes = {axis: list(dict.fromkeys([*last[axis], *failures[axis]])) for axis in GROUP}
-    return axes | {"recipe": list(findings.recipes), "budget": sorted(sizes, key=lambda name: sizes[name])}
+    return axes | {"recipe": list(findings.looks), "budget": sorted(sizes, key=lambda name: sizes[name])}
 
 
 def _points(findings: Findings, axes: dict[str, list[str]]) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _points(findings: Findings, axes: dict[str, list[str]]) -> dict[str, Any]:
         point = {axis: axes[axis].index(getattr(one, axis)) for axis in axes}
         numbers = {key: _known(getattr(one, key)) for key in ("bytes", "accuracy", "low", "high")}
         points.append({**point, **numbers, "measure": one.measure, "n": int(one.n), "front": bool(one.front)})
-    looks = [findings.looks[recipe]._asdict() for recipe in findings.recipes]
+    looks = [look._asdict() for look in findings.looks.values()]
     return {"axes": axes, "dashes": DASHES, "looks": looks, "points": points}
 
 

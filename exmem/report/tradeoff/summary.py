@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from exmem.report.tradeoff.cells import Cell
+from exmem.report.tradeoff.design import DEFAULT
 
 __all__ = ["Summary", "spread", "summaries"]
 
@@ -44,7 +45,7 @@ def summaries(table: pd.DataFrame, cells: Sequence[Cell]) -> Iterator[Summary]:
         used = [budget for budget in budgets if (part["budget"] == budget).any()]
         rows = [(recipe, *(_cell(part, kind, recipe, budget) for budget in used)) for recipe in recipes]
         if used:
-            title = f"{data}, {kind}" if kind == method else f"{data}, {kind}, {method}"
+            title = f"{data}, {kind}" if method == DEFAULT else f"{data}, {kind}, {method}"
             yield Summary(title, ("recipe", *used), rows)
 
 

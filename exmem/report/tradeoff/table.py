@@ -11,14 +11,16 @@ from exmem.report.tradeoff.files import replaced
 __all__ = ["COLUMNS", "FAILURE_COLUMNS", "failures_of", "table_of", "write_tables"]
 
 _NAMES = ["kind", "data", "recipe", "method", "budget", "budget_bytes", "seed"]
-_MEASURES = ["bytes", "exemplars", "exemplar_bytes", "average", "last", "forgetting", "seconds", "step_ms"]
+_ACCURACIES = ["average", "last", "last_stored", "forgetting"]
+_MEASURES = ["bytes", "exemplars", "exemplar_bytes", *_ACCURACIES, "seconds", "step_ms"]
 COLUMNS = [*_NAMES, "phase", *_MEASURES, "peak_ram_bytes", "versions", "cell"]
-"""kind (probe or trainer), data, recipe, method (`probe` of a probe), budget as it is written and in bytes, seed, phase
-(from 0); bytes on the disk after the phase, with what the head carries and, where the budget counts the model, that;
-exemplars held and bytes of the memory over their number; average incremental accuracy, accuracy over all classes seen
-and forgetting up to the phase, 0..1 (a probe has none: empty); seconds of the phase, those of a probe without its pass
-of the backbone; ms of a replay step of 64, from the memory to features (of a run only with its last phase); peak of RAM
-of the process while it ran the cell's job; versions; folder of the cell."""
+"""kind (probe or trainer), data, recipe, method, budget as it is written and in bytes, seed, phase (from 0); bytes on
+the disk after the phase, with what the head carries and, where the budget counts the model, that; exemplars held and
+bytes of the memory over their number; average incremental accuracy, accuracy over all classes seen, the same on test
+examples that went through a memory as exemplars do (with `loop.test_stored_form`, else empty; the trainer leaves the
+codec out) and forgetting up to the phase, 0..1 (a probe has none: empty); seconds of the phase, those of a probe
+without what all its cells share; ms of a replay step of 64, from the memory to features (of a run only with its last
+phase); peak of RAM of the process while it ran the cell's job; versions; folder of the cell."""
 FAILURE_COLUMNS = [*_NAMES, "reason", "cell"]
 """The same names, and why the cell failed."""
 

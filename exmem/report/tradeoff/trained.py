@@ -57,7 +57,7 @@ def run_trainer(cell: Cell, place: Path, tell: Callable[[str], None]) -> dict[st
 def _phase(entries: list[dict[str, Any]], model_bytes: int) -> dict[str, Any]:
     """Return the row of the last phase of those given."""
     entry, overall = entries[-1], [one["head"]["all"] for one in entries]
-    memory, exemplars = entry["disk_bytes"], entry["exemplars"]
+    memory, exemplars, stored = entry["disk_bytes"], entry["exemplars"], entry.get("head_stored")
     return {
         "phase": entry["phase"],
         "bytes": memory + entry["head_bytes"] + entry["mean_bytes"] + model_bytes,
@@ -66,6 +66,7 @@ def _phase(entries: list[dict[str, Any]], model_bytes: int) -> dict[str, Any]:
         "average": average_incremental_accuracy(overall),
         "last": last_accuracy(overall),
         "forgetting": forgetting([one["head"]["by_phase"] for one in entries]),
+        "last_stored": float("nan") if stored is None else last_accuracy([stored["all"]]),
         "seconds": entry["seconds"],
         "step_ms": float("nan"),
     }

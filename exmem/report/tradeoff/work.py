@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exmem.errors import ExmemError
 from exmem.recipes import Recipe
 from exmem.report.tradeoff.cells import Cell, Cells
@@ -19,11 +22,15 @@ from exmem.report.tradeoff.trained import run_trainer
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.parts import load_run_backbone, load_run_data
-from exmem.train.probe import Measured, Probe, chosen_rows
+from exmem.train.probe import Probe
+from exmem.train.samples import chosen_rows, told_apart
+from exmem.train.stored_sample import Measured, Policy, StoredSample
 
 __all__ = ["Job", "Outcome", "Setup", "jobs_of", "prepare", "run_job"]
 
 Tell = Callable[[str], None]
+
+_ROOM = 2**40  # bytes, of a recipe that takes a count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +49,12 @@ class Job:
     @property
     def title(self) -> str:
         """What progress calls it."""
-        one, budgets = self.cells[0], [cell.budget for cell in self.cells]
-        budget = budgets[0] if len(budgets) == 1 else f"{len(budgets)} budgets"
-        return ", ".join([one.data, one.recipe, one.method, budget, f"seed {one.seed}"])
+        one, words = self.cells[0], []
+        for axis in ("method", "budget", "seed"):
+            values = dict.fromkeys(cell.names[axis] for cell in self.cells)
+            written = f"seed {one.seed}" if axis == "seed" else str(next(iter(values)))
+            words.append(written if len(values) == 1 else f"{len(values)} {axis}s")
+        return ", ".join([one.data, one.recipe, *words])
 
 
 class Outcome(NamedTuple):
@@ -105,20 +115,28 @@ def _run(mine: Sequence[Cell], cells: Cells, tell: Tell) -> list[Outcome]:
     reset_peak_ram()
     began = time.monotonic()
     try:
-        results = _probed(mine, tell) if mine[0].kind == PROBE else [run_trainer(mine[0], cells.place(mine[0]), tell)]
+        measured = _probed(mine, tell) if mine[0].kind == PROBE else [run_trainer(mine[0], cells.place(mine[0]), tell)]
     except Exception as error:  # whatever it is, the other cells go on
-        reason = str(error) if isinstance(error, ExmemError) else f"{type(error).__name__}: {error}"
-        for cell in mine:
-            cells.fail(cell, reason, traceback.format_exc())
-        return [Outcome(cell.key, "failed", reason) for cell in mine]
+        return [_failed(cell, cells, error) for cell in mine]
     peak, known, wall = peak_ram_bytes(), described(), (time.monotonic() - began) / len(mine)
-    for cell, result in zip(mine, results, strict=True):
+    outcomes = []
+    for cell, result in zip(mine, measured, strict=True):
+        if isinstance(result, ExmemError):
+            outcomes.append(_failed(cell, cells, result))
+            continue
         for phase in result["phases"]:
             phase["peak_ram_bytes"] = peak
         at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         told = {**cell.names, "budget_bytes": cell.budget_bytes, **result, "wall_seconds": wall}
         cells.finish(cell, {**told, **known, "at": at})
-    return [Outcome(cell.key, "done", seconds=wall) for cell in mine]
+        outcomes.append(Outcome(cell.key, "done", seconds=wall))
+    return outcomes
+
+
+def _failed(cell: Cell, cells: Cells, error: Exception) -> Outcome:
+    reason = str(error) if isinstance(error, ExmemError) else f"{type(error).__name__}: {error}"
+    cells.fail(cell, reason, "".join(traceback.format_exception(error)))
+    return Outcome(cell.key, "failed", reason)
 
 
 @functools.lru_cache(maxsize=1)
@@ -131,42 +149,67 @@ def _data(folder: str, columns: tuple[str, str, str]) -> tuple[ImageText, ImageT
 _kept: dict[str, Probe] = {}  # of the last group: one at most, for it holds the decoded images of its data
 
 
-def _probed(mine: Sequence[Cell], tell: Tell) -> list[dict[str, Any]]:
-    """Measure a recipe at the budgets of some cells of a probe."""
-    first, config = mine[0], TrainConfig.from_json(mine[0].config)
+def _probed(mine: Sequence[Cell], tell: Tell) -> "list[dict[str, Any] | ExmemError]":
+    """Store a recipe once, and measure it as each of some cells says; an error is that of the one cell."""
+    first = mine[0]
+    config = TrainConfig.from_json(first.config)
+    seen = config.data
+    train, test = _data(first.folder, (seen.text_column, seen.label_column, seen.modalities))
     if first.group not in _kept:
         _kept.clear()
         tell("one pass of the backbone")
-        seen = config.data
-        train, test = _data(first.folder, (seen.text_column, seen.label_column, seen.modalities))
+        sample = told_apart(train, config.seed)[0] if first.probe["folds"] else np.arange(len(train))
         _kept[first.group] = Probe(
             load_run_backbone(config),
             train,
-            chosen_rows(train.labels, share=first.probe_share, seed=config.seed),
+            sample,
             seed=config.seed,
-            test=test,
+            test=None if first.probe["folds"] else test,
             shares_trunk=True,
             advance=lambda _: None,
         )
+    probe = _kept[first.group]
     tell("making exemplars")
+    stored, others = probe.store(Recipe.of(first.config["recipe"])), dict[str, StoredSample]()
+    results: list[dict[str, Any] | ExmemError] = []
+    for cell in mine:
+        tell(f"{cell.method}, {cell.budget}, seed {cell.seed}")
+        try:
+            results.append(_measured(cell, probe, stored, others, train.labels))
+        except ExmemError as error:
+            results.append(error)
+    return results
+
+
+def _measured(
+    cell: Cell, probe: Probe, stored: StoredSample, others: dict[str, StoredSample], labels: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Measure a cell; `others` are recipes that it may hold as many as."""
     began = time.monotonic()
-    budgets = [int(cell.config["max_bytes"]) for cell in mine]
-    measured = _kept[first.group].measure(Recipe.of(first.config["recipe"]), budgets, lambda _: None)
-    seconds = (time.monotonic() - began) / len(mine)
-    return [_result(cell, one, seconds) for cell, one in zip(mine, measured, strict=True)]
+    budget, policy = int(cell.config["max_bytes"]), Policy.of(TrainConfig.from_json(cell.config), labels)
+    rows = None if cell.probe["folds"] else chosen_rows(labels, share=cell.probe["share"], seed=cell.seed)
+    if cell.as_many_as is not None:
+        other = Recipe.of(cell.as_many_as)
+        if other.name not in others:
+            others[other.name] = probe.store(other)
+        rows = others[other.name].held(budget, rows=rows, policy=policy, seed=cell.seed)
+        budget = _ROOM
+    one = stored.measure(budget, rows=rows, policy=policy, seed=cell.seed)
+    return _result(cell, one, time.monotonic() - began)
 
 
 def _result(cell: Cell, one: Measured, seconds: float) -> dict[str, Any]:
     accuracy = one.accuracy if one.accuracies else float("nan")
     phase = {
         "phase": 0,
-        "bytes": one.disk_bytes + cell.model_bytes,
+        "bytes": one.disk_bytes + one.head_bytes + cell.model_bytes,
         "exemplars": one.held,
         "exemplar_bytes": one.disk_bytes / one.held if one.held else float("nan"),
         "average": accuracy,
         "last": accuracy,
         "forgetting": float("nan"),
         "seconds": seconds,
+        "last_stored": float(np.mean(one.as_stored)) if one.as_stored else float("nan"),
         "step_ms": one.step_ms,
     }
     return {"phases": [phase]}

@@ -10,6 +10,7 @@ HEADS: Registry[Head] = Registry(
     "head",
     {
         "logistic": "exmem.train.methods.logistic:Logistic",
+        "nearest_exemplar_mean": "exmem.train.methods.nearest_exemplar_mean:NearestExemplarMean",
         "nearest_mean": "exmem.train.methods.nearest_mean:NearestMean",
         "ranpac": "exmem.train.methods.ranpac:RanPac",
         "ridge": "exmem.train.methods.ridge:Ridge",

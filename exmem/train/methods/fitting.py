@@ -1,5 +1,7 @@
 """A head of a run: what it carries lies in the run's folder, and counts."""
 
+import functools
+
 import numpy as np
 import torch
 from safetensors.torch import save
@@ -22,6 +24,7 @@ def fit_head(folder: RunFolder, phase: int, part: Part, examples: Labelled) -> H
     return head
 
 
+@functools.cache
 def head_bytes(part: Part, *, width: int, classes: int) -> int:
     """Return the size of the file that a head carries once it knows so many classes, by features of a width."""
     if part.name == "linear" or not HEADS[part.name].keeps_sums:

@@ -19,8 +19,8 @@ __all__ = ["NearestMean"]
 class NearestMean(SumsHead):
     """The class with the highest cosine to the mean of its L2-normalised features (iCaRL, algorithm 1).
 
-    Its sums carry all examples of a class, where iCaRL (Rebuffi et al. 2017) has the exemplars; a sum points where its
-    mean does.
+    Its sums carry all examples of a class, where iCaRL (Rebuffi et al. 2017) has the exemplars, as
+    `nearest_exemplar_mean` does; a sum points where its mean does.
     """
 
     @override

@@ -14,7 +14,7 @@ RECIPES = ["raw", "jpeg", "half_jpeg", "masked_q30", "hidden_4", "hidden_8", "fe
 
 def row(**changes):
     """A row of a table, a probe's unless it is changed."""
-    names = {"kind": "probe", "data": "own", "recipe": "half_jpeg", "method": "probe", "budget": "60 kB", "seed": 0}
+    names = {"kind": "probe", "data": "own", "recipe": "half_jpeg", "method": "default", "budget": "60 kB", "seed": 0}
     measures = {"phase": 0, "bytes": 59_000, "exemplars": 40, "exemplar_bytes": 1475.0, "average": 0.5, "last": 0.5}
     more = {"forgetting": np.nan, "seconds": 2.0, "step_ms": 30.0, "peak_ram_bytes": 2**30, "versions": "exmem 0.1.0"}
     known = {
@@ -37,7 +37,7 @@ def table_of(*rows):
 def sampled(*, recipes=RECIPES, seeds=3, data=("image", "both"), budgets=BUDGETS):
     """A table as a sweep of probes and trainers leaves it: recipes differ, and grow with their budget."""
     rng, rows = np.random.default_rng(0), []
-    for kind, method in (("probe", "probe"), ("trainer", "finetuned")):
+    for kind, method in (("probe", "default"), ("trainer", "finetuned")):
         for name in data:
             for at, recipe in enumerate(recipes):
                 for budget, size in list(budgets.items())[:: 1 if kind == "probe" else 2]:

@@ -171,11 +171,13 @@ def test_a_group_without_the_baseline_has_areas_alone():
 
 
 def test_the_baseline_is_the_one_that_is_named_or_half_jpeg_or_the_first():
-    assert chosen_baseline(["raw", "half_jpeg", "text"], "text") == "text"
+    assert chosen_baseline(["raw", "half_jpeg", "text"], wanted="text") == "text"
     assert chosen_baseline(["raw", "half_jpeg"]) == "half_jpeg"
     assert chosen_baseline(["raw", "text"]) == "raw"
+    assert chosen_baseline(["raw", "half_jpeg"], ["best_jpeg"]) == "best_jpeg"
+    assert chosen_baseline(["raw"], ["best_jpeg"], "raw") == "raw"
     with pytest.raises(SchemaError, match=r"unknown recipe 'jpg'; choose of \['raw', 'jpeg'\]"):
-        chosen_baseline(["raw", "jpeg"], "jpg")
+        chosen_baseline(["raw", "jpeg"], wanted="jpg")
 
 
 def test_the_file_has_all_columns_and_no_row_compares_the_baseline_with_itself(tmp_path):
@@ -189,3 +191,13 @@ def test_the_file_has_all_columns_and_no_row_compares_the_baseline_with_itself(t
     assert own["value"].isna().all()
     assert set(again.loc[again["kind"] == "probe", "measure"]) == {"average"}
     assert set(again.loc[again["kind"] == "trainer", "measure"]) == {"average", "last"}
+
+
+def test_what_is_over_its_budget_is_at_no_equal_bytes_and_in_no_area():
+    rows = [
+        row(recipe=recipe, budget=budget, bytes=size, average=0.5)
+        for budget in ("60 kB", "125 kB")
+        for recipe, size in (("half_jpeg", 50_000), ("whole", 900_000))
+    ]
+    table = comparisons(last_phases(table_of(*rows)), "half_jpeg")
+    assert set(table.loc[table["recipe"] == "whole", "comparison"]) == {"bytes at equal accuracy"}

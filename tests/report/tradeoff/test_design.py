@@ -16,15 +16,37 @@ def design(**sections):
     return Design.of({**SMALL, **sections}, Path("/place"))
 
 
-def test_cells_are_all_that_is_crossed_but_methods_in_a_probe():
-    both = design(seeds=[0, 1, 2], methods={"one": {}, "two": {}}, kinds=["probe", "trainer"])
+def test_cells_are_all_that_is_crossed_and_methods_that_a_probe_cannot_tell_apart_are_one_there():
+    methods = {"one": {}, "two": {"loop": {"epochs": 2}}, "three": {"quota": "counts"}}
+    both = design(seeds=[0, 1, 2], methods=methods, kinds=["probe", "trainer"])
     cells = list(both.crossed())
-    assert len(cells) == 2 * 2 * 3 * (1 + 2)
+    assert len(cells) == 2 * 2 * 3 * (2 + 3)
     assert {(kind, method) for kind, _, method, *_ in cells} == {
-        ("probe", "probe"),
-        ("trainer", "one"),
-        ("trainer", "two"),
+        ("probe", "one"),
+        ("probe", "three"),
+        *(("trainer", method) for method in methods),
     }
+    second = design(methods=methods, kinds={"probe": {"methods": "two"}})
+    assert {method for _, _, method, *_ in second.crossed()} == {"two"}
+
+
+def test_what_is_left_out_may_name_exceptions():
+    cells = design(leave_out=[{"recipes": "half_jpeg", "but": {"budgets": "20 kB"}}]).crossed()
+    assert [(recipe.name, str(budget)) for *_, recipe, budget, _ in cells] == [
+        ("half_jpeg", "20.0 kB"),
+        ("features", "20.0 kB"),
+        ("features", "2 per class"),
+    ]
+
+
+def test_a_recipe_may_hold_as_many_as_another_in_a_probe_alone():
+    recipes = ["half_jpeg", {"of": "raw", "name": "whole", "as_many_as": "half_jpeg"}]
+    both = design(recipes=recipes, kinds=["probe", "trainer"])
+    assert both.as_many_as == {"whole": "half_jpeg"}
+    assert both.recipes[1].name == "whole"
+    both.config("probe", both.data[0], "default", both.recipes[1], 0)
+    with pytest.raises(SchemaError, match="recipe 'whole' is as many as another holds: only a probe takes a count"):
+        both.config("trainer", both.data[0], "default", both.recipes[1], 0)
 
 
 def test_a_kind_may_take_some_values_of_each_axis_and_others_may_be_left_out():
@@ -47,11 +69,13 @@ def test_options_come_from_the_base_then_the_data_then_the_method():
         methods={"ridge": {"method": {"head": "ridge"}, "tuner": {"phases": "none"}}},
         base={"data": {"increments": [3], "modalities": "both"}, "tuner": {"blocks": 1}, "loop": {"epochs": 2}},
     )
-    config = one.config(one.data[0], "ridge", one.recipes[0], 7)
+    config = one.config("trainer", one.data[0], "ridge", one.recipes[0], 7)
     assert (config.seed, config.data.class_seed) == (7, 7)
     assert (config.data.modalities, config.data.increments) == ("image", (3,))
     assert (config.tuner.blocks, config.tuner.phases, config.method.head.name) == (1, "none", "ridge")
     assert (config.loop.epochs, config.backbone.image_size) == (2, 56)
+    seen = one.config("probe", one.data[0], "ridge", one.recipes[0], 7)
+    assert (seen.loop.epochs, seen.tuner.phases, seen.method.head.name) == (5, "none", "ridge")  # it trains nothing
 
 
 def test_recipes_are_names_files_and_parts_that_may_begin_with_another_recipe(tmp_path):
@@ -90,7 +114,20 @@ def test_folders_lie_beside_the_configuration():
         ({"kinds": {"trainer": {"what": 1}}}, "kinds.trainer: unknown keys ['what']"),
         ({"leave_out": [{"seeds": [5]}]}, "leave_out[0].seeds: unknown '5'; choose of ['0']"),
         ({"base": {"epochs": 3}}, "base: unknown keys ['epochs']"),
-        ({"probe_share": 1.5}, "configuration.probe_share must be above 0 and at most 1, got 1.5"),
+        ({"probe": {"share": 1.5}}, "probe.share must be above 0 and at most 1, got 1.5"),
+        ({"probe": {"folds": 3}}, "probe.folds"),
+        ({"probe": {"sample": 3}}, "probe: unknown keys ['sample']; known are ['share', 'folds']"),
+        ({"leave_out": [{"but": {"seeds": [5]}}]}, "leave_out[0].but.seeds: unknown '5'; choose of ['0']"),
+        (
+            {"recipes": ["raw", {"of": "raw", "name": "x", "as_many_as": "jpeg"}]},
+            "'x' holds as many as 'jpeg'",
+        ),
+        ({"recipes": [{"of": "raw", "name": "x", "as_many_as": "x"}]}, "recipes: 'x' holds as many as 'x'"),
+        (
+            {"best_of": {"best": ["half_jpeg", "jpeg"]}},
+            "best_of.best: unknown 'jpeg'; choose of ['half",
+        ),
+        ({"best_of": {"features": ["half_jpeg"]}}, "best_of: 'features' is a recipe; choose another name"),
         ({"own": {"colour": {}}}, "own: unknown kinds ['colour']; known are ['augmentation', 'codec'"),
         ({"own": {"scorer": {"edges": "edges"}}}, "own.scorer.edges: expected module.name or module:name"),
         ({"own": {"scorer": {"edges": "no_such.edges"}}}, "scorer 'edges' cannot be imported from no_such:edges"),
@@ -110,8 +147,13 @@ def test_a_wrong_file_is_named(tmp_path):
 
 def test_the_configuration_of_the_benchmark_is_one():
     demo = Design.read(ROOT / "bench" / "configs" / "demo.yaml")
-    assert (len(demo.recipes), len(demo.budgets), len(demo.seeds), len(demo.data)) == (20, 5, 3, 2)
+    assert (len(demo.recipes), len(demo.budgets), len(demo.seeds), len(demo.data)) == (25, 6, 3, 2)
     assert {kind for kind, *_ in demo.crossed()} == {"probe", "trainer"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "bench" / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_each_configuration_of_the_benchmarks_can_be_read(file):
+    assert list(Design.read(file).crossed())
 
 
 def test_a_number_in_the_place_of_seeds_is_refused_as_it_may_mean_two_things(base, tmp_path):

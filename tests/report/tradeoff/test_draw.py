@@ -27,6 +27,16 @@ def test_each_kind_data_set_method_and_measure_has_a_png_and_an_svg_that_say_whe
         assert image.width > 1_000
 
 
+def test_the_best_of_each_method_has_an_image_of_its_own(tmp_path):
+    table = table_of(*(row(method=method, recipe=name) for method in ("one", "two") for name in ("raw", "text")))
+    names = [path.name for path in draw_frontiers(findings(table), tmp_path)]
+    assert [name for name in names if name.endswith(".png")] == [
+        "frontier-probe-own-one.png",
+        "frontier-probe-own-two.png",
+        "frontier-probe-own-best_of_each.png",
+    ]
+
+
 def test_bytes_are_on_a_logarithmic_axis_and_the_front_is_ringed():
     known = findings(sampled(data=("image",)))
     probe = known.curves[known.curves["kind"] == "probe"]

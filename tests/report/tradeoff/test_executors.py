@@ -79,16 +79,18 @@ def test_a_job_whose_worker_dies_each_time_fails_alone(run, tmp_path):
 def test_jobs_of_a_group_follow_one_another_in_a_worker():
     setup = Setup(None, None, {}, threads=1)
     cells = [
-        cell(seed=seed, recipe=name, config={**cell().config, "recipe": {"image": name}, "seed": seed})
+        cell(keys=keys, recipe=name, seed=seed, config={**cell().config, "recipe": {"image": name}, "seed": seed})
         for name in "abc"
-        for seed in (0, 1)
+        for keys in (("one", "test"), ("two", "test"))
+        for seed in (0, 1)  # are measured together
     ]
     jobs, pool = jobs_of(cells), Processes(setup, 2)
     assert len({job.group for job in jobs}) == 2
     order = [pool._next(jobs, None)]
     while len(order) < len(jobs):
         order.append(pool._next([job for job in jobs if job not in order], order[-1]))
-    assert [job.cells[0].seed for job in order] == [0, 0, 0, 1, 1, 1]
+    assert [job.cells[0].keys[0] for job in order] == ["one", "one", "one", "two", "two", "two"]
+    assert {len(job.cells) for job in jobs} == {2}
 
 
 def test_what_became_of_a_job_whose_worker_died_names_each_cell():

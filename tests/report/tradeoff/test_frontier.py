@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exmem.report.tradeoff.frontier import CURVE_COLUMNS, curves, interval, last_phases, pareto
+from exmem.report.tradeoff.frontier import (
+    CURVE_COLUMNS,
+    across_methods,
+    curves,
+    interval,
+    last_phases,
+    pareto,
+    with_best,
+)
 from tests.report.tradeoff.sample import row, sampled, table_of
 
 SHARES = st.floats(0, 1)
@@ -89,3 +97,39 @@ def test_points_of_fewer_seeds_than_others_are_not_on_the_front():
     )
     found = curves(last_phases(table))
     assert dict(zip(found["recipe"], found["front"], strict=True)) == {"lucky": False, "whole": True}
+
+
+def test_the_best_of_some_is_at_each_budget_the_recipe_of_the_highest_mean_that_has_all_seeds():
+    table = table_of(
+        *(row(recipe="a", seed=seed, average=0.3 + seed / 10) for seed in (0, 1)),
+        *(row(recipe="b", seed=seed, average=0.34) for seed in (0, 1)),
+        row(recipe="c", average=0.9),  # of one seed
+        row(recipe="d", average=0.8),  # not asked for
+        *(
+            row(recipe=name, budget="125 kB", average=mean, bytes=size)
+            for name, mean, size in (("a", 0.6, 9), ("b", 0.6, 8))
+        ),
+    )
+    best = with_best(table, {"best": ["a", "b", "c"]})
+    found = best[best["recipe"] == "best"].groupby("budget")["average"].apply(list).to_dict()
+    assert found == {"60 kB": [0.3, 0.4], "125 kB": [0.6]}
+    assert best.loc[(best["recipe"] == "best") & (best["budget"] == "125 kB"), "bytes"].tolist() == [8]
+    assert len(best) == len(table) + 3
+    assert with_best(table, {}) is table
+
+
+def test_methods_are_compared_by_the_best_recipe_of_each_within_the_budget():
+    table = table_of(
+        row(method="one", recipe="a", average=0.3),
+        row(method="one", recipe="b", average=0.5, bytes=10),
+        row(method="one", recipe="over", average=0.9, bytes=60_001),
+        row(method="two", recipe="c", average=0.4, bytes=5),
+        row(method="alone", data="other", average=0.4),
+    )
+    found = across_methods(curves(table))
+    assert found[["data", "recipe", "method", "bytes", "accuracy", "front"]].values.tolist() == [
+        ["own", "one", "best of each", 10, 0.5, True],
+        ["own", "two", "best of each", 5, 0.4, True],
+    ]
+    assert list(found.columns) == CURVE_COLUMNS
+    assert len(across_methods(curves(table.iloc[:1]))) == 0

@@ -104,7 +104,7 @@ def test_rows_have_means_deviations_and_seeds_with_their_folders():
     assert [cell.text for cell in one.cells] == ["50.0 ± 10.0", "1,001 ± 1", "1.07 GB ± 0 B"]
     assert one.cells[0].value == pytest.approx(50)
     assert [seed for seed, _ in one.seeds] == [0, 1, 2]
-    assert one.seeds[0][1] == "cells/probe_own_half_jpeg_probe_60%20kB_0/"
+    assert one.seeds[0][1] == "cells/probe_own_half_jpeg_default_60%20kB_0/"
     assert one.front
 
 

@@ -145,6 +145,35 @@ def test_a_budget_that_holds_nothing_is_a_row_without_accuracy(run):
     assert table["average"].isna().all()
 
 
+def test_a_probe_stores_a_recipe_once_for_all_budgets_seeds_and_methods(run, sweep):
+    sections = {"seeds": [0, 1], "budgets": ["20kB", "30kB"]}
+    methods = {"usual": {}, "counts": {"quota": "counts"}, "sums": {"method": {"head": "nearest_mean"}}}
+    assert [len(job.cells) for job in sweep(**sections, methods=methods).left()] == [12, 12]
+    table, _ = run(**sections, methods=methods)
+    assert len(table) == 24
+    alone, _ = run(**sections, methods={"counts": {"quota": "counts"}}, seeds=[1], out=None)
+    assert set(alone["method"]) == {"counts"}
+
+
+def test_whole_examples_as_many_as_a_recipe_holds_are_over_the_budget_and_no_worse(run):
+    recipes = ["half_jpeg", "raw", {"of": "raw", "name": "whole", "as_many_as": "half_jpeg"}]
+    table, ran = run(recipes=recipes, budgets=["12kB"], seeds=[0, 1])
+    by = table.groupby("recipe")
+    assert by["exemplars"].apply(list)["whole"] == by["exemplars"].apply(list)["half_jpeg"]
+    assert (by.get_group("whole")["bytes"] > 12_000).all()
+    assert (by.get_group("half_jpeg")["bytes"] <= 12_000).all()
+    assert len(ran) == 6
+    assert run(recipes=recipes, budgets=["12kB"], seeds=[0, 1])[1] == []
+
+
+def test_heads_that_need_no_memory_are_measured_without_one_and_others_fail_with_a_reason(run):
+    methods = {"usual": {}, "sums": {"method": {"head": "nearest_mean"}}}
+    table, _ = run(recipes=["none"], methods=methods, budgets=["1kB", "20kB"])
+    assert table["method"].tolist() == ["sums", "sums"]
+    assert table["average"].isna().tolist() == [True, False]
+    assert table["bytes"].iloc[1] > 4 * 4 * 32
+
+
 def test_budgets_in_raw_examples_are_measured_and_kept(run, tmp_path):
     budgets = ["2 per class", "model = 60", "model = 6000, whole"]
     table, _ = run(budgets=budgets, recipes=["raw"], kinds=["probe", "trainer"])

@@ -158,7 +158,7 @@ function draw(choice) {
 function chart(figure, group) {
   const [one] = group;
   const names = [axes.data[one.data], axes.kind[one.kind], axes.method[one.method]];
-  const title = [...new Set(names)].join(", ");
+  const title = names.filter((name, at) => at < 2 || name !== "default").join(", ");
   element("figcaption", figure, title);
   const width = Math.max(300, figure.clientWidth);
   const height = Math.round(Math.min(460, Math.max(290, width * 0.62)));
