@@ -60,8 +60,8 @@ def advise(
 
     A frozen probe: one pass of the backbone over a sample, then a classifier for each recipe on what would fit, at the
     budget, its half and its double. Takes minutes; nothing is trained. `exmem train DATA --recipe FOLDER/recipe.yaml`
-    stores what is best at the budget; give it the same options. `exmem tradeoff FOLDER/tradeoff.yaml --out OUT` measures
-    the same with a page, and more where the file is made to say more: seeds, budgets, runs.
+    stores what is best at the budget; give it the same options. `exmem tradeoff FOLDER/tradeoff.yaml --out OUT`
+    measures the same with a page, and more where the file is made to say more: seeds, budgets, runs.
 
     Parameters
     ----------
@@ -112,9 +112,8 @@ def advise(
     out.mkdir(parents=True, exist_ok=True)
     best.recipe.save(out / _RECIPE)
     draw_advice(measured, out / _IMAGE)
-    (out / _CONFIG).write_text(
-        _configuration(config, folder, [ones[1].recipe for ones in measured], budgets), encoding="utf-8"
-    )
+    text = _configuration(config, folder, [ones[1].recipe for ones in measured], budgets)
+    (out / _CONFIG).write_text(text, encoding="utf-8")
     if json:
         document = {
             "best": best.recipe.name,

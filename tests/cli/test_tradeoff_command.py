@@ -61,7 +61,7 @@ def test_a_trade_off_from_the_first_look_to_the_comparison_of_its_runs(run, tmp_
     assert code == 0, err
     assert "[6/6]" in out
     assert "own, probe\n" in out
-    assert "own, trainer, default\n" in out
+    assert "own, trainer\n" in out
     rows = [line for line in out.splitlines() if line.startswith("│")]
     assert [row.split()[1] for row in rows] == ["half_jpeg", "features", "half_jpeg"]
     assert all("±" in row for row in rows)

@@ -151,8 +151,10 @@ def test_a_probe_stores_a_recipe_once_for_all_budgets_seeds_and_methods(run, swe
     assert [len(job.cells) for job in sweep(**sections, methods=methods).left()] == [12, 12]
     table, _ = run(**sections, methods=methods)
     assert len(table) == 24
-    alone, _ = run(**sections, methods={"counts": {"quota": "counts"}}, seeds=[1], out=None)
-    assert set(alone["method"]) == {"counts"}
+    alone, ran = run(seeds=[1], budgets=["30kB"], methods={"other": methods["counts"]})
+    assert ran == []
+    of = table.set_index(["recipe", "method", "budget", "seed"])["average"]
+    assert [of[one.recipe, "counts", one.budget, 1] for one in alone.itertuples()] == alone["average"].tolist()
 
 
 def test_whole_examples_as_many_as_a_recipe_holds_are_over_the_budget_and_no_worse(run):
