@@ -201,6 +201,10 @@ class Design:
                 raise SchemaError(f"best_of: {name!r} is a recipe; choose another name")
             if strange := [one for one in ones if one not in names["recipes"]]:
                 raise SchemaError(f"best_of.{name}: unknown {strange[0]!r}; choose of {names['recipes']}")
+        if self.as_many_as and self.probe.folds:
+            raise SchemaError(
+                "probe.folds: a recipe with as_many_as is measured on the test split; leave one of them out"
+            )
         for name, other in self.as_many_as.items():
             if other == name or other not in names["recipes"] or other in self.as_many_as:
                 raise SchemaError(
