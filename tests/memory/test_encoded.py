@@ -1,5 +1,7 @@
 """Exemplars are encoded once: measured by `encode` or `plan_add`, and stored as they are."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,31 @@ def test_some_of_them_and_others_behind_them_are_added_in_that_order(tmp_path):
             (stored,) = memory.read([slot])
             assert stored.extras["task"] == seed
         assert len(memory.add(encoded.take([])).slots) == 0
+
+
+def test_other_priorities_need_no_encoding(tmp_path, encodings):
+    ranks = [3.0, -1.0, np.inf, *range(9)]
+    with memory_at(tmp_path / "m", "12kB") as memory, memory_at(tmp_path / "plain", "12kB") as other:
+        encoded = memory.encode(given())
+        assert encodings == [12]
+        report = memory.add(encoded.ranked(ranks))
+        assert encodings == [12]
+        expected = other.add(
+            [dataclasses.replace(one, priority=rank) for one, rank in zip(given(), ranks, strict=True)]
+        )
+        assert 0 < len(memory) < 12
+        assert report.slots.tolist() == expected.slots.tolist()
+        for one in (memory, other):
+            one.commit()
+        assert_equal(memory, other)
+        np.testing.assert_array_equal(memory.priorities, other.priorities)
+        assert encoded.rows.priorities.tolist() == [-float(seed) for seed in range(12)]  # as they were
+
+
+@pytest.mark.parametrize("ranks", [[1.0] * 11, [[1.0] * 12], [*[1.0] * 11, np.nan], ["a"] * 12])
+def test_priorities_that_are_not_as_many_numbers_are_refused(tmp_path, ranks):
+    with memory_at(tmp_path / "m") as memory, pytest.raises(InvalidExemplarError, match="priorities"):
+        memory.encode(given()).ranked(ranks)
 
 
 def test_a_reader_encodes_too_and_changes_nothing(tmp_path):

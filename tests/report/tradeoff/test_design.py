@@ -127,6 +127,10 @@ def test_folders_lie_beside_the_configuration():
             {"best_of": {"best": ["half_jpeg", "jpeg"]}},
             "best_of.best: unknown 'jpeg'; choose of ['half",
         ),
+        (
+            {"recipes": ["raw", {"of": "raw", "name": "x", "as_many_as": "raw"}], "probe": {"folds": True}},
+            "probe.folds: a recipe with as_many_as is measured on the test split; leave one of them out",
+        ),
         ({"best_of": {"features": ["half_jpeg"]}}, "best_of: 'features' is a recipe; choose another name"),
         ({"own": {"colour": {}}}, "own: unknown kinds ['colour']; known are ['augmentation', 'codec'"),
         ({"own": {"scorer": {"edges": "edges"}}}, "own.scorer.edges: expected module.name or module:name"),
