@@ -77,7 +77,8 @@ def plot_frontier(curves: pd.DataFrame, looks: dict[str, Look]) -> Figure:
         points = curves[curves["recipe"] == recipe]
         look = looks[str(recipe)]
         _bars(axis, points, look.colour)
-        axis.plot(points["bytes"], points["accuracy"], label=str(recipe), markersize=4.5, **_style(look))
+        over = " (over budget)" if (points["bytes"] > points["budget_bytes"]).all() else ""
+        axis.plot(points["bytes"], points["accuracy"], label=f"{recipe}{over}", markersize=4.5, **_style(look))
     _front(axis, curves)
     _axes(axis, curves)
     title = ", ".join([first["data"], first["kind"], *([] if first["method"] == DEFAULT else [first["method"]])])

@@ -103,7 +103,7 @@ def across_methods(points: pd.DataFrame) -> pd.DataFrame:
             continue
         whole = ones[(ones["n"] == ones["n"].max()) & (ones["bytes"] <= ones["budget_bytes"])]
         best = whole.loc[whole.groupby(["method", "budget"], sort=False)["accuracy"].idxmax()]
-        best = best.assign(recipe=best["method"], method="best of each")
+        best = best.assign(recipe=best["method"], method="best of each").sort_values(["recipe", "bytes"], kind="stable")
         best["front"] = pareto(best["bytes"].tolist(), best["accuracy"].tolist())
         parts.append(best)
     return pd.concat(parts, ignore_index=True) if parts else points.iloc[:0]

@@ -37,6 +37,16 @@ def test_the_best_of_each_method_has_an_image_of_its_own(tmp_path):
     ]
 
 
+def test_a_recipe_over_its_budget_is_told_in_the_legend():
+    known = findings(
+        table_of(
+            row(recipe="raw"), row(recipe="whole", bytes=900_000), row(recipe="whole", budget="125 kB", bytes=900_000)
+        )
+    )
+    names = [text.get_text() for text in plot_frontier(known.curves, known.looks).legends[0].get_texts()]
+    assert names[:2] == ["raw", "whole (over budget)"]
+
+
 def test_bytes_are_on_a_logarithmic_axis_and_the_front_is_ringed():
     known = findings(sampled(data=("image",)))
     probe = known.curves[known.curves["kind"] == "probe"]

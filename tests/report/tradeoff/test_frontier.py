@@ -123,12 +123,14 @@ def test_methods_are_compared_by_the_best_recipe_of_each_within_the_budget():
         row(method="one", recipe="a", average=0.3),
         row(method="one", recipe="b", average=0.5, bytes=10),
         row(method="one", recipe="over", average=0.9, bytes=60_001),
+        row(method="one", recipe="b", budget="125 kB", average=0.6, bytes=7),
         row(method="two", recipe="c", average=0.4, bytes=5),
         row(method="alone", data="other", average=0.4),
     )
     found = across_methods(curves(table))
     assert found[["data", "recipe", "method", "bytes", "accuracy", "front"]].values.tolist() == [
-        ["own", "one", "best of each", 10, 0.5, True],
+        ["own", "one", "best of each", 7, 0.6, True],
+        ["own", "one", "best of each", 10, 0.5, False],
         ["own", "two", "best of each", 5, 0.4, True],
     ]
     assert list(found.columns) == CURVE_COLUMNS
