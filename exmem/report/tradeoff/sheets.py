@@ -23,11 +23,13 @@ from exmem.report.view.exemplars import Known, Source, exemplar_sheet
 from exmem.report.view.images import draw_placed, find_grid, place_tokens, put_together
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
 from exmem.train.config import TrainConfig
+from exmem.train.data import ImageText
 from exmem.train.parts import load_run_backbone, load_run_data
 
 __all__ = ["RecipeSheet", "bounded", "recipe_sheets"]
 
 _SHOWN = 3  # examples, of different classes
+_TRAINED = 256  # examples, at most, that codecs are trained on
 _FORM = 2  # of the files
 _ROOM = 2**40
 _MOST_BYTES = 8_000_000  # of all images of a page
@@ -93,16 +95,20 @@ class _Examples:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
-        self._loaded: dict[str, tuple[Backbone, list[str], NDArray[np.uint8], list[str], NDArray[np.int64]]] = {}
+        self._loaded: dict[str, tuple[Backbone, ImageText, NDArray[np.int64]]] = {}
 
     def sheet(self, cell: Cell, config: TrainConfig) -> Sheet:
         """Store the examples by a recipe, and show what a memory gives back."""
-        backbone, class_names, images, texts, labels = self._of(cell, config)
+        backbone, train, rows = self._of(cell, config)
+        class_names, (images, texts, labels) = list(train.class_names), _examples(backbone, train, rows)
         recipe: Recipe = config.recipe.refined(extras=())  # which need a head that has learnt
         bound = BoundRecipe(recipe, backbone, seed=0, num_classes=len(class_names))
-        exemplars = bound.make(images, texts, labels)
+        exemplars = samples = bound.make(images, texts, labels)
+        if bound.is_trained:
+            spread = np.linspace(0, len(train) - 1, min(_TRAINED, len(train))).astype(np.int64)
+            samples = bound.make(*_examples(backbone, train, spread))
         with tempfile.TemporaryDirectory() as place:
-            with bound.create_memory(place, max_bytes=_ROOM, samples=exemplars, durable=False) as memory:
+            with bound.create_memory(place, max_bytes=_ROOM, samples=samples, durable=False) as memory:
                 slots = memory.add(exemplars).slots
                 memory.commit()
             sources = {
@@ -114,7 +120,7 @@ class _Examples:
                 stored = [_stored(memory, slot, backbone.grid) for slot in sources]
         return Sheet("", {}, (), tuple(map(_plain, sheet.cards, stored)))
 
-    def _of(self, cell: Cell, config: TrainConfig) -> Any:
+    def _of(self, cell: Cell, config: TrainConfig) -> tuple[Backbone, ImageText, NDArray[np.int64]]:
         key = digest([{key: cell.config[key] for key in ("backbone", "data", "tuner")}, cell.folder])
         if key not in self._loaded:
             self._loaded.clear()
@@ -122,11 +128,16 @@ class _Examples:
             backbone, (train, _) = load_run_backbone(config), load_run_data(config, Path(cell.folder))
             classes = np.unique(train.labels)
             shown = classes[np.linspace(0, len(classes) - 1, min(_SHOWN, len(classes))).astype(np.int64)]
-            rows = [int(np.flatnonzero(train.labels == label)[0]) for label in shown]
-            images = train.images(rows, backbone.image_sides)
-            texts = [train.texts[row] for row in rows]
-            self._loaded[key] = (backbone, list(train.class_names), images, texts, train.labels[rows])
+            rows = np.array([np.flatnonzero(train.labels == label)[0] for label in shown], np.int64)
+            self._loaded[key] = backbone, train, rows
         return self._loaded[key]
+
+
+def _examples(
+    backbone: Backbone, train: ImageText, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], list[str], NDArray[np.int64]]:
+    """Return images, texts and labels of rows of the data, as recipes take them."""
+    return train.images(rows, backbone.image_sides), [train.texts[row] for row in rows.tolist()], train.labels[rows]
 
 
 def _stored(memory: ExemplarMemory, slot: int, grid: tuple[int, int]) -> Panel:

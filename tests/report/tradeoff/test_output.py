@@ -38,6 +38,14 @@ def test_a_sweep_leaves_images_comparisons_and_a_page_with_exemplars(sweep, tmp_
     assert f'href="{folder}/' in page
 
 
+def test_a_codec_that_is_trained_is_trained_on_more_examples_than_are_shown(sweep):
+    few = {"of": "hidden", "keep": "top_k:k=1", "codec": "pq:parts=4,centres=16"}  # 2 tokens each, 16 to train on
+    made = run(sweep(recipes=[few]))
+    known = findings_of(made)
+    assert known.notes == []
+    assert len(known.sheets) == 1
+
+
 def test_sheets_are_kept_and_made_anew_only_where_they_are_not_there(sweep, monkeypatch):
     made = run(sweep())
     first = findings_of(made).sheets
