@@ -134,6 +134,9 @@ def _configuration(config: TrainConfig, folder: Path, recipes: "Sequence[Recipe]
     from exmem.recipes.recipe import document_text
 
     whole = config.to_json()
+    for key in ("vision", "text"):  # folders, from wherever the file is read
+        if whole["backbone"][key] is not None and Path(whole["backbone"][key]).is_dir():
+            whole["backbone"][key] = str(Path(whole["backbone"][key]).absolute())
     seen = {key: whole["data"][key] for key in ("modalities", "text_column", "label_column")}
     document = {
         "data": {folder.absolute().name: {"folder": str(folder.absolute()), **seen}},

@@ -157,7 +157,7 @@ def _show(console: Console, sweep: "Tradeoff", table: "pd.DataFrame") -> None:
         print_table(console, summary.columns, summary.rows)
     console.print(
         "Exemplars held, and accuracy in per cent, mean ± standard deviation over seeds: of a probe one, of runs the "
-        "average over phases and the last.",
+        "average over phases and the last; - where nothing fits, or nothing was measured.",
         soft_wrap=True,
     )
     failures = failures_of(sweep.cells, sweep.known)

@@ -44,7 +44,7 @@ def plot_advice(measured: Sequence[Sequence[Measured]]) -> Figure:
     axis.set_xticks(budgets)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda budget, _: format_bytes(round(budget))))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axis.set(xlabel="budget of the memory", ylabel="accuracy of the frozen probe")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)

@@ -160,7 +160,7 @@ def plot_comparison(groups: Sequence[Group]) -> Figure:
             axis.fill_between(phases, means - deviations, means + deviations, color=colour, alpha=0.15, linewidth=0)
     axis.set(xlabel="phase", ylabel="accuracy over all classes seen", ylim=(0, 1))
     axis.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
-    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     legend = figure.legend(loc="outside lower left", frameon=False, fontsize=8)

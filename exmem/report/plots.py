@@ -44,7 +44,7 @@ def plot_accuracy(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         axis.set(title=title, xlabel="phase, and classes seen" if seen else "phase", xlim=(0.7, last + 0.3))
         axis.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda phase, _: _phase_label(round(phase), seen)))
-        axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set(ylabel="accuracy over all classes seen", ylim=(0, 1))

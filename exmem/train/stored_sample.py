@@ -129,14 +129,11 @@ class StoredSample:
             return
         self._bound = bound = BoundRecipe(recipe, probe.backbone, seed=_SEED)
         exemplars = self._made(probe.sample, advance)
-        with (
-            tempfile.TemporaryDirectory() as place,
-            bound.create_memory(
-                place, max_bytes=_ROOM, samples=exemplars, codec=trained_codec(bound, exemplars), durable=False
-            ) as memory,
-        ):
-            self.schema: Schema = memory.schema
-            self.encoded = memory.encode(exemplars)
+        schema = bound.schema_for(exemplars, codec=trained_codec(bound, exemplars))
+        unnamed = {**(schema.recipe or {}), "recipe": recipe.refined(name="").to_json()}  # for a name takes bytes
+        self._schema = Schema(schema.modalities, schema.extras, unnamed)
+        with tempfile.TemporaryDirectory() as place, self._memory(place, _ROOM) as memory:
+            self._encoded = memory.encode(exemplars)
 
     @functools.cached_property
     def features(self) -> Features:
@@ -150,7 +147,7 @@ class StoredSample:
 
     @functools.cached_property
     def _read(self) -> tuple[Features, list[float]]:
-        return self._through(self.encoded)
+        return self._through(self._encoded)
 
     @functools.cached_property
     def _tested(self) -> Features:
@@ -231,7 +228,7 @@ class StoredSample:
         )
 
     def _nothing(self, budget: int) -> Measured:
-        each = float("nan") if self._bound is None else float(self.encoded.sizes.mean())
+        each = float("nan") if self._bound is None else float(self._encoded.sizes.mean())
         return Measured(self.recipe, budget, 0, each, (), float("nan") if self._bound is None else self.step_ms)
 
     def _offered(self, rows: Rows | None) -> Rows:
@@ -270,7 +267,7 @@ class StoredSample:
         return made
 
     def _memory(self, place: str, budget: int, quota: Literal["bytes", "counts"] = "bytes") -> ExemplarMemory:
-        return ExemplarMemory.create(place, schema=self.schema, max_bytes=budget, quota=quota, durable=False)
+        return ExemplarMemory.create(place, schema=self._schema, max_bytes=budget, quota=quota, durable=False)
 
     def _through(self, encoded: EncodedExemplars) -> tuple[Features, list[float]]:
         """Put exemplars into a memory and take them out again; return their features, and seconds of each step."""
@@ -313,7 +310,7 @@ class StoredSample:
                     memory.weigh(policy.weights)
                 fixed = memory.used_bytes
                 memory.resize(fixed + round((budget - fixed) * self._share(policy)))
-                slots = memory.add(self.encoded.take(rows).ranked(priorities[rows])).slots
+                slots = memory.add(self._encoded.take(rows).ranked(priorities[rows])).slots
                 memory.commit()
                 used, free = memory.used_bytes - fixed, memory.free_bytes
             return _Held(rows[slots >= 0], used, free, folder_bytes(Path(place)), kept)

@@ -30,8 +30,9 @@ class Cell:
     """One recipe at one budget with one method and one seed on one data set, by the probe or by the trainer.
 
     `config` is that of `exmem train` as plain values, with the bytes of the memory as its budget; `model_bytes` are
-    those of the model where the budget counts them. `probe` are options of a probe; `as_many_as` is the recipe that it
-    holds as many exemplars as. `refusal` says why it cannot be; its options do not go together.
+    those of the model where the budget counts them. `weights` names the content of weights that lie in folders; `probe`
+    are options of a probe; `as_many_as` is the recipe that it holds as many exemplars as. `refusal` says why it cannot
+    be; its options do not go together.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Cell:
     folder: str
     keys: tuple[str, str]
     config: Mapping[str, Any]
+    weights: str = ""
     model_bytes: int = 0
     probe: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dataclasses.asdict(ProbeOptions()))
     as_many_as: Mapping[str, Any] | None = None
@@ -66,6 +68,7 @@ class Cell:
         config, folds = self.config, self.probe["folds"]
         parts = {"backbone": config["backbone"], "blocks": config["tuner"]["blocks"], "folds": folds}
         parts |= {"modalities": config["data"]["modalities"], "keys": self.keys}
+        parts |= {"weights": self.weights} if self.weights else {}
         return parts | {"sample": self.seed} if folds else parts
 
     @property
@@ -82,6 +85,9 @@ class Cell:
         else:
             loop = {key: value for key, value in self.config["loop"].items() if key not in _MAY_CHANGE}
             decides |= {"config": {**self.config, "recipe": recipe, "loop": loop}}
+            decides |= {"weights": self.weights} if self.weights else {}
+        if self.refusal:  # nothing is measured: each has a folder of its own
+            decides |= self.names
         used = {
             kind: {name: place for name, place in places.items() if _mentions(decides, name)}
             for kind, places in self.own.items()
@@ -155,15 +161,16 @@ def _cell(
     refusal: str,
 ) -> Cell:
     kind, data, method, recipe, budget, seed = crossed
-    known, memory, model = DataFacts("", "", 0), 0, 0
+    known, memory, model, weights = DataFacts("", "", 0), 0, 0, ""
     if not refusal:
-        known = facts.data(config, data.folder)
+        known, weights = facts.data(config, data.folder), facts.weights(config)
+    if not (refusal and budget.needs_sizes):
         try:
             memory, model = budget.split(facts.sizes(config, data.folder) if budget.needs_sizes else None)
         except BudgetTooSmallError as error:
             refusal = str(error)
     document = config.to_json() | {"recipe": recipe.to_json(), "max_bytes": str(memory)}
-    counted = {one.name: one for one in design.recipes}.get(design.as_many_as.get(recipe.name, ""))
+    counted = next((one for one in design.recipes if one.name == design.as_many_as.get(recipe.name)), None)
     return Cell(
         kind=kind,
         data=data.name,
@@ -173,6 +180,7 @@ def _cell(
         seed=seed,
         folder=str(data.folder.absolute()),
         keys=(known.train, known.test),
+        weights=weights,
         config=document,
         model_bytes=model,
         probe=dataclasses.asdict(design.probe),

@@ -31,9 +31,10 @@ COMPARISON_COLUMNS = [
 
 - `accuracy at equal bytes`: mean accuracies at one budget, and `value`, the mean of their differences; none of what is
   over its budget;
-- `bytes at equal accuracy`: the bytes that the recipe needs for what the baseline reaches at a budget, and those of the
-  baseline (geometric means), and `value`, their ratio; `bound` is `<` or `>` where the true ratio lies below or above
-  it, and `mixed` where seeds do not agree in that: then there is no ratio;
+- `bytes at equal accuracy`: the bytes that the recipe needs for what the baseline reaches at a budget, and those that
+  the baseline needs (geometric means; both at their first crossing), and `value`, their ratio; `bound` is `<` or `>`
+  where the true ratio lies below or above it, and `mixed` where that is not known or seeds do not agree in it: then
+  there is no ratio;
 - `area`: mean accuracy over the logarithm of bytes within `budget`, and `value`, the mean of the differences.
 
 `low` and `high` are the 95 % interval of `value` by Student's t (of a ratio: on its logarithm); they are empty of fewer
@@ -42,6 +43,16 @@ than two seeds, and where there is a bound. `n` counts seeds."""
 _USUAL = "half_jpeg"
 
 Bound = Literal["", "<", ">", "mixed"]
+
+# Bounds of the bytes of a recipe and of the baseline, which reaches its own accuracy -> bound of their ratio.
+_BOUNDS: dict[tuple[Bound, Bound], Bound] = {
+    ("", ""): "",
+    ("<", ""): "<",
+    (">", ""): ">",
+    ("", "<"): ">",
+    ("<", "<"): "mixed",
+    (">", "<"): ">",
+}
 
 
 class Needed(NamedTuple):
@@ -130,6 +141,10 @@ def _curves(cells: pd.DataFrame, measure: str) -> _Curves:
     return curves
 
 
+def _curve(points: Sequence[_Point]) -> tuple[list[float], list[float]]:
+    return [point.bytes for point in points], [point.accuracy for point in points]
+
+
 def _others(curves: _Curves, baseline: str) -> Iterator[tuple[str, list[int]]]:
     """Yield other recipes than the baseline, and the seeds that both have."""
     for recipe, by_seed in curves.items():
@@ -156,11 +171,15 @@ def _at_equal_accuracy(curves: _Curves, baseline: str) -> Iterator[dict[str, Any
     for recipe, seeds in _others(curves, baseline):
         pairs: dict[tuple[str, int], list[tuple[Needed, float]]] = {}
         for seed in seeds:
-            mine = curves[recipe][seed]
-            sizes, accuracies = [point.bytes for point in mine], [point.accuracy for point in mine]
+            mine, theirs = curves[recipe][seed], _curve(curves[baseline][seed])
+            sizes, accuracies = _curve(mine)
             for point in curves[baseline][seed] if mine else []:
-                needed = bytes_needed(sizes, accuracies, point.accuracy)
-                pairs.setdefault((point.budget, point.budget_bytes), []).append((needed, point.bytes))
+                needed, first = bytes_needed(sizes, accuracies, point.accuracy), bytes_needed(*theirs, point.accuracy)
+                if first.bound == ">":  # its points of equal bytes count with their mean
+                    first = Needed(point.bytes)
+                bound: Bound = "" if needed == first else _BOUNDS[needed.bound, first.bound]
+                bounded = needed._replace(bound=bound)
+                pairs.setdefault((point.budget, point.budget_bytes), []).append((bounded, first.bytes))
         for (budget, budget_bytes), values in sorted(pairs.items(), key=lambda one: one[0][1]):
             row = _names("bytes at equal accuracy", recipe, budget, budget_bytes)
             yield row | _ratio(values)

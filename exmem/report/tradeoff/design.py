@@ -1,7 +1,8 @@
 """The configuration of a trade-off: which data, recipes, budgets, seeds and methods are crossed.
 
 `data`: name -> folder, or a mapping of `folder` with options of data (`modalities: image`) and `backbone`; relative
-folders lie beside the configuration. `class_seed: seed` lets the order of the classes follow the seed.
+folders lie beside the configuration, those of weights too. `class_seed: seed` lets the order of the classes follow the
+seed.
 `recipes`: names, files, or mappings of parts, where `of` names the recipe whose other parts are taken; one with
 `as_many_as`, the name of another, holds as many exemplars as that one at the budget, whatever they take (probes alone).
 `budgets`: see `Budget`. `seeds`: numbers. `methods`: name -> options of `exmem train`. `kinds`: probe and trainer,
@@ -12,6 +13,8 @@ first such curve the baseline. `own`: parts of one's own. `probe`: see `ProbeOpt
 """
 
 import dataclasses
+import functools
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
+from exmem.registry import Part
 from exmem.report.tradeoff.budgets import Budget
 from exmem.report.tradeoff.own import add_own, read_own
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
@@ -188,9 +192,11 @@ class Design:
             "methods": list(self.methods),
             "kinds": list(self.kinds),
         }
-        for axis, values in names.items():
-            if not values:
+        for axis, values in {**names, "best_of": [*self.best_of]}.items():
+            if not values and axis != "best_of":
                 raise SchemaError(f"{axis}: expected one or more, got none")
+            if wrong := [one for one in values if isinstance(one, str) and not (one.strip() and one.isprintable())]:
+                raise SchemaError(f"{axis}: expected names of one line that can be read, got {shown(wrong[0])}")
             if twice := [str(value) for value in values if values.count(value) > 1]:
                 raise SchemaError(f"{axis}: {twice[0]!r} is there twice; give each a name of its own")
         choices = {f"kinds.{kind}": choice for kind, choice in self.kinds.items()}
@@ -199,8 +205,14 @@ class Design:
         for name, ones in self.best_of.items():
             if name in names["recipes"]:
                 raise SchemaError(f"best_of: {name!r} is a recipe; choose another name")
+            if not ones:
+                raise SchemaError(f"best_of.{name}: expected one or more recipes, got none")
             if strange := [one for one in ones if one not in names["recipes"]]:
                 raise SchemaError(f"best_of.{name}: unknown {strange[0]!r}; choose of {names['recipes']}")
+        if self.probe.folds and self.probe.share != ProbeOptions.share:
+            raise SchemaError(
+                "probe.share has no effect with probe.folds, which hold parts of the sample out; leave it out"
+            )
         if self.as_many_as and self.probe.folds:
             raise SchemaError(
                 "probe.folds: a recipe with as_many_as is measured on the test split; leave one of them out"
@@ -215,6 +227,19 @@ class Design:
             for axis, values in names.items():
                 if strange := [str(value) for value in getattr(choice, axis) if value not in values]:
                     raise SchemaError(f"{where}.{axis}: unknown {strange[0]!r}; choose of {[*map(str, values)]}")
+        if not any(True for _ in self.crossed()):
+            raise SchemaError("kinds and leave_out leave no cell to measure; leave less out")
+
+    @functools.cached_property
+    def alike(self) -> dict[str, str]:
+        """Methods that a probe cannot tell from one before them -> that one."""
+        choice, first, alike = self.kinds.get(PROBE, Choice()), dict[str, str](), dict[str, str]()
+        for name in self.methods:
+            if choice.holds(methods=name):
+                seen = json.dumps(_of_probe(merged(self.base, self.methods[name])), sort_keys=True, default=str)
+                if first.setdefault(seen, name) != name:
+                    alike[name] = first[seen]
+        return alike
 
     def crossed(self) -> Iterator[tuple[str, Data, str, Recipe, Budget, int]]:
         """Yield kind, data, method, recipe, budget and seed of each cell that is wanted, kinds first, budgets last.
@@ -224,8 +249,7 @@ class Design:
         for kind, choice in self.kinds.items():
             methods = [name for name in self.methods if choice.holds(methods=name)]
             if kind == PROBE:
-                seen = {name: _of_probe(merged(self.base, self.methods[name])) for name in methods}
-                methods = [name for at, name in enumerate(methods) if seen[name] not in [seen[m] for m in methods[:at]]]
+                methods = [name for name in methods if name not in self.alike]
             for data in self.data:
                 for seed in self.seeds:
                     for method in methods:
@@ -240,10 +264,13 @@ class Design:
     def config(self, kind: str, data: Data, method: str, recipe: Recipe, seed: int) -> TrainConfig:
         """Return the options of a cell but for its budget; SchemaError if they are unknown or do not go together."""
         document = merged(merged(self.base, data.options), self.methods[method])
+        if "backbone" in document:
+            document["backbone"] = _placed(document["backbone"], self.folder)
         if document.get("data", {}).get("class_seed") == "seed":
             document["data"]["class_seed"] = seed
         if kind == PROBE:
             document = _of_probe(document)
+            _check_probed(document, recipe)
         elif recipe.name in self.as_many_as:
             raise SchemaError(f"recipe {recipe.name!r} is as many as another holds: only a probe takes a count")
         return TrainConfig.from_json({**document, "recipe": recipe, "seed": seed})
@@ -265,6 +292,33 @@ def _of_probe(document: Options) -> dict[str, Any]:
         if option in document.get(group, {}):
             seen[group] = {option: document[group][option]}
     return {**seen, "tuner": {**seen.get("tuner", {}), "phases": "none"}}
+
+
+def _check_probed(document: Options, recipe: Recipe) -> None:
+    """Refuse what looks at the linear head of a run, which a probe does not train."""
+    head, selection = Part.of(document.get("method", {}).get("head", "logistic")), document.get("selection", "herding")
+    asked = {
+        "head 'linear'": head.name == "linear",
+        f"selection {Part.of(selection).name!r}": Part.of(selection).name in {"loss", "entropy"},
+        "extras 'logits'": "logits" in recipe.extras,
+    }
+    if wrong := [name for name, is_asked in asked.items() if is_asked]:
+        raise SchemaError(
+            f"{wrong[0]} needs the linear head, and a probe trains none; leave it to the trainer, as by kinds: "
+            "{probe: {methods: [OTHERS], recipes: [OTHERS]}, trainer: }"
+        )
+
+
+def _placed(backbone: Any, folder: Path) -> Any:
+    """Return options of a backbone; weights in folders beside the configuration are named by their whole path."""
+    if not isinstance(backbone, Mapping):
+        return backbone
+    return {
+        key: str((folder / value).absolute())
+        if key in {"vision", "text"} and isinstance(value, str) and value and (folder / value).is_dir()
+        else value
+        for key, value in backbone.items()
+    }
 
 
 def _listed(value: Any, where: str) -> Sequence[Any]:

@@ -128,7 +128,8 @@ def _axes(axis: Axes, curves: pd.DataFrame) -> None:
     axis.xaxis.set_major_formatter(
         FuncFormatter(lambda size, _: format_bytes(round(size)).replace(".00", "").replace(".0", ""))
     )
-    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))  # intervals reach below
+    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axis.set_xlabel("bytes on the disk")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)

@@ -49,6 +49,7 @@ class Facts:
         self._data: dict[str, DataFacts] = {}
         self._sizes: dict[str, Sizes] = {}
         self._loaded: dict[str, tuple[ImageText, ImageText]] = {}
+        self._weights: dict[tuple[str | None, ...], str] = {}
 
     def data(self, config: TrainConfig, folder: Path) -> DataFacts:
         """Return what is known of a folder of data; its files are read again where one of them has changed."""
@@ -66,11 +67,22 @@ class Facts:
             self._data[name] = DataFacts(**known["facts"])
         return self._data[name]
 
+    def weights(self, config: TrainConfig) -> str:
+        """Name the content of those weights of a backbone that lie in folders; empty where none do."""
+        names = config.backbone.names
+        if names not in self._weights:
+            folders = [Path(name) for name in names if name is not None and Path(name).is_dir()]
+            files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+            contents = [(file.name, hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()) for file in files]
+            self._weights[names] = digest(contents) if contents else ""
+        return self._weights[names]
+
     def sizes(self, config: TrainConfig, folder: Path) -> Sizes:
         """Return what budgets are counted in, for the data, the backbone and what the method tunes of it."""
         facts, whole = self.data(config, folder), config.to_json()
         parts = {"backbone": whole["backbone"], "modalities": config.data.modalities, "blocks": config.tuner.blocks}
-        name = digest([dataclasses.asdict(facts), parts, config.tuner.rank, config.tuned_phases != "none"])
+        tuned = config.tuned_phases != "none"
+        name = digest([dataclasses.asdict(facts), parts, config.tuner.rank, tuned, self.weights(config)])
         if name not in self._sizes:
             file = self._folder / f"sizes-{name}.json"
             known = read_json(file)

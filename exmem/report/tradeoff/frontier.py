@@ -39,7 +39,7 @@ CURVE_COLUMNS = [
 ]
 """A point of a curve: mean bytes on the disk and accuracy over seeds, the 95 % interval of the accuracy (NaN of one
 seed), how many seeds, and whether no other point of the group has fewer bytes and more accuracy; points of fewer seeds
-than others of their group are none of the front."""
+than others of their group, or over their budget, are none of the front."""
 
 _CELL = [*GROUP, "recipe", "budget", "seed"]
 _SHARE = 0.975  # of Student's t: both tails beyond are 5 %
@@ -77,11 +77,13 @@ def last_phases(table: pd.DataFrame) -> pd.DataFrame:
 def with_best(last: pd.DataFrame, best_of: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Add rows of the best of some recipes by a name for them: at each budget of a group, the highest mean average.
 
-    Only recipes of as many seeds as any of them there; of equals, the one of fewer bytes.
+    Only recipes within the budget, of as many seeds as any of them there; of equals, the one of fewer bytes.
     """
     parts = [last]
     for name, recipes in best_of.items():
-        of_these = last[last["recipe"].isin(recipes) & last["average"].notna()]
+        of_these = last[
+            last["recipe"].isin(recipes) & last["average"].notna() & (last["bytes"] <= last["budget_bytes"])
+        ]
         for _, ones in of_these.groupby([*GROUP, "budget"], sort=False):
             means = ones.groupby("recipe", sort=False).agg(
                 n=("seed", "count"), accuracy=("average", "mean"), size=("bytes", "mean")
@@ -151,7 +153,7 @@ def _points(names: dict[str, str], rows: pd.DataFrame, measure: str) -> list[dic
             )
         points += sorted(of_recipe, key=lambda point: (point["bytes"], point["budget_bytes"]))
     most = max((point["n"] for point in points), default=0)
-    whole = [point for point in points if point["n"] == most]
+    whole = [point for point in points if point["n"] == most and point["bytes"] <= point["budget_bytes"]]
     front = pareto([point["bytes"] for point in whole], [point["accuracy"] for point in whole])
     for point in points:
         point["front"] = False

@@ -8,9 +8,15 @@ __all__ = ["DASHES", "LEVELS", "Look", "looks_of"]
 # Okabe & Ito 2008, "Color Universal Design", without their yellow, which is too pale on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2330")
 _MARKERS = ("circle", "square", "triangle", "diamond", "down")  # 7 and 5 have no divisor in common: 35 pairs
-LEVELS = {"pixels": "pixels", "hidden": "hidden tokens", "features": "features", "none": "text alone"}
+LEVELS = {
+    "pixels": "pixels",
+    "hidden": "hidden tokens",
+    "features": "features",
+    "none": "text alone",
+    "nothing": "nothing",
+}
 """Level of a recipe -> what the page and the legend call it."""
-DASHES = {"pixels": "", "hidden": "6 3", "features": "7 3 1.5 3", "none": "1.5 2.5"}
+DASHES = {"pixels": "", "hidden": "6 3", "features": "7 3 1.5 3", "none": "1.5 2.5", "nothing": "1.5 2.5"}
 """Level of a recipe -> dashes of its line, in points."""
 
 

@@ -36,7 +36,7 @@ def findings_of(
         recipes=names,
         best_of=sweep.design.best_of,
         baseline=chosen_baseline(names, sweep.design.best_of, baseline),
-        levels={recipe.name: recipe.level for recipe in sweep.design.recipes},
+        levels={one.name: "nothing" if one.is_empty else one.level for one in sweep.design.recipes},
         configuration=configuration,
         command=command,
         written=time.strftime("%Y-%m-%d %H:%M"),

@@ -66,9 +66,11 @@ DEFINITIONS = {
     "accuracy at equal bytes": "Mean over seeds of the difference to the baseline at the same budget and seed, in "
     "percentage points.",
     "bytes at equal accuracy": "Bytes that a recipe needs for the accuracy that the baseline reaches at a budget, over "
-    "the bytes of the baseline: below 1 is fewer. Read off per seed between measured budgets on the logarithm of "
-    "bytes, at the first crossing; geometric mean over seeds. < or > where the accuracy is exceeded at every budget, "
-    "or reached at none.",
+    "the bytes that the baseline needs: below 1 is fewer. Read off per seed between measured budgets on the logarithm "
+    "of bytes, both at the first crossing; geometric mean over seeds. < or > where the accuracy is exceeded at every "
+    "budget, or reached at none.",
+    "-": "Nothing was measured. A probe with 0 exemplars: none fits, or an empty memory, the tables of its codec or "
+    "what the head keeps are more than the budget.",
     "area": "Mean accuracy over the logarithm of bytes, 0 to 100 %, by trapezoids over the range of budgets that all "
     "recipes of a group share.",
 }
@@ -205,7 +207,7 @@ def _difference(one: pd.Series) -> Cell:
 
 def _ratio(one: pd.Series) -> Cell:
     if one["bound"] == "mixed":
-        return Cell("seeds differ: < and >")
+        return Cell("not known: < and >")
     sign = f"{one['bound']} " if one["bound"] else ""
     text = f"{sign}{one['value']:.2f} ×{_between(one['low'], one['high'], '.2f')}"
     if one["bound"]:

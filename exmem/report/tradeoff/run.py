@@ -10,7 +10,7 @@ import pandas as pd
 
 from exmem.errors import SchemaError
 from exmem.report.tradeoff.cells import Cell, Cells, State, cells_of
-from exmem.report.tradeoff.design import Design
+from exmem.report.tradeoff.design import PROBE, Design
 from exmem.report.tradeoff.executors import Executor
 from exmem.report.tradeoff.facts import Facts
 from exmem.report.tradeoff.table import write_tables
@@ -115,6 +115,8 @@ class Tradeoff:
     def __init__(self, design: Design, out: Path, *, tell: Callable[[str], None] = lambda _: None) -> None:
         self.design, self.out = design, out
         self.known = Cells(out)
+        for name, other in design.alike.items() if PROBE in design.kinds else ():
+            tell(f"a probe cannot tell method {name!r} from {other!r}: it is measured once, as {other!r}")
         self.cells = cells_of(design, Facts(out / "facts", tell))
         self.estimate = Estimate()
         for cell in self._distinct(self.cells):

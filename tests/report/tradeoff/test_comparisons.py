@@ -201,3 +201,11 @@ def test_what_is_over_its_budget_is_at_no_equal_bytes_and_in_no_area():
     ]
     table = comparisons(last_phases(table_of(*rows)), "half_jpeg")
     assert set(table.loc[table["recipe"] == "whole", "comparison"]) == {"bytes at equal accuracy"}
+
+
+def test_equal_curves_need_equal_bytes_even_where_they_fall():
+    sizes, heights = [1, 2, 4], [0.3, 0.25, 0.4]
+    table = comparisons(last_phases(table_of(*curve("raw", sizes, heights), *curve("jpeg", sizes, heights))), "jpeg")
+    same = table[table["comparison"] == "bytes at equal accuracy"]
+    assert same["value"].tolist() == [1, 1, 1]
+    assert set(same["bound"]) == {""}

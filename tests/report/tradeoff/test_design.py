@@ -131,6 +131,11 @@ def test_folders_lie_beside_the_configuration():
             {"recipes": ["raw", {"of": "raw", "name": "x", "as_many_as": "raw"}], "probe": {"folds": True}},
             "probe.folds: a recipe with as_many_as is measured on the test split; leave one of them out",
         ),
+        ({"best_of": {"best": []}}, "best_of.best: expected one or more recipes, got none"),
+        ({"probe": {"folds": True, "share": 0.5}}, "probe.share has no effect with probe.folds"),
+        ({"leave_out": [{}]}, "kinds and leave_out leave no cell to measure; leave less out"),
+        ({"recipes": [{"of": "raw", "name": ""}]}, "recipes: expected names of one line that can be read, got ''"),
+        ({"methods": {"two\nlines": {}}}, "methods: expected names of one line that can be read, got 'two\\nlines'"),
         ({"best_of": {"features": ["half_jpeg"]}}, "best_of: 'features' is a recipe; choose another name"),
         ({"own": {"colour": {}}}, "own: unknown kinds ['colour']; known are ['augmentation', 'codec'"),
         ({"own": {"scorer": {"edges": "edges"}}}, "own.scorer.edges: expected module.name or module:name"),
@@ -163,3 +168,23 @@ def test_each_configuration_of_the_benchmarks_can_be_read(file):
 def test_a_number_in_the_place_of_seeds_is_refused_as_it_may_mean_two_things(base, tmp_path):
     with pytest.raises(SchemaError, match=r"seeds: expected a list, such as \[0, 1, 2\], got 3"):
         Design.of({**base, "seeds": 3}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [({"method": {"head": "linear"}}, "head 'linear'"), ({"selection": "entropy"}, "selection 'entropy'")],
+)
+def test_what_looks_at_a_head_that_was_trained_is_left_to_the_trainer(method, what):
+    one = design(methods={"m": {**method, "tuner": {"phases": "all"}}}, recipes=["raw"])
+    with pytest.raises(SchemaError, match=f"{what} needs the linear head, and a probe trains none; leave it to the"):
+        one.config("probe", one.data[0], "m", one.recipes[0], 0)
+    one.config("trainer", one.data[0], "m", one.recipes[0], 0)
+
+
+def test_weights_in_folders_beside_the_configuration_are_found_from_anywhere(tmp_path):
+    (tmp_path / "vit").mkdir()
+    sections = {**SMALL, "base": {"backbone": {"family": "vit", "vision": "vit"}, "data": {"modalities": "image"}}}
+    one = Design.of(sections, tmp_path)
+    assert one.config("probe", one.data[0], "default", one.recipes[0], 0).backbone.vision == str(tmp_path / "vit")
+    hub = Design.of({**sections, "base": {"backbone": {"family": "vit", "vision": "google/vit"}}}, tmp_path)
+    assert hub.config("probe", hub.data[0], "default", hub.recipes[0], 0).backbone.vision == "google/vit"

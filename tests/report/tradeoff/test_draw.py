@@ -37,6 +37,15 @@ def test_the_best_of_each_method_has_an_image_of_its_own(tmp_path):
     ]
 
 
+def test_ticks_say_what_they_are():
+    known = findings(table_of(row(average=0.05), row(average=0.25, budget="125 kB", bytes=90_000)))
+    figure = plot_frontier(known.curves, known.looks)
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    ticks = zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    assert all(float(label.get_text().rstrip("%")) == pytest.approx(100 * tick) for tick, label in ticks)
+
+
 def test_a_recipe_over_its_budget_is_told_in_the_legend():
     known = findings(
         table_of(

@@ -104,13 +104,14 @@ def test_the_best_of_some_is_at_each_budget_the_recipe_of_the_highest_mean_that_
         *(row(recipe="a", seed=seed, average=0.3 + seed / 10) for seed in (0, 1)),
         *(row(recipe="b", seed=seed, average=0.34) for seed in (0, 1)),
         row(recipe="c", average=0.9),  # of one seed
+        *(row(recipe="over", seed=seed, average=0.9, bytes=60_001) for seed in (0, 1)),
         row(recipe="d", average=0.8),  # not asked for
         *(
             row(recipe=name, budget="125 kB", average=mean, bytes=size)
             for name, mean, size in (("a", 0.6, 9), ("b", 0.6, 8))
         ),
     )
-    best = with_best(table, {"best": ["a", "b", "c"]})
+    best = with_best(table, {"best": ["a", "b", "c", "over"]})
     found = best[best["recipe"] == "best"].groupby("budget")["average"].apply(list).to_dict()
     assert found == {"60 kB": [0.3, 0.4], "125 kB": [0.6]}
     assert best.loc[(best["recipe"] == "best") & (best["budget"] == "125 kB"), "bytes"].tolist() == [8]
@@ -135,3 +136,8 @@ def test_methods_are_compared_by_the_best_recipe_of_each_within_the_budget():
     ]
     assert list(found.columns) == CURVE_COLUMNS
     assert len(across_methods(curves(table.iloc[:1]))) == 0
+
+
+def test_what_is_over_its_budget_is_not_on_the_front():
+    points = curves(table_of(row(recipe="a"), row(recipe="over", average=0.9, bytes=60_001)))
+    assert points.set_index("recipe")["front"].to_dict() == {"a": True, "over": False}

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from exmem.errors import SchemaError
 from exmem.report.tradeoff import Slice, Watcher
@@ -290,3 +291,45 @@ def test_a_failure_that_is_damaged_lets_the_cell_be_run_again(run, tmp_path):
     place.write_text("{}")
     _, again = run(recipes=[BROKEN], own=OWN, budgets=["20kB"], seeds=[0])
     assert len(again) == 1
+
+
+def test_what_a_recipe_is_called_changes_no_number(run, tmp_path):
+    long = {"of": "half_jpeg", "name": "x" * 400}
+    (one, _), (other, _) = (
+        run(tmp_path / name, recipes=[recipe], budgets=["9kB"]) for name, recipe in (("a", "half_jpeg"), ("b", long))
+    )
+    same = ["bytes", "exemplars", "average"]
+    assert one[same].values.tolist() == other[same].values.tolist()
+
+
+def test_weights_that_changed_in_their_folder_are_measured_anew(run, base, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(base["base"]["backbone"]["vision"], folder)
+    backbone = {**base["base"]["backbone"], "vision": str(folder)}
+    sections = {"base": {**base["base"], "backbone": backbone}, "kinds": ["probe", "trainer"], "recipes": ["half_jpeg"]}
+    assert len(run(**sections)[1]) == 2
+    assert run(**sections)[1] == []
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 0.01 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert len(run(**sections)[1]) == 2
+
+
+def test_a_cell_that_is_refused_is_told_by_its_own_names_and_budget(run, tmp_path):
+    stored = {"loop": {"test_stored_form": True}}
+    _, ran = run(methods={"usual": {}, "stored": stored}, recipes=["features", "half_jpeg"], budgets=["20kB", "30kB"])
+    assert len(ran) == 6
+    failures = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert failures["budget_bytes"].tolist() == [20_000, 30_000]
+    assert failures["cell"].nunique() == 2
+    for one in failures.itertuples():
+        told = json.loads((tmp_path / "out" / one.cell / "cell.json").read_text())
+        assert (told["method"], told["budget"]) == (one.method, one.budget)
+
+
+def test_methods_that_are_one_to_a_probe_are_told(sweep):
+    told = []
+    sweep(methods={"a": {}, "b": {"loop": {"epochs": 9}}}, tell=told.append)
+    assert "a probe cannot tell method 'b' from 'a': it is measured once, as 'a'" in told
+    told.clear()
+    sweep(methods={"a": {}, "b": {"loop": {"epochs": 9}}}, kinds=["trainer"], tell=told.append)
+    assert not [line for line in told if "cannot tell" in line]
