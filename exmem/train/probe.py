@@ -56,11 +56,10 @@ class Seen:
 class Probe:
     """A frozen backbone, a sample of labelled examples, and what the trunk makes of it.
 
-    `rows` of the data are the sample; its images lie decoded in RAM. What is not stored of it is tested on, in three to
-    ten folds that `seed` draws, or all of `test`. `shares_trunk`: the cache of all runs holds what the trunk makes of
-    all of the data. `advance` is told how many examples have passed it. Adapters that change nothing are put into the
-    backbone. What a recipe draws at random, what a codec is trained on and the class means of a fill are those of the
-    whole sample, whichever rows of it a memory is offered.
+    `rows` of the data are the sample; its images lie decoded in RAM. What is not stored is tested on, in folds that
+    `seed` draws, or all of `test`. `shares_trunk`: the cache of all runs holds what the trunk makes of all of the data.
+    `advance` is told how many examples have passed it. Adapters that change nothing are put into the backbone. Random
+    masks, codecs' tables and class means of fills are those of the whole sample, whichever rows a memory is offered.
     """
 
     def __init__(

@@ -46,10 +46,9 @@ class Measured(NamedTuple):
     """What a recipe is worth at a budget.
 
     `exemplars` is how many fit (of as many classes as the data has), each of `exemplar_bytes`; `accuracies` are those
-    of the folds, none where nothing fits, and `certainty` the mean probability given to the true class, 0 by a head
-    that has none; `step_ms` is a replay step of 64, from the memory to features. Of the `sample`, `held` were held in a
-    memory of `disk_bytes`, beside `head_bytes` that the head keeps. `as_stored` are accuracies on the same tests after
-    they went through a memory, too.
+    of the folds, none where nothing fits, `certainty` the mean probability given to the true class (0 where none),
+    and `as_stored` accuracies on tests that went through a memory, too. `step_ms` is a replay step of 64, to features.
+    Of the `sample`, `held` were held in a memory of `disk_bytes`, beside `head_bytes` that the head keeps.
     """
 
     recipe: Recipe
