@@ -156,7 +156,7 @@ def test_a_wrong_file_is_named(tmp_path):
 
 def test_the_configuration_of_the_benchmark_is_one():
     demo = Design.read(ROOT / "bench" / "configs" / "demo.yaml")
-    assert (len(demo.recipes), len(demo.budgets), len(demo.seeds), len(demo.data)) == (25, 6, 3, 2)
+    assert (len(demo.recipes), len(demo.budgets), len(demo.seeds), len(demo.data)) == (27, 6, 3, 2)
     assert {kind for kind, *_ in demo.crossed()} == {"probe", "trainer"}
 
 
