@@ -25,7 +25,7 @@ class Smoothed(Form):
     """One image whose dropped patches are smooth: a codec spends few bits there, and none on where the tokens are.
 
     Neighbours stay together and nothing is padded. Only the codec knows what smoothing saves: on the demo data a budget
-    holds half as many again as of token sets at two scales, at about the same accuracy (`bench/results/first_pixels.md`).
+    holds half as many again as of token sets at two scales, at about the same accuracy (`bench/results/first.md`).
 
     Parameters
     ----------
