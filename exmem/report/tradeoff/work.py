@@ -158,12 +158,13 @@ def _probed(mine: Sequence[Cell], tell: Tell) -> "list[dict[str, Any] | ExmemErr
     if first.group not in _kept:
         _kept.clear()
         tell("one pass of the backbone")
-        sample = told_apart(train, config.seed)[0] if first.probe["folds"] else np.arange(len(train))
+        seed = config.seed if first.probe["folds"] else 0  # all seeds have the same backbone
+        sample = told_apart(train, seed)[0] if first.probe["folds"] else np.arange(len(train))
         _kept[first.group] = Probe(
-            load_run_backbone(config),
+            load_run_backbone(dataclasses.replace(config, seed=seed)),
             train,
             sample,
-            seed=config.seed,
+            seed=seed,
             test=None if first.probe["folds"] else test,
             shares_trunk=True,
             advance=lambda _: None,

@@ -333,3 +333,10 @@ def test_methods_that_are_one_to_a_probe_are_told(sweep):
     told.clear()
     sweep(methods={"a": {}, "b": {"loop": {"epochs": 9}}}, kinds=["trainer"], tell=told.append)
     assert not [line for line in told if "cannot tell" in line]
+
+
+def test_a_seed_measures_the_same_alone_and_beside_others(run, tmp_path):
+    alone, _ = run(tmp_path / "alone", seeds=[1], budgets=["9kB", "20kB"])
+    beside, _ = run(tmp_path / "beside", seeds=[0, 1], budgets=["9kB", "20kB"])
+    same = ["recipe", "budget", "bytes", "exemplars", "average"]
+    assert alone[same].values.tolist() == beside.loc[beside["seed"] == 1, same].values.tolist()
