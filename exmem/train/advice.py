@@ -74,10 +74,11 @@ def advise(
     for recipe in recipes:
         try:
             stored = probe.store(recipe, stage(recipe.name, len(rows)))
-        except (CodecError, SchemaError) as error:
+            found = [stored.measure(budget, policy=policy, seed=seed) for budget in budgets]
+        except (CodecError, SchemaError) as error:  # the second is told of replay, too, when it is first measured
             tell(f"{recipe.name} is left out: {error}")
             continue
-        yield [stored.measure(budget, policy=policy, seed=seed) for budget in budgets]
+        yield found
 
 
 def merit(one: Measured) -> tuple[bool, float, float, float]:

@@ -93,8 +93,8 @@ class Probe:
     def store(self, recipe: Recipe, advance: Advance = lambda _: None) -> StoredSample:
         """Store the sample by a recipe; `advance` is told how many exemplars were made.
 
-        SchemaError if the backbone cannot make or replay such exemplars, CodecError if the sample is too small to train
-        the codec on.
+        SchemaError if the backbone cannot make such exemplars, CodecError if the sample is too small to train the codec
+        on. They are read and embedded when they are first measured.
         """
         return StoredSample(self, recipe, advance)
 

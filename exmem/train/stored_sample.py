@@ -32,10 +32,11 @@ from exmem.train.storing import rank_examples
 if TYPE_CHECKING:
     from exmem.train.probe import Probe, Seen
 
-__all__ = ["USUAL", "Measured", "Policy", "StoredSample"]
+__all__ = ["ROOM", "USUAL", "Measured", "Policy", "StoredSample"]
 
 _ROWS = 64  # of a replay step, whose time is told
-_ROOM = 2**40  # bytes, for the memory that holds the whole sample
+ROOM = 2**40
+"""Bytes of a memory that holds whatever it is offered."""
 _SEED = 0  # of what recipes draw: the sample is stored once for all seeds
 
 Rows = NDArray[np.int64]
@@ -131,7 +132,7 @@ class StoredSample:
         schema = bound.schema_for(exemplars, codec=trained_codec(bound, exemplars))
         unnamed = {**(schema.recipe or {}), "recipe": recipe.refined(name="").to_json()}  # for a name takes bytes
         self._schema = Schema(schema.modalities, schema.extras, unnamed)
-        with tempfile.TemporaryDirectory() as place, self._memory(place, _ROOM) as memory:
+        with tempfile.TemporaryDirectory() as place, self._memory(place, ROOM) as memory:
             self._encoded = memory.encode(exemplars)
 
     @functools.cached_property
@@ -164,7 +165,7 @@ class StoredSample:
         if self._probe.test is self._probe.sample:
             return self.features
         exemplars = self._made(self._probe.test, lambda _: None)
-        with tempfile.TemporaryDirectory() as place, self._memory(place, _ROOM) as memory:
+        with tempfile.TemporaryDirectory() as place, self._memory(place, ROOM) as memory:
             encoded = memory.encode(exemplars)
         return self._through(encoded)[0]
 
@@ -272,7 +273,7 @@ class StoredSample:
         """Put exemplars into a memory and take them out again; return their features, and seconds of each step."""
         assert self._bound is not None
         pipeline, parts, seconds = Pipeline(self._bound.restore), [], []
-        with tempfile.TemporaryDirectory() as place, self._memory(place, _ROOM) as memory:
+        with tempfile.TemporaryDirectory() as place, self._memory(place, ROOM) as memory:
             slots = memory.add(encoded).slots
             memory.commit()
             pipeline.follow(memory)

@@ -63,6 +63,16 @@ def test_each_recipe_is_measured_at_each_budget_and_one_that_cannot_be_is_told_a
     assert stages == [("one pass of the backbone", 32), ("codes", 32), ("half_jpeg", 32)]
 
 
+def test_a_recipe_that_cannot_be_replayed_is_told_and_left_out(backbone, data, monkeypatch):
+    def refused(_stored, _budget, **_options):
+        raise SchemaError("replay needs a mask token")
+
+    monkeypatch.setattr("exmem.train.stored_sample.StoredSample.measure", refused)
+    told = []
+    assert not list(advise(backbone(), data[0], [Recipe.of("half_jpeg")], [16_000], stage=stage, tell=told.append))
+    assert told == ["half_jpeg is left out: replay needs a mask token"]
+
+
 def test_classes_that_nothing_can_be_told_of_are_left_out_by_name(backbone, data):
     train, _ = data
     lone, told = train.subset([*range(12), 16, 24]), []

@@ -73,7 +73,7 @@ class Facts:
         if names not in self._weights:
             folders = [Path(name) for name in names if name is not None and Path(name).is_dir()]
             files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
-            contents = [(file.name, hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()) for file in files]
+            contents = [(file.name, _content(file)) for file in files]
             self._weights[names] = digest(contents) if contents else ""
         return self._weights[names]
 
@@ -92,6 +92,11 @@ class Facts:
                 write_json(file, known)
             self._sizes[name] = Sizes(**known)
         return self._sizes[name]
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "blake2b").hexdigest()
 
 
 def _stamp(folder: Path) -> list[int]:

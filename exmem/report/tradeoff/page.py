@@ -101,7 +101,7 @@ def _points(findings: Findings, axes: dict[str, list[str]]) -> dict[str, Any]:
         numbers = {key: _known(getattr(one, key)) for key in ("bytes", "accuracy", "low", "high")}
         points.append({**point, **numbers, "measure": one.measure, "n": int(one.n), "front": bool(one.front)})
     looks = [look._asdict() for look in findings.looks.values()]
-    return {"axes": axes, "dashes": DASHES, "looks": looks, "points": points}
+    return {"axes": axes, "unnamed": DEFAULT, "dashes": DASHES, "looks": looks, "points": points}
 
 
 def _known(value: float) -> float | None:

@@ -100,13 +100,13 @@ class _Examples:
     def sheet(self, cell: Cell, config: TrainConfig) -> Sheet:
         """Store the examples by a recipe, and show what a memory gives back."""
         backbone, train, rows = self._of(cell, config)
-        class_names, (images, texts, labels) = list(train.class_names), _examples(backbone, train, rows)
+        class_names, (images, texts, labels) = list(train.class_names), _rows_of(backbone, train, rows)
         recipe: Recipe = config.recipe.refined(extras=())  # which need a head that has learnt
         bound = BoundRecipe(recipe, backbone, seed=0, num_classes=len(class_names))
         exemplars = samples = bound.make(images, texts, labels)
         if bound.is_trained:
             spread = np.linspace(0, len(train) - 1, min(_TRAINED, len(train))).astype(np.int64)
-            samples = bound.make(*_examples(backbone, train, spread))
+            samples = bound.make(*_rows_of(backbone, train, spread))
         with tempfile.TemporaryDirectory() as place:
             with bound.create_memory(place, max_bytes=_ROOM, samples=samples, durable=False) as memory:
                 slots = memory.add(exemplars).slots
@@ -133,7 +133,7 @@ class _Examples:
         return self._loaded[key]
 
 
-def _examples(
+def _rows_of(
     backbone: Backbone, train: ImageText, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], list[str], NDArray[np.int64]]:
     """Return images, texts and labels of rows of the data, as recipes take them."""

@@ -24,13 +24,11 @@ from exmem.train.data import ImageText
 from exmem.train.parts import load_run_backbone, load_run_data
 from exmem.train.probe import Probe
 from exmem.train.samples import chosen_rows, told_apart
-from exmem.train.stored_sample import Measured, Policy, StoredSample
+from exmem.train.stored_sample import ROOM, Measured, Policy, StoredSample
 
 __all__ = ["Job", "Outcome", "Setup", "jobs_of", "prepare", "run_job"]
 
 Tell = Callable[[str], None]
-
-_ROOM = 2**40  # bytes, of a recipe that takes a count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +192,7 @@ def _measured(
         if other.name not in others:
             others[other.name] = probe.store(other)
         rows = others[other.name].held(budget, rows=rows, policy=policy, seed=cell.seed)
-        budget = _ROOM
+        budget = ROOM
     one = stored.measure(budget, rows=rows, policy=policy, seed=cell.seed)
     return _result(cell, one, time.monotonic() - began)
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from exmem.errors import SchemaError
-from exmem.report.tradeoff import Slice, Watcher
+from exmem.report.tradeoff import Slice, Watcher, work
 from exmem.report.tradeoff.cells import Cells
 from exmem.report.tradeoff.run import Estimate, duration
 from exmem.report.tradeoff.table import COLUMNS
@@ -167,6 +167,13 @@ def test_whole_examples_as_many_as_a_recipe_holds_are_over_the_budget_and_no_wor
     assert (by.get_group("half_jpeg")["bytes"] <= 12_000).all()
     assert len(ran) == 6
     assert run(recipes=recipes, budgets=["12kB"], seeds=[0, 1])[1] == []
+
+
+def test_as_many_as_nothing_is_nothing(run):
+    recipes = ["half_jpeg", {"of": "raw", "name": "whole", "as_many_as": "half_jpeg"}]
+    table, _ = run(recipes=recipes, budgets=["1kB"])
+    assert table["exemplars"].tolist() == [0, 0]
+    assert table["average"].isna().all()
 
 
 def test_heads_that_need_no_memory_are_measured_without_one_and_others_fail_with_a_reason(run):
@@ -335,8 +342,12 @@ def test_methods_that_are_one_to_a_probe_are_told(sweep):
     assert not [line for line in told if "cannot tell" in line]
 
 
-def test_a_seed_measures_the_same_alone_and_beside_others(run, tmp_path):
+def test_a_seed_measures_the_same_alone_and_beside_others(run, tmp_path, monkeypatch):
+    seeds, load = [], work.load_run_backbone
+    monkeypatch.setattr(work, "_kept", {})
+    monkeypatch.setattr(work, "load_run_backbone", lambda config: seeds.append(config.seed) or load(config))
     alone, _ = run(tmp_path / "alone", seeds=[1], budgets=["9kB", "20kB"])
     beside, _ = run(tmp_path / "beside", seeds=[0, 1], budgets=["9kB", "20kB"])
+    assert set(seeds) == {0}  # whatever a backbone draws, all seeds have the same
     same = ["recipe", "budget", "bytes", "exemplars", "average"]
     assert alone[same].values.tolist() == beside.loc[beside["seed"] == 1, same].values.tolist()

@@ -1,6 +1,6 @@
 "use strict";
 // Filters, sorting and charts of the page. Text gets into it by textContent alone, so that no name becomes markup.
-const { axes, dashes: dashesOf, looks, points } = JSON.parse(document.getElementById("points").textContent);
+const { axes, unnamed, dashes: dashesOf, looks, points } = JSON.parse(document.getElementById("points").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 const form = document.querySelector("#filters form");
 const tip = document.getElementById("tip");
@@ -158,7 +158,7 @@ function draw(choice) {
 function chart(figure, group) {
   const [one] = group;
   const names = [axes.data[one.data], axes.kind[one.kind], axes.method[one.method]];
-  const title = names.filter((name, at) => at < 2 || name !== "default").join(", ");
+  const title = names.filter((name, at) => at < 2 || name !== unnamed).join(", ");
   element("figcaption", figure, title);
   const width = Math.max(300, figure.clientWidth);
   const height = Math.round(Math.min(460, Math.max(290, width * 0.62)));
