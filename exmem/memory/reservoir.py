@@ -1,13 +1,13 @@
 """A uniform sample of a stream under a budget of bytes."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.errors import FormatError, SchemaError
+from exmem.errors import FormatError, InvalidExemplarError, SchemaError
 from exmem.tokens import Exemplar, TokenBatch
 from exmem.tokens.checks import whole_number
 from exmem.tokens.sets import exemplars_in
@@ -96,13 +96,39 @@ class StreamReservoir:
             Slot of each, -1 where it is not held; the slots evicted.
         """
         arrivals = exemplars_in(exemplars)
+        return self.offer(len(arrivals), lambda above: [arrivals[index] for index in above.tolist()])
+
+    def offer(self, count: int, make: Callable[[NDArray[np.int64]], Sequence[Exemplar] | TokenBatch]) -> "AddReport":
+        """Offer the next arrivals, and make exemplars only of those that have a chance: after a while, of few.
+
+        Parameters
+        ----------
+        count : int
+            How many arrive.
+        make : callable
+            Returns exemplars of the arrivals with these indices, each of 0..count-1, in their order.
+
+        Returns
+        -------
+        AddReport
+            As `add`.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If it returns another number of exemplars, or one that does not fit; nothing has arrived then.
+        """
+        arrivals = whole_number(count, "count")
         self.memory._ready()  # what is carried through now raises the threshold
         before = self._state()
-        keys = arrival_keys(before["seed"], before["seen"], len(arrivals))
+        keys = arrival_keys(before["seed"], before["seen"], arrivals)
         above = np.flatnonzero(keys > before["threshold"])
-        keyed = [dataclasses.replace(arrivals[index], priority=float(keys[index])) for index in above.tolist()]
-        report = self.memory._add_to_stream(keyed, before, len(arrivals))
-        slots = np.full(len(arrivals), -1, np.int64)
+        made = exemplars_in(make(above)) if len(above) else []
+        if len(made) != len(above):
+            raise InvalidExemplarError(f"make: expected {len(above)} exemplars, got {len(made)}")
+        keyed = [dataclasses.replace(one, priority=float(keys[index])) for one, index in zip(made, above, strict=True)]
+        report = self.memory._add_to_stream(keyed, before, arrivals)
+        slots = np.full(arrivals, -1, np.int64)
         slots[above] = report.slots
         return dataclasses.replace(report, slots=slots)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exmem import AddReport, Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
-from exmem.errors import FormatError, SchemaError
+from exmem.errors import FormatError, InvalidExemplarError, SchemaError
 from exmem.memory.order import EvictionOrder, Offered
 from exmem.memory.quota import Quota
 from exmem.memory.reservoir import StreamReservoir, arrival_keys, raised
@@ -248,3 +248,22 @@ def test_neither_when_an_exemplar_came_nor_hardly_its_size_decides_whether_it_is
         assert abs(first - last) < 2 * noise  # of 15 arrivals each, so that this is more than five
     # Between sizes: an exemplar of 4 of a budget of 40 may lose up to its share of it, and some noise.
     assert -1.3 * noise < small.mean() - large.mean() < 0.1 * small.mean() + 1.3 * noise
+
+
+def test_an_offer_makes_only_what_has_a_chance_and_holds_the_same(tmp_path):
+    arrivals, made = [arrival(index) for index in range(2000)], []
+
+    def make(start):
+        return lambda above: [made.append(start + index) or arrivals[start + index] for index in above.tolist()]
+
+    with create(tmp_path / "added") as added, create(tmp_path / "offered") as offered:
+        for start in range(0, 2000, 40):
+            one = StreamReservoir(added).add(arrivals[start : start + 40])
+            other = StreamReservoir(offered).offer(40, make(start))
+            np.testing.assert_array_equal(one.slots, other.slots)
+        np.testing.assert_array_equal(added.slots, offered.slots)
+        assert StreamReservoir(offered).seen == 2000
+        assert len(offered) < len(made) < 1000
+        with pytest.raises(InvalidExemplarError, match="make: expected .* exemplars, got 0"):
+            StreamReservoir(offered).offer(4000, lambda above: [])
+        assert StreamReservoir(offered).seen == 2000

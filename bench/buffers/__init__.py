@@ -1,0 +1,1 @@
+"""Other libraries' buffers and ours, of the same exemplars: `python -m bench.buffers PEER`, where it is installed."""

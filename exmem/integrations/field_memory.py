@@ -1,0 +1,398 @@
+"""A memory whose exemplars are given and taken as named tensors: what the adapters hold."""
+
+import contextlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from exmem.errors import DataError, ExmemError, InvalidExemplarError, SchemaError, StoreError, StoreNotFoundError
+from exmem.integrations.decoded import DecodedExemplars
+from exmem.integrations.fields import TEXT, FieldLayout, FieldSpec
+from exmem.memory import AddReport, EncodedExemplars, ExemplarMemory
+from exmem.memory.reservoir import StreamReservoir, arrival_keys
+from exmem.recipes import BoundRecipe, Recipe
+from exmem.store import Place, parse_bytes
+from exmem.tokens import Exemplar
+from exmem.tokens.checks import as_array, mapping_of, shown
+
+__all__ = ["AnyRecipe", "FieldMemory", "raw_bytes"]
+
+AnyRecipe: TypeAlias = "str | Recipe | BoundRecipe | None"
+
+_EACH, _ROOT = 320, 65_536  # bytes of an exemplar beside its values, and of a memory beside its exemplars: generous
+
+
+def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
+    """Return a budget that holds so many samples of these fields uncompressed: a limit in samples as bytes."""
+    return samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT
+
+
+class FieldMemory:
+    """A memory of samples as named tensors: made at the first add, when it is known what they hold, or gone on with.
+
+    A copy or a pickle is another memory, with all exemplars, in a folder of its own process.
+
+    Parameters
+    ----------
+    place : path or zarr store, optional
+        A folder that is missing or empty, or one in which a FieldMemory made a memory, which goes on; a Zarr store. A
+        folder of this process that goes with it when left out.
+    max_bytes : int or str, optional
+        The budget; that of `max_exemplars` raw samples when left out.
+    max_exemplars : int, optional
+        The most exemplars, beside the budget.
+    recipe : str, Recipe, BoundRecipe or None
+        How images are stored; None stores any tensor as it is.
+    seed : int, optional
+        Makes it a uniform sample of all that came (`StreamReservoir`); with eviction `by_priority`.
+    ram_bytes : int or str
+        Bytes of RAM for decoded exemplars.
+    **options : object
+        eviction, quota, durable and threads, as in `ExemplarMemory.create`; it is not durable unless that says so.
+    """
+
+    def __init__(
+        self,
+        place: "Place | None" = None,
+        *,
+        max_bytes: int | str | None = None,
+        max_exemplars: int | None = None,
+        recipe: AnyRecipe = "jpeg",
+        seed: int | None = None,
+        ram_bytes: int | str = "256MB",
+        **options: Any,
+    ) -> None:
+        if max_bytes is None and max_exemplars is None:
+            raise SchemaError("give max_bytes, max_exemplars or both: something must limit a memory")
+        self._limits: dict[str, int | None] = {
+            "max_bytes": None if max_bytes is None else parse_bytes(max_bytes),
+            "max_exemplars": max_exemplars,
+        }
+        self._options: dict[str, Any] = {"durable": False, **options}
+        self._recipe = recipe if recipe is None or isinstance(recipe, BoundRecipe) else Recipe.of(recipe)
+        self._seed, self._ram_bytes = seed, parse_bytes(ram_bytes)
+        self._forget()
+        self._place: Place = self._own_folder() if place is None else place
+        with contextlib.suppress(StoreNotFoundError):  # it is made when it is known what samples hold
+            self._go_on(self._open(self._place))
+
+    def _forget(self) -> None:
+        self._memory: ExemplarMemory | None = None
+        self._layout: FieldLayout | None = None
+        self._bound: BoundRecipe | None = None
+        self._decoded: DecodedExemplars | None = None
+        self._stream: StreamReservoir | None = None
+
+    def _own_folder(self) -> Path:
+        folder = tempfile.mkdtemp(prefix="exmem-")
+        weakref.finalize(self, _remove, folder, os.getpid())
+        return Path(folder) / "memory"
+
+    def _open(self, place: Place) -> ExemplarMemory:
+        opening = {name: self._options[name] for name in ("durable", "threads") if name in self._options}
+        return ExemplarMemory.open(place, mode="r+", **opening)
+
+    def _go_on(self, memory: ExemplarMemory) -> None:
+        """Go on with a memory that is there, within the limits given."""
+        try:
+            if memory.eviction != self._options.get("eviction", "by_class"):
+                raise SchemaError(f"{memory.location}: made with eviction {memory.eviction!r}; choose another place")
+            recorded = None if memory.schema.recipe is None else memory.schema.recipe["recipe"]
+            given = self._recipe.recipe if isinstance(self._recipe, BoundRecipe) else self._recipe
+            if recorded != (None if given is None else given.to_json()):
+                raise SchemaError(
+                    f"{memory.location}: made with the recipe {shown(recorded)}, got {shown(given)}; give the same or "
+                    "choose another place"
+                )
+            layout = FieldLayout.noted(memory.attrs, memory.schema, memory.location)
+            self._hold(memory, layout, layout.bound(self._recipe))
+            self.resize(**{name: limit for name, limit in self._limits.items() if limit is not None})
+        except BaseException:
+            memory.close()
+            self._forget()
+            raise
+
+    def _hold(self, memory: ExemplarMemory, layout: FieldLayout, bound: BoundRecipe | None) -> None:
+        self._memory, self._layout, self._bound = memory, layout, bound
+        self._decoded = DecodedExemplars(memory, layout, ram_bytes=self._ram_bytes)
+        self._stream = None if self._seed is None else StreamReservoir(memory, seed=self._seed)
+
+    def _make(self, values: Mapping[str, Tensor]) -> None:
+        fields = {name: FieldSpec.of(held) for name, held in values.items()}
+        layout = FieldLayout(fields, by_recipe=self._recipe is not None)
+        bound = layout.bound(self._recipe)
+        most = self._limits["max_exemplars"]
+        max_bytes = self._limits["max_bytes"]
+        memory = ExemplarMemory.create(
+            self._place,
+            schema=layout.schema(bound),
+            max_bytes=raw_bytes(most or 0, layout.fields) if max_bytes is None else max_bytes,
+            max_exemplars=most,
+            **self._options,
+        )
+        memory.annotate(attrs=layout.to_json())
+        self._hold(memory, layout, bound)
+
+    @property
+    def memory(self) -> ExemplarMemory:
+        """The memory; SchemaError before the first add makes it."""
+        if self._memory is None:
+            raise SchemaError("the memory is made at the first add, when it is known what samples hold; add some first")
+        return self._memory
+
+    @property
+    def exists(self) -> bool:
+        """Whether the memory is there."""
+        return self._memory is not None
+
+    def __len__(self) -> int:
+        return 0 if self._memory is None else len(self._memory)
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """Slots of all exemplars, what is not committed yet among them."""
+        return np.zeros(0, np.int64) if self._memory is None else self._memory.slots
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Their labels."""
+        return np.zeros(0, np.int64) if self._memory is None else self._memory.labels
+
+    @property
+    def seen(self) -> int:
+        """Samples that came so far, where it is a uniform sample of them."""
+        return 0 if self._stream is None else self._stream.seen
+
+    @property
+    def fields(self) -> dict[str, FieldSpec]:
+        """Fields of a sample; none before the first add."""
+        return {} if self._layout is None else dict(self._layout.fields)
+
+    @property
+    def decoded(self) -> DecodedExemplars:
+        """What reads exemplars; it goes into another process, which then sees what is committed."""
+        if self._decoded is None:
+            raise SchemaError("the memory is made at the first add, when it is known what samples hold; add some first")
+        return self._decoded
+
+    def add(
+        self, values: Mapping[str, Any], labels: ArrayLike | None = None, priorities: ArrayLike | None = None
+    ) -> AddReport:
+        """Add samples; what the limits do not hold is evicted.
+
+        Parameters
+        ----------
+        values : mapping of str to Tensor or array-like, shape (B, ...)
+            The fields, `image` among them.
+        labels : array-like, shape (B,), integer, optional
+            Their classes; 0 when left out.
+        priorities : array-like, shape (B,), optional
+            Ranks within the class; of a stream they are not asked for.
+
+        Returns
+        -------
+        AddReport
+            Slot of each, -1 where it is not held; the slots evicted.
+
+        Raises
+        ------
+        InvalidExemplarError
+            If a sample does not look like those before it; nothing was added.
+        """
+        given, classes, ranks = self._checked(values, labels, priorities)
+        if self._stream is not None:
+            return self.offer(len(classes), np.arange(len(classes)), given, classes)
+        return self.add_encoded(self._encoded(given, classes, ranks), given)
+
+    def encode(
+        self, values: Mapping[str, Any], labels: ArrayLike | None = None, priorities: ArrayLike | None = None
+    ) -> EncodedExemplars:
+        """Encode samples and store nothing: what is wrong with them shows before anything is evicted for them."""
+        return self._encoded(*self._checked(values, labels, priorities))
+
+    def add_encoded(self, encoded: EncodedExemplars, values: Mapping[str, Tensor]) -> AddReport:
+        """Add what `encode` made of values, which are kept as decoded ones where they come back as they are."""
+        report = self._reported(lambda memory: memory.add(encoded))
+        if self._bound is None and len(report.slots) and report.slots.min() >= 0:
+            self.decoded.keep(report.slots, values)
+        return report
+
+    def _checked(
+        self, values: Mapping[str, Any], labels: ArrayLike | None, priorities: ArrayLike | None
+    ) -> tuple[dict[str, Tensor], NDArray[np.int64], NDArray[np.float64]]:
+        given = {name: torch.as_tensor(held) for name, held in mapping_of(values, "values").items()}
+        if self._memory is None:
+            self._make(given)
+        count = len(next(iter(given.values()), ()))
+        classes = np.zeros(count, np.int64) if labels is None else as_array(labels)
+        if classes.shape != (count,) or classes.dtype.kind not in "iu":
+            raise InvalidExemplarError(f"labels: expected {count} integers, got {classes.dtype} of {classes.shape}")
+        ranks = np.zeros(count) if priorities is None else as_array(priorities).astype(np.float64)
+        if ranks.shape != (count,):
+            raise InvalidExemplarError(f"priorities: expected {count}, got shape {ranks.shape}")
+        return given, classes.astype(np.int64), ranks
+
+    def _encoded(
+        self, given: Mapping[str, Tensor], classes: NDArray[np.int64], ranks: NDArray[np.float64]
+    ) -> EncodedExemplars:
+        assert self._layout is not None
+        if self._bound is None and TEXT not in self._layout.fields:  # as arrays: many times as fast as one by one
+            return self.memory.encode(self._layout.batch(given, classes, ranks))
+        return self.memory.encode(self._layout.exemplars(given, self._bound, classes, ranks))
+
+    def above(self, count: int, *, after: int = 0) -> NDArray[np.int64]:
+        """Name those of the next arrivals of a stream, behind `after` others, that have a chance: all, where it has none."""
+        if self._stream is None:
+            return np.arange(count)
+        keys = arrival_keys(self._stream.seed, self._stream.seen + after, count)
+        return np.flatnonzero(keys > self._stream.threshold)
+
+    def offer(
+        self, count: int, at: NDArray[np.int64], values: Mapping[str, Tensor], labels: NDArray[np.int64]
+    ) -> AddReport:
+        """Offer the next arrivals of a stream, of which those at the indices `at`, all that `above` names, are given."""
+        stream, layout = self._stream, self._layout
+        if stream is None or layout is None:
+            raise SchemaError("only a stream that has begun takes arrivals: give seed=, and add some first")
+        layout.check(values, len(at))  # of all, for few of them are made
+
+        def made(indices: NDArray[np.int64]) -> list[Exemplar]:
+            rows = np.searchsorted(at, indices)
+            if len(rows) and (rows[-1] >= len(at) or not np.array_equal(at[rows], indices)):
+                raise InvalidExemplarError("expected all arrivals that have a chance, got fewer; ask above() which they are")
+            some = values if len(rows) == len(at) else {name: held[rows] for name, held in values.items()}
+            return layout.exemplars(some, self._bound, labels[rows], np.zeros(len(rows)))
+
+        return self._reported(lambda memory: stream.offer(count, made))
+
+    def _reported(self, add: Callable[[ExemplarMemory], AddReport]) -> AddReport:
+        try:
+            report = add(self.memory)
+        except ExmemError:
+            self.decoded.keep_only(self.slots)  # some may be evicted
+            raise
+        self.decoded.drop(report.evicted)
+        return report
+
+    def read(self, slots: NDArray[np.int64], *, device: "torch.device | str" = "cpu") -> dict[str, Tensor]:
+        """Return all fields of some exemplars, as they were given."""
+        return self.decoded.read(slots, device=device)
+
+    def update(self, slots: NDArray[np.int64], values: Mapping[str, Any]) -> None:
+        """Give exemplars other values of fields that are neither image nor text."""
+        evicted = self.memory.update(slots, extras={name: as_array(held) for name, held in values.items()})
+        self.decoded.drop(np.union1d(slots, evicted))
+
+    def evict(self, slots: NDArray[np.int64]) -> None:
+        """Evict exemplars."""
+        self.memory.evict(slots)
+        self.decoded.drop(slots)
+
+    def resize(self, **limits: Any) -> None:
+        """Change `max_bytes` or `max_exemplars`; going down evicts by policy. A budget that was left out follows the count."""
+        self._limits |= limits
+        if self._memory is not None:
+            if self._limits["max_bytes"] is None:
+                limits["max_bytes"] = raw_bytes(self._limits["max_exemplars"] or 0, self.fields)
+            self.decoded.drop(self._memory.resize(**limits))
+
+    def commit(self) -> None:
+        """Make what was added durable and visible to readers."""
+        if self._memory is not None:
+            self._memory.commit()
+
+    def discard(self) -> None:
+        """Forget what was added since the last commit."""
+        if self._memory is not None:
+            self._memory.discard()
+            self.decoded.keep_only(self.slots)
+
+    def clear(self) -> None:
+        """Become as before the first add: exemplars, fields and the stream are forgotten."""
+        root = self._root()
+        self.discard()
+        self.close()
+        self._forget()
+        shutil.rmtree(root, ignore_errors=True)
+
+    def close(self) -> None:
+        """Commit, and let others write."""
+        if self._memory is not None:
+            self._memory.close()
+
+    def snapshot(self) -> bytes:
+        """Commit, and return all of the memory's files as a tar file: for a checkpoint of a method that holds it."""
+        with io.BytesIO() as file:
+            self.write_snapshot(file)
+            return file.getvalue()
+
+    def write_snapshot(self, file: IO[bytes]) -> None:
+        """Write what `snapshot` returns into a file, without holding it in RAM."""
+        self.commit()
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for path in self._files():
+                archive.add(path, path.relative_to(self._root()).as_posix(), recursive=False)
+
+    def restore(self, data: bytes | IO[bytes]) -> None:
+        """Become what `snapshot` returned or wrote; what is held until now goes, unless the data are damaged."""
+        root = self._root()
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
+            new = Path(beside) / "new"
+            new.mkdir()
+            try:
+                with tarfile.open(fileobj=io.BytesIO(data) if isinstance(data, bytes) else data, mode="r") as archive:
+                    archive.extractall(new, filter="data")
+                holds_something = any(new.iterdir())
+                if holds_something:
+                    ExemplarMemory.open(new)
+            except (tarfile.TarError, StoreError) as error:
+                raise DataError(f"expected what snapshot() returned: {error}") from error
+            self.close()
+            self._forget()
+            if root.exists():
+                root.rename(Path(beside) / "old")
+            if holds_something:
+                new.rename(root)
+        if holds_something:
+            memory = self._open(root)
+            if self._seed is not None and memory.reservoir_state is not None:
+                self._seed = StreamReservoir(memory).seed  # the stream goes on as it began
+            self._go_on(memory)
+
+    def _root(self) -> Path:
+        if not isinstance(self._place, str | os.PathLike):
+            raise SchemaError("a memory in a Zarr store cannot be put into a checkpoint; give a folder as its place")
+        return Path(self._place).expanduser().absolute()
+
+    def _files(self) -> list[Path]:
+        root = self._root()
+        files = [path for path in sorted(root.rglob("*")) if path.is_file()] if self.exists else []
+        return [path for path in files if path.relative_to(root).parts[0] != "lock"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_limits", "_options", "_recipe", "_seed", "_ram_bytes")
+        return {name: self.__dict__[name] for name in kept} | {"snapshot": self.snapshot()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        data = state.pop("snapshot")
+        self.__dict__.update(state)
+        self._forget()
+        self._place = self._own_folder()
+        self.restore(data)
+
+
+def _remove(folder: str, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child has the finaliser, too
+        shutil.rmtree(folder, ignore_errors=True)
