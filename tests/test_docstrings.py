@@ -19,6 +19,8 @@ PAGES = [
     "exmem",
     "exmem.backbones",
     "exmem.codecs",
+    "exmem.integrations.huggingface",
+    "exmem.integrations.phases",
     "exmem.masking",
     "exmem.masking.scorers",
     "exmem.memory",

@@ -19,7 +19,12 @@ MODULES = sorted(name for _, name, _ in pkgutil.walk_packages([str(ROOT)], "exme
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_lists_what_is_public(name):
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not name.startswith("exmem.integrations.") or str(error.name).startswith("exmem"):
+            raise
+        pytest.skip(f"an adapter to {error.name}, which is not here")
     listed = list(module.__all__)
     assert len(listed) == len(set(listed))
     assert all(hasattr(module, attribute) for attribute in listed)
@@ -48,8 +53,8 @@ def test_every_error_is_under_one_root_and_survives_pickling():
 
 def test_importing_exmem_imports_nothing_heavy():
     script = (
-        "import sys, exmem; print([m for m in ('torch', 'transformers', 'zarr', 'datasets', 'matplotlib', 'peft')"
-        " if m in sys.modules])"
+        "import sys, exmem; print([m for m in ('torch', 'transformers', 'zarr', 'datasets', 'matplotlib', 'peft',"
+        " 'lightning') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
