@@ -30,7 +30,7 @@ class MemoryHandle:
             if isinstance(source, ExemplarMemory)
             else ExemplarMemory.open(source, threads=threads)
         )
-        self._place = self._memory.place
+        self.place = self._memory.place
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_memory": None}
@@ -39,7 +39,7 @@ class MemoryHandle:
     def memory(self) -> ExemplarMemory:
         """The memory as this process sees it."""
         if self._memory is None or self._pid != os.getpid():
-            self._memory, self._pid = ExemplarMemory.open(self._place, threads=self._threads), os.getpid()
+            self._memory, self._pid = ExemplarMemory.open(self.place, threads=self._threads), os.getpid()
         return self._memory
 
     def read(self, slots: Any, *, generation: int = 0, follow: bool = False) -> TensorBatch:

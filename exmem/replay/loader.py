@@ -1,8 +1,11 @@
 """Batches of exemplars at random, for a training loop: passes that follow from their number, ranks and workers."""
 
 import dataclasses
+import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,7 @@ class _Draws:
     ranks: int
     endless: bool
     follow: bool
+    ahead: int
 
 
 class ReplayLoader:
@@ -65,6 +69,8 @@ class ReplayLoader:
         self._now = (0, 0)  # pass and batch after the one that was taken last
         self._iteration: object = None  # which of them is the latest
         self._expected: int | None = None  # generation at which a pass that was loaded must go on
+        self._pending: deque[Future[ReplayBatch]] = deque()  # batches that a thread reads ahead
+        self._pins = bool(options.get("pin_memory", False))
         self._plan(0)
 
     def __len__(self) -> int:
@@ -75,6 +81,7 @@ class ReplayLoader:
         number, start = self._next
         self._iteration = iteration = object()
         while True:
+            self._forget_ahead()  # of an iteration before, which reads with the same memory
             self._next, self._now = (number + 1, 0), (number, start)
             self._refresh()
             requests = self._plan(number)
@@ -82,8 +89,7 @@ class ReplayLoader:
                 raise SchemaError(
                     f"the state is {start} batches into a pass of {len(requests)}; it is of another loader"
                 )
-            self._requests.of_pass = requests[start:]
-            for taken, batch in enumerate(self._loader, start + 1):
+            for taken, batch in enumerate(self._batches(requests[start:]), start + 1):
                 self._now = (number, taken)
                 yield batch
                 if self._iteration is not iteration:  # both would share workers and what `state_dict` tells
@@ -92,6 +98,35 @@ class ReplayLoader:
             if not self._draws.endless:
                 return
             number, start = number + 1, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pending": deque()}
+
+    def _batches(self, requests: list[_Request]) -> Iterator[ReplayBatch]:
+        """Read requests in worker processes, or else ahead in a thread, so that no step waits for what it replays."""
+        if self._loader.num_workers or not self._draws.ahead:
+            self._requests.of_pass = requests
+            yield from self._loader
+            return
+        coming = iter(requests)
+        with ThreadPoolExecutor(1, "exmem-replay") as pool:
+            pending = self._pending = deque(
+                pool.submit(self._read, request) for request in itertools.islice(coming, self._draws.ahead)
+            )
+            try:
+                while pending:
+                    batch = pending.popleft().result()
+                    pending.extend(pool.submit(self._read, request) for request in itertools.islice(coming, 1))
+                    yield batch
+            finally:
+                _cancel(pending)
+
+    def _read(self, request: _Request) -> ReplayBatch:
+        batch = self._source[request]
+        return batch.pin_memory() if self._pins else batch
+
+    def _forget_ahead(self) -> None:
+        _cancel(self._pending)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass that the next iteration is.
@@ -200,6 +235,7 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
     follow: bool = True,
     fill: str | None = None,
     augment: Augmentation | None = None,
+    ahead: int = 1,
     **options: Any,
 ) -> ReplayLoader:
     """Load batches of exemplars at random, restored as the memory's recipe says.
@@ -228,9 +264,12 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
         What becomes of dropped image tokens, a key of `FILLS`; the recipe's own when left out.
     augment : Augmentation, optional
         What restored exemplars go through, before they are filled.
+    ahead : int
+        Batches that a thread of this process reads ahead, beside the step, where there are no worker processes; 0 reads
+        each when it is asked for.
     **options : object
-        More options of `DataLoader`: num_workers, pin_memory, multiprocessing_context, prefetch_factor,
-        persistent_workers, ...
+        More options of `DataLoader`: num_workers, pin_memory, multiprocessing_context (of a Zarr store "spawn", unless
+        it says otherwise), prefetch_factor, persistent_workers, ...
 
     Returns
     -------
@@ -256,6 +295,8 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
     whole_number(options.get("num_workers", 0), "num_workers")
     handle = MemoryHandle(source)
     pipeline = Pipeline(Restorer.of(handle.memory), fill=fill, augment=augment)
+    if options.get("num_workers") and not isinstance(handle.place, str):
+        options = {"multiprocessing_context": "spawn", **options}  # threads of a store's client do not survive a fork
     draws = _Draws(
         batch=whole_number(batch, "batch", least=1),
         sampler=sampler,
@@ -265,8 +306,16 @@ def replay_loader(  # noqa: PLR0913 - what a loader may be asked, each with a de
         ranks=ranks,
         endless=flag(endless, "endless"),
         follow=flag(follow, "follow"),
+        ahead=whole_number(ahead, "ahead"),
     )
     return ReplayLoader(handle, pipeline, draws, options)
+
+
+def _cancel(pending: "deque[Future[ReplayBatch]]") -> None:
+    """Let no read begin any more, and wait for the one that has."""
+    for future in pending:
+        future.cancel()
+    wait(pending)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -170,8 +170,10 @@ class Store:
         """Show the newest committed state and root; of a writer's store nothing changes."""
         if self.writer is None:
             self._root = parse_root(self._objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) or b"", self.location)
-            self._loaded = load(self._objects, self.layout)
-            self.reader.mapped.clear()
+            newest, known = read_state(self._objects)[0], self.state
+            if (newest.store_id, newest.revision) != (known.store_id, known.revision):
+                self._loaded = load(self._objects, self.layout)
+                self.reader.mapped.clear()
 
     def check(self) -> Iterator[Damage]:
         """Read and decode everything; see `find_damage`."""

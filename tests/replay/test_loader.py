@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import sys
+import threading
 import time
 import weakref
 
@@ -418,3 +419,40 @@ def test_a_memory_without_exemplars_is_refused(tmp_path):
     create(tmp_path / "m", count=0).close()
     with pytest.raises(SchemaError, match="holds no exemplar to draw; add and commit some first"):
         replay_loader(tmp_path / "m", batch=4)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 99])
+def test_batches_that_are_read_ahead_are_the_same(folder, ahead):
+    options = {"batch": 4, "seed": 3, "fill": "mean"}
+    loader, plain = replay_loader(folder, **options, ahead=ahead), replay_loader(folder, **options, ahead=0)
+    for _ in range(2):
+        mine, others = list(loader), list(plain)
+        assert len(mine) == len(others) > 1
+        for one, other in zip(mine, others, strict=True):
+            assert torch.equal(one.images(), other.images())
+            assert torch.equal(one.labels, other.labels)
+    taken = iter(loader)
+    next(taken)
+    state = loader.state_dict()
+    assert state["batches"] == 1, "what was read ahead was not taken"
+    taken.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("exmem-replay")]
+
+
+def test_a_failure_of_what_reads_ahead_is_raised_where_its_batch_is_asked_for(folder, monkeypatch):
+    loader = replay_loader(folder, batch=4, ahead=2)
+    read, calls = loader._read, []
+
+    def failing(request):
+        calls.append(request)
+        if len(calls) == 2:
+            raise RuntimeError("the second cannot be read")
+        return read(request)
+
+    monkeypatch.setattr(loader, "_read", failing)
+    taken = iter(loader)
+    next(taken)
+    with pytest.raises(RuntimeError, match="the second cannot be read"):
+        next(taken)
+    monkeypatch.undo()
+    assert len(list(loader)) == len(loader)
