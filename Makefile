@@ -4,8 +4,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 CORE := .venv-core
+PEERS := .venv-peers
+SOURCES := $(or $(EXMEM_PEERS),.peers)
 
-.PHONY: demo test test-core check bench format
+.PHONY: demo test test-core peers check bench format
 
 demo: $(READY)
 	$(BIN)/exmem demo
@@ -16,6 +18,11 @@ test: $(READY)
 # What needs no torch, where none is installed.
 test-core: $(CORE)/.ready
 	$(CORE)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not torch"
+
+# Other libraries with our memory in the place of their buffers, and their own tests where their sources can be fetched.
+peers: $(PEERS)/.ready
+	tests/integrations/peers/fetch.sh $(SOURCES)
+	EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest tests/integrations -rs
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -42,4 +49,12 @@ $(CORE)/.ready: requirements-dev.txt pyproject.toml
 	test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
 	$(CORE)/bin/python -m pip install --quiet --constraint requirements-dev.txt --editable ".[test]"
 	! $(CORE)/bin/python -c "import torch" 2> /dev/null
+	touch $@
+
+$(PEERS)/.ready: requirements-dev.txt tests/integrations/peers/requirements.txt pyproject.toml
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements-dev.txt)
+	$(PEERS)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement tests/integrations/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

@@ -1,6 +1,7 @@
 """Decoded exemplars in RAM."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class DecodedExemplars:
         self._rows = np.full(0, -1, np.int64)  # of slots from `_first` on: where each is kept, -1 where it is not
         self._first = 0
         self._free: list[int] = []
+        self._arrays: dict[str, NDArray[Any]] = {}  # what is kept, as NumPy sees it
+        self._is_lent = False  # whether somebody may hold views of what is kept
         self._kept = {
             name: torch.empty((0, *spec.shape), dtype=spec.torch_dtype) for name, spec in self.layout.kept.items()
         }
@@ -43,22 +46,31 @@ class DecodedExemplars:
         """Bytes of RAM that decoded exemplars take now."""
         return sum(values.nbytes for values in self._kept.values()) + self._rows.nbytes
 
-    def read(self, slots: NDArray[np.int64], *, device: "torch.device | str" = "cpu") -> dict[str, Tensor]:
-        """Return all fields of some exemplars, as they were given, on a device."""
+    def read(
+        self,
+        slots: NDArray[np.int64],
+        *,
+        device: "torch.device | str" = "cpu",
+        names: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return fields of some exemplars, all unless some are named, as they were given, on a device."""
         rows = self._rows_of(slots)
         late = self._decode(np.unique(slots[rows < 0])) if len(rows) and rows.min() < 0 else {}
         if late:
             taken = self._mixed(slots, late)
         else:
             index = torch.from_numpy(self._rows_of(slots))
-            taken = {name: values.index_select(0, index) for name, values in self._kept.items()}
+            wanted = self._kept if names is None else {name: self._kept[name] for name in names}
+            taken = {name: values.index_select(0, index) for name, values in wanted.items()}
+        if names is not None:
+            taken = {name: taken[name] for name in names}
         return {name: self.layout.as_given(name, values.to(device)) for name, values in taken.items()}
 
-    def keep(self, slots: NDArray[np.int64], fields: Mapping[str, Tensor]) -> None:
+    def keep_given(self, slots: NDArray[np.int64], fields: Mapping[str, Tensor]) -> None:
         """Keep exemplars that need no decoding, for they were given as they come back; none for which is no room."""
         rows = self._rows_for(len(slots))
         for name, values in fields.items():
-            self._kept[name][torch.from_numpy(rows)] = values[: len(rows)].detach().to("cpu")
+            self._kept[name].index_copy_(0, torch.from_numpy(rows), values[: len(rows)].detach().to("cpu"))
         self._place(slots[: len(rows)], rows)
 
     def read_once(self, slots: NDArray[np.int64]) -> dict[str, Tensor]:
@@ -67,12 +79,24 @@ class DecodedExemplars:
         return {name: self.layout.as_given(name, values) for name, values in fields.items()}
 
     def value(self, name: str, slot: int) -> Tensor:
-        """Return a field of one exemplar: quick where it is kept, which `prepare` sees to."""
+        """Return a field of one exemplar, not to be changed: quick where it is kept, which `prepare` sees to."""
         place = slot - self._first
         row = int(self._rows[place]) if 0 <= place < len(self._rows) else -1
         if row < 0:
             return self.read(np.array([slot], np.int64))[name][0]
-        return self.layout.as_given(name, self._kept[name][row : row + 1])[0]
+        if not self.layout.by_recipe:  # any tensor, such as floats, which transforms do change in place
+            return self._copy(name, row)
+        self._is_lent = True  # not copied: of a large image that takes longer than all else
+        kept = self._kept[name][row]
+        return kept if name in self.layout.unchanged else self.layout.as_given(name, kept[None])[0]
+
+    def _copy(self, name: str, row: int) -> Tensor:
+        kept = self._kept[name]
+        if kept.dtype == torch.bfloat16:  # which NumPy does not know
+            return kept[row].clone()
+        if name not in self._arrays:
+            self._arrays[name] = kept.numpy()
+        return torch.from_numpy(np.array(self._arrays[name][row]))  # in a third of the time of `clone`
 
     def prepare(self, slots: NDArray[np.int64]) -> None:
         """Decode and keep what is not kept yet, as far as there is room."""
@@ -107,6 +131,7 @@ class DecodedExemplars:
             grown = min(self._most, max(2 * now, now + count))
             if grown > now:
                 self._free.extend(reversed(range(now, grown)))
+                self._arrays = {}
                 self._kept = {
                     name: torch.cat([values, values.new_empty((grown - now, *values.shape[1:]))])
                     for name, values in self._kept.items()
@@ -121,7 +146,8 @@ class DecodedExemplars:
         if last >= self._first + len(self._rows) or slots.min() < self._first:
             held = np.flatnonzero(self._rows >= 0) + self._first
             first = int(min(slots.min(), held.min())) if len(held) else int(slots.min())
-            grown = np.full(max(last + 1 - first, 2 * len(held)), -1, np.int64)
+            most = max(last, int(held.max(initial=-1)))  # those that come may be older than all that are kept
+            grown = np.full(max(most + 1 - first, 2 * len(held)), -1, np.int64)
             grown[held - first] = self._rows[held - self._first]
             self._rows, self._first = grown, first
         self._rows[slots - self._first] = rows
@@ -140,6 +166,9 @@ class DecodedExemplars:
         """Forget exemplars that were evicted or changed."""
         rows = self._rows_of(slots)
         kept = np.asarray(slots)[rows >= 0]
+        if self._is_lent and len(kept):  # views stay as they are when the rows become those of others
+            self._kept = {name: values.clone() for name, values in self._kept.items()}
+            self._arrays, self._is_lent = {}, False
         self._free.extend(rows[rows >= 0].tolist())
         self._rows[kept - self._first] = -1
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import shutil
-import tarfile
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from exmem.errors import DataError, ExmemError, InvalidExemplarError, SchemaError, StoreError, StoreNotFoundError
+from exmem.integrations.archive import read_files, write_files
 from exmem.integrations.decoded import DecodedExemplars
 from exmem.integrations.fields import TEXT, FieldLayout, FieldSpec
 from exmem.memory import AddReport, EncodedExemplars, ExemplarMemory
@@ -31,11 +31,12 @@ __all__ = ["AnyRecipe", "FieldMemory", "raw_bytes"]
 AnyRecipe: TypeAlias = "str | Recipe | BoundRecipe | None"
 
 _EACH, _ROOT = 320, 65_536  # bytes of an exemplar beside its values, and of a memory beside its exemplars: generous
+_ROOM = 4  # a memory that fills its budget writes small files, and writes them anew; in four times as much it does not
 
 
 def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
-    """Return a budget that holds so many samples of these fields uncompressed: a limit in samples as bytes."""
-    return samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT
+    """Return a budget that never limits so many samples of these fields: four times what they take uncompressed."""
+    return _ROOM * (samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT)
 
 
 class FieldMemory:
@@ -49,7 +50,7 @@ class FieldMemory:
         A folder that is missing or empty, or one in which a FieldMemory made a memory, which goes on; a Zarr store. A
         folder of this process that goes with it when left out.
     max_bytes : int or str, optional
-        The budget; that of `max_exemplars` raw samples when left out.
+        The budget; one that `max_exemplars` raw samples never fill (`raw_bytes`) when left out.
     max_exemplars : int, optional
         The most exemplars, beside the budget.
     recipe : str, Recipe, BoundRecipe or None
@@ -225,7 +226,7 @@ class FieldMemory:
         """Add what `encode` made of values, which are kept as decoded ones where they come back as they are."""
         report = self._reported(lambda memory: memory.add(encoded))
         if self._bound is None and len(report.slots) and report.slots.min() >= 0:
-            self.decoded.keep(report.slots, values)
+            self.decoded.keep_given(report.slots, values)
         return report
 
     def _checked(
@@ -252,7 +253,7 @@ class FieldMemory:
         return self.memory.encode(self._layout.exemplars(given, self._bound, classes, ranks))
 
     def above(self, count: int, *, after: int = 0) -> NDArray[np.int64]:
-        """Name those of the next arrivals of a stream, behind `after` others, that have a chance: all, where it has none."""
+        """Name those of the next arrivals of a stream, behind `after` others, that have a chance."""
         if self._stream is None:
             return np.arange(count)
         keys = arrival_keys(self._stream.seed, self._stream.seen + after, count)
@@ -261,7 +262,7 @@ class FieldMemory:
     def offer(
         self, count: int, at: NDArray[np.int64], values: Mapping[str, Tensor], labels: NDArray[np.int64]
     ) -> AddReport:
-        """Offer the next arrivals of a stream, of which those at the indices `at`, all that `above` names, are given."""
+        """Offer the next arrivals of a stream; those at the indices `at` are given, all that `above` names."""
         stream, layout = self._stream, self._layout
         if stream is None or layout is None:
             raise SchemaError("only a stream that has begun takes arrivals: give seed=, and add some first")
@@ -270,7 +271,9 @@ class FieldMemory:
         def made(indices: NDArray[np.int64]) -> list[Exemplar]:
             rows = np.searchsorted(at, indices)
             if len(rows) and (rows[-1] >= len(at) or not np.array_equal(at[rows], indices)):
-                raise InvalidExemplarError("expected all arrivals that have a chance, got fewer; ask above() which they are")
+                raise InvalidExemplarError(
+                    "expected all arrivals that have a chance, got fewer; ask above() which they are"
+                )
             some = values if len(rows) == len(at) else {name: held[rows] for name, held in values.items()}
             return layout.exemplars(some, self._bound, labels[rows], np.zeros(len(rows)))
 
@@ -300,7 +303,7 @@ class FieldMemory:
         self.decoded.drop(slots)
 
     def resize(self, **limits: Any) -> None:
-        """Change `max_bytes` or `max_exemplars`; going down evicts by policy. A budget that was left out follows the count."""
+        """Change `max_bytes` or `max_exemplars`; going down evicts by policy; a budget left out follows the count."""
         self._limits |= limits
         if self._memory is not None:
             if self._limits["max_bytes"] is None:
@@ -332,7 +335,7 @@ class FieldMemory:
             self._memory.close()
 
     def snapshot(self) -> bytes:
-        """Commit, and return all of the memory's files as a tar file: for a checkpoint of a method that holds it."""
+        """Commit, and return all of the memory's files in one piece: for a checkpoint of a method that holds it."""
         with io.BytesIO() as file:
             self.write_snapshot(file)
             return file.getvalue()
@@ -340,9 +343,7 @@ class FieldMemory:
     def write_snapshot(self, file: IO[bytes]) -> None:
         """Write what `snapshot` returns into a file, without holding it in RAM."""
         self.commit()
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for path in self._files():
-                archive.add(path, path.relative_to(self._root()).as_posix(), recursive=False)
+        write_files(file, self._root(), self._files())
 
     def restore(self, data: bytes | IO[bytes]) -> None:
         """Become what `snapshot` returned or wrote; what is held until now goes, unless the data are damaged."""
@@ -352,12 +353,11 @@ class FieldMemory:
             new = Path(beside) / "new"
             new.mkdir()
             try:
-                with tarfile.open(fileobj=io.BytesIO(data) if isinstance(data, bytes) else data, mode="r") as archive:
-                    archive.extractall(new, filter="data")
+                read_files(io.BytesIO(data) if isinstance(data, bytes) else data, new)
                 holds_something = any(new.iterdir())
                 if holds_something:
                     ExemplarMemory.open(new)
-            except (tarfile.TarError, StoreError) as error:
+            except (DataError, StoreError) as error:
                 raise DataError(f"expected what snapshot() returned: {error}") from error
             self.close()
             self._forget()

@@ -74,6 +74,8 @@ class FieldLayout:
             channels, size = (shape[0], shape[1:]) if self._channels_first else (shape[2], shape[:2])
             self._size = (int(size[0]), int(size[1]))
             self.kept[IMAGE] = FieldSpec((channels, *self._size), "uint8")
+        # fields that come back as they are kept
+        self.unchanged = frozenset(name for name, spec in self.kept.items() if spec == fields[name])
 
     def _is_image(self) -> bool:
         spec = self.fields[IMAGE]

@@ -84,7 +84,8 @@ class EncodedExemplars:
 def encoded_rows(store: Store, exemplars: Sequence[Exemplar] | TokenBatch | EncodedExemplars) -> Rows:
     """Return exemplars as a store holds them, encoded if they are not yet."""
     if not isinstance(exemplars, EncodedExemplars):
-        return store.encode(exemplars_in(exemplars))
+        batch = exemplars if isinstance(exemplars, TokenBatch) else exemplars_in(exemplars)
+        return store.encode(batch)
     if exemplars.rows.layout.schema != store.layout.schema:
         raise InvalidExemplarError("these exemplars were encoded for a memory of another schema; encode them for this")
     return dataclasses.replace(exemplars.rows, layout=store.layout)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from exmem.errors import CorruptExemplarError, InvalidExemplarError, LockedError, StaleSnapshotError, UnknownSlotError
+from exmem.store.batches import encode_batch
 from exmem.store.catalog import PENDING, Catalog, place_of, segment_of
 from exmem.store.encode import encode_exemplars, encode_extra, write_field
 from exmem.store.format.layout import Layout, parse_key
@@ -72,8 +73,10 @@ class Store:
         """Sizes of all objects, as they are now."""
         return sum(self._objects.sizes().values()) if (books := self.books) is None else books.used_bytes
 
-    def encode(self, exemplars: Sequence[Exemplar]) -> Rows:
+    def encode(self, exemplars: Sequence[Exemplar] | TokenBatch) -> Rows:
         """Validate and encode exemplars; see `encode_exemplars`."""
+        if isinstance(exemplars, TokenBatch):
+            return encode_batch(exemplars, self.layout, threads=self._threads)
         return encode_exemplars(exemplars, self.layout, threads=self._threads)
 
     def sizes(self, slots: ArrayLike | None = None) -> NDArray[np.int64]:

@@ -23,7 +23,12 @@ class Threads:
             return
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = ThreadPoolExecutor(self._count, "exmem"), os.getpid()
-        others = [self._pool.submit(work, range(start, count, parts)) for start in range(1, parts)]
+        try:
+            first = self._pool.submit(work, range(1, count, parts))
+        except RuntimeError:  # an interpreter that ends starts no thread; what is closed then is still written
+            work(range(count))
+            return
+        others = [first, *(self._pool.submit(work, range(start, count, parts)) for start in range(2, parts))]
         try:
             work(range(0, count, parts))
         finally:

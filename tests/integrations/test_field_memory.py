@@ -100,7 +100,7 @@ def test_a_limit_in_samples_is_a_budget_in_which_they_fit_uncompressed() -> None
     memory.add({"image": noise, "logits": torch.randn(40, 10)})
     assert len(memory) == 40
     fields = {"image": FieldSpec((3, 16, 16), "uint8"), "logits": FieldSpec((10,), "float32")}
-    assert memory.memory.max_bytes == raw_bytes(40, fields) == 40 * (768 + 40 + 320) + 65_536
+    assert memory.memory.max_bytes == raw_bytes(40, fields) == 4 * (40 * (768 + 40 + 320) + 65_536)
 
 
 def test_bytes_limit_before_samples_do() -> None:

@@ -1,0 +1,35 @@
+"""A pytest plugin that puts ExmemStorage in the place of TorchRL's storages, for TorchRL's own tests."""
+
+from typing import Any
+
+import tests.integrations.peers.torchrl_extension  # noqa: F401 - before TorchRL
+
+# isort: split
+import pytest
+import torchrl.data
+import torchrl.data.replay_buffers
+import torchrl.data.replay_buffers.storages
+
+from exmem.integrations.torchrl import ExmemStorage
+
+
+class Substitute(ExmemStorage):
+    """An ExmemStorage with the arguments of a LazyTensorStorage or a LazyMemmapStorage; a test of others is skipped."""
+
+    def __init__(
+        self, max_size: int, *, device: Any = "cpu", ndim: int = 1, scratch_dir: Any = None, **options: Any
+    ) -> None:
+        if ndim != 1:
+            pytest.skip("an ExmemStorage has one dimension")
+        if any(options.values()):
+            pytest.skip(f"an ExmemStorage has no {sorted(options)}")
+        super().__init__(max_size, device=device)
+
+    @property
+    def _storage(self) -> Any:  # tests look into it
+        return self.get(slice(None)) if self.initialized else None
+
+
+for module in (torchrl.data, torchrl.data.replay_buffers, torchrl.data.replay_buffers.storages):
+    for name in ("LazyTensorStorage", "LazyMemmapStorage"):
+        setattr(module, name, Substitute)
