@@ -333,6 +333,8 @@ def _changed(document):
         "loop.test_stored_form": True,
         "backbone.text": "other",
         "tuner.phases": "all",
+        "tuner.adapter": "ssf",
+        "tuner.charged": True,
         "method.head": "linear",
     }
     for key, value in document.items():
