@@ -26,6 +26,7 @@ from exmem.train.hidden import KeptHidden, features_of, scored_and_embedded, tok
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Labelled
 from exmem.train.samples import chosen_rows
+from exmem.train.tuners.lora import Lora
 
 _SEEDS, _DRAW = (0, 1, 2), 0.75  # share of each class that a seed may choose from
 
@@ -169,7 +170,7 @@ def main() -> None:
     weights = next_weights(backbone)
     train, test = load_imagefolder(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
     learner, bound = (
-        Learner(backbone, rank=1, alpha=1),
+        Learner(backbone, Lora(rank=1, alpha=1)),
         BoundRecipe(Recipe.of("hidden").refined(codec="lossless"), backbone),
     )
     hidden, features = [], []

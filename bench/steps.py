@@ -21,6 +21,7 @@ from exmem.replay import Pipeline
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText, load_imagefolder
 from exmem.train.learner import Learner
+from exmem.train.tuners.lora import Lora
 
 _STEP = 64  # exemplars
 _STEPS = 9
@@ -29,7 +30,7 @@ _STEPS = 9
 def steps(backbone: Backbone, train: ImageText) -> dict[str, float]:
     """Median milliseconds of a step by recipe, the recipes in turn."""
     chosen = np.arange(0, len(train) - 1, 6)[:256]
-    learner = Learner(backbone, rank=16, alpha=16)
+    learner = Learner(backbone, Lora(rank=16, alpha=16))
     learner.grow(range(len(train.class_names)))
     images, texts = train.images(chosen, backbone.image_sides), [train.texts[row] for row in chosen.tolist()]
     with contextlib.ExitStack() as stack:

@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     "max_bytes": "40kB",
     "data": {"first_classes": 2, "increments": [1]},
     "backbone": {"image_size": SIDE, "max_text": 8},
-    "tuner": {"blocks": 1, "rank": 2},
+    "tuner": {"blocks": 1},
     "loop": {"epochs": 1, "batch": 8, "replay_batch": 8},
 }
 _SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}

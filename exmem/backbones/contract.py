@@ -317,6 +317,10 @@ class Backbone(nn.Module, abc.ABC):
         wanted = {id(projection(block, kind)) for block in blocks for kind in ("query", "value")}
         return [name for name, module in self.named_modules() if id(module) in wanted]
 
+    def final_norms(self) -> list[nn.Module]:
+        """Return the norms that follow the last blocks; none in some families."""
+        return []
+
     def trainable_extras(self) -> list[str]:
         """Return the names of the modules that are trained in full beside LoRA; none in most families."""
         return []

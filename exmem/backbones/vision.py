@@ -28,14 +28,14 @@ class VisionParts:
     """What a vision model is made of.
 
     `projection` is the patch projection inside `embeddings`; `before_blocks` follows the embeddings: CLIP has a norm
-    there, others nothing.
+    there, others nothing. `norm` is the name of the final norm: a tuner may put another module in its place.
     """
 
     embeddings: nn.Module
     projection: nn.Conv2d
     before_blocks: nn.Module
     blocks: list[nn.Module]
-    norm: nn.Module
+    norm: str
     num_heads: int
 
     @classmethod
@@ -44,7 +44,7 @@ class VisionParts:
         embeddings = getattr(model, "embeddings", None)
         convolutions = [m for m in embeddings.modules() if isinstance(m, nn.Conv2d)] if embeddings is not None else []
         blocks = blocks_of(model)
-        norm = next((getattr(model, name) for name in _FINAL_NORMS if hasattr(model, name)), None)
+        norm = next((name for name in _FINAL_NORMS if hasattr(model, name)), None)
         heads = getattr(getattr(model, "config", None), "num_attention_heads", None)
         if embeddings is None or len(convolutions) != 1 or not blocks or norm is None or heads is None:
             raise SchemaError(
@@ -130,6 +130,17 @@ class VisionTower(nn.Module):
         mask = attention_mask(valid.new_ones(len(valid), self.num_prefix), valid)
         return run_blocks(self.parts.blocks[blocks], hidden, mask)
 
+    def norm(self, hidden: Tensor) -> Tensor:
+        """Return hidden states after the final norm."""
+        normed: Tensor = self.final_norm(hidden)
+        return normed
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The final norm, or what a tuner put in its place."""
+        norm: nn.Module = getattr(self.model, self.parts.norm)
+        return norm
+
     def attention_taps(self) -> list[AttentionTap]:
         """Return the attention projections of every block."""
         return [attention_tap(block, self.parts.num_heads) for block in self.parts.blocks]
@@ -146,7 +157,7 @@ class VisionTower(nn.Module):
         def sparse() -> tuple[Tensor, Tensor]:
             image = TokenTensors.dense(patches)
             hidden = self.run(self.embed(patches, image), image.valid, slice(None))
-            return hidden, self.parts.norm(hidden)
+            return hidden, self.norm(hidden)
 
         check_vision_blocks(model, expected, sparse)
 
@@ -249,6 +260,10 @@ class VisionBackbone(Backbone):
     @override
     def trainable_blocks(self) -> list[nn.Module]:
         return self.vision.parts.blocks[self.first_trainable :]
+
+    @override
+    def final_norms(self) -> list[nn.Module]:
+        return [self.vision.final_norm]
 
     @override
     def attention_taps(self) -> list[AttentionTap]:

@@ -51,7 +51,7 @@ class Group(NamedTuple):
         overall = [[entry["head"]["all"] for entry in entries] for entries in self.runs]
         by_phase = [[entry["head"]["by_phase"] for entry in entries] for entries in self.runs]
         last = [entries[-1] for entries in self.runs]
-        charged = ("disk_bytes", "head_bytes", "mean_bytes")
+        charged = ("disk_bytes", "head_bytes", "adapter_bytes", "mean_bytes")
         return {
             "average": Measure.of([average_incremental_accuracy(values) for values in overall]),
             "last": Measure.of([last_accuracy(values) for values in overall]),

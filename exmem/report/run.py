@@ -78,7 +78,7 @@ def known_of_folder(
     if not scores:
         notes.append("No scores: they were not asked for.")
     elif backbone is not None and train is not None:
-        learner = Learner(backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
+        learner = Learner(backbone, config.make_tuner())
         _load_last_phase(folder, config, learner, num_classes=len(names))
         bound = bind_recipe(config, learner, num_classes=len(names))
         masking = bound.masking if bound is not None else None

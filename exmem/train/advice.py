@@ -12,7 +12,7 @@ from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance
-from exmem.train.parts import check_budget
+from exmem.train.parts import charged_bytes, check_budget
 from exmem.train.probe import Probe
 from exmem.train.samples import told_apart
 from exmem.train.scenario import Scenario
@@ -118,7 +118,9 @@ def choose_recipe(
             recipes.append(recipe)
         except SchemaError as error:
             tell(f"{recipe.name} is left out: {error}")
-    budget = parse_bytes(config.max_bytes) - check_budget(config, None, backbone.feature_dim, classes)
+    charges = charged_bytes(config, backbone, classes)
+    check_budget(config, None, charges)
+    budget = parse_bytes(config.max_bytes) - sum(charges.values())
     first = data.subset(Scenario.of(config.data, classes).rows(data.labels, 0))
     measured = advise(
         backbone,

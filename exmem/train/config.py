@@ -18,6 +18,7 @@ from exmem.train.checks import check_choices, check_count, check_number
 from exmem.train.combinations import check_combinations
 from exmem.train.methods import HEADS
 from exmem.train.reading import plain, read_fields
+from exmem.train.tuners import TUNERS, Tuner
 
 __all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
 
@@ -102,7 +103,7 @@ class BackboneConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TunerConfig:
-    """Which weights move, and when: LoRA in the last blocks.
+    """Which weights move, and when.
 
     Parameters
     ----------
@@ -111,20 +112,25 @@ class TunerConfig:
         but none with a recipe that stores features, which tuning makes stale, or a head that keeps sums of them.
     blocks : int
         Last transformer blocks that are tuned; the blocks below are frozen.
-    rank : int
-        Rank of the LoRA adapter.
-    alpha : int
-        Scale of the LoRA adapter.
+    adapter : Part
+        What moves in them, with its options, as in `lora:rank=4,alpha=8`: lora, dora, ia3, layer_norm, ssf (scale and
+        shift, as in the paper), full (all weights), or frozen (none, but the head and a projection of texts).
+    charged : bool
+        Whether the bytes of what moves count in the budget of the memory, as those of a head that keeps sums do.
     """
 
     phases: Literal["auto", "all", "first", "none"] = "auto"
     blocks: int = 2
-    rank: int = 16
-    alpha: int = 16
+    adapter: Part = Part("lora")
+    charged: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self, "tuner")
-        check_count(self, "tuner", "blocks", "rank", "alpha")
+        check_count(self, "tuner", "blocks")
+        flag(self.charged, "tuner.charged")
+        object.__setattr__(self, "adapter", Part.of(self.adapter))
+        TUNERS.check(self.adapter.name, self.adapter.kwargs)
+        TUNERS.make(self.adapter.name, **self.adapter.kwargs)  # a value out of range is told here
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -302,6 +308,11 @@ class TrainConfig:
             From 0.
         """
         return self.tuned_phases == "all" or (self.tuned_phases == "first" and phase == 0)
+
+    def make_tuner(self) -> Tuner:
+        """Return what adapts the backbone; where no phase tunes it, that changes nothing."""
+        part = Part("frozen") if self.tuned_phases == "none" else self.tuner.adapter
+        return TUNERS.make(part.name, **part.kwargs)
 
     @property
     def prunes(self) -> bool:

@@ -1,11 +1,10 @@
-"""The model that learns: a backbone tuned by LoRA, a linear head that grows, and nearest class means."""
+"""The model that learns: a backbone that a tuner adapts, a linear head that grows, and nearest class means."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
@@ -14,25 +13,35 @@ from typing_extensions import override
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.blocks import scaled
 from exmem.errors import DataError
+from exmem.train.tuners import Tuner
 
 __all__ = ["ClassMeans", "Learner", "distillation"]
 
 
 class Learner(nn.Module):
-    """A backbone with LoRA in its tuned blocks (scale `alpha`) and a linear head; all else is frozen."""
+    """A backbone whose tuned blocks move as a tuner says, and a linear head; all else is frozen."""
 
-    def __init__(self, backbone: Backbone, *, rank: int, alpha: int) -> None:
+    def __init__(self, backbone: Backbone, tuner: Tuner) -> None:
         super().__init__()
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=backbone.lora_targets())
-        inject_adapter_in_model(config, backbone)  # in place
+        moved, extras = tuner(backbone), tuple(backbone.trainable_extras())
         self.backbone = backbone
-        extras = tuple(backbone.trainable_extras())
         for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_("lora_" in name or name.startswith(extras))
+            parameter.requires_grad_(name in moved or name.startswith(extras))
         self.classes: tuple[int, ...] = ()
         self.weight = nn.Parameter(torch.zeros(0, backbone.feature_dim))
         self.bias = nn.Parameter(torch.zeros(0))
         self.to(backbone.pixel_mean.device)
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Bytes of the weights of the backbone that move."""
+        return sum(value.nbytes for value in self.backbone.parameters() if value.requires_grad)
+
+    def described(self) -> str:
+        """Say how many weights of the backbone move."""
+        moving = sum(value.numel() for value in self.backbone.parameters() if value.requires_grad)
+        every = sum(value.numel() for value in self.backbone.parameters())
+        return f"{moving:,} of {every:,} weights of the backbone are trained ({moving / every:.2%})"
 
     def grow(self, classes: Sequence[int]) -> None:
         """Add outputs for new classes; those of old classes stay as they are, new ones start at zero."""

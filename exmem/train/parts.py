@@ -1,9 +1,10 @@
 """What a configuration stands for: its backbone, its data, its recipe bound to a learner."""
 
+import copy
 import dataclasses
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from exmem.train.methods.fitting import head_bytes
 __all__ = [
     "bind_random_masks",
     "bind_recipe",
+    "charge",
+    "charged_bytes",
     "check_budget",
     "create_memory",
     "folder_bytes",
@@ -95,28 +98,42 @@ def create_memory(config: TrainConfig, bound: BoundRecipe, folder: Path, samples
     bound.create_memory(folder, max_bytes=config.max_bytes, samples=samples, codec=codec, quota=unit).close()
 
 
-def check_budget(config: TrainConfig, bound: BoundRecipe | None, width: int, classes: int) -> int:
-    """Return what the head keeps; BudgetTooSmallError where it or an empty memory is more than the budget of a run.
+def charged_bytes(config: TrainConfig, backbone: Backbone, classes: int) -> dict[str, int]:
+    """Return what a run keeps beside its memory and charges to it; the backbone is fresh."""
+    charges = {"head": head_bytes(config.method.head, width=backbone.feature_dim, classes=classes), "adapter": 0}
+    if config.tuner.charged:
+        charges["adapter"] = Learner(copy.deepcopy(backbone), config.make_tuner()).adapter_bytes
+    return charges
+
+
+def check_budget(config: TrainConfig, bound: BoundRecipe | None, charges: Mapping[str, int]) -> None:
+    """Raise BudgetTooSmallError where what is charged, or an empty memory beside it, is more than the budget of a run.
 
     Tables of a codec that is trained come on top: how large they are, is known when it is.
     """
-    kept, most = head_bytes(config.method.head, width=width, classes=classes), parse_bytes(config.max_bytes)
+    kept, most = sum(charges.values()), parse_bytes(config.max_bytes)
     if kept > most:
+        parts = ", ".join(f"{name} {nbytes:,}" for name, nbytes in charges.items() if nbytes)
         raise BudgetTooSmallError(
-            f"max_bytes {config.max_bytes}: head {config.method.head.name!r} keeps {kept:,} bytes between phases, "
-            "which count; raise max_bytes, or use another head"
+            f"max_bytes {config.max_bytes}: what is kept between phases counts, {parts} bytes (head "
+            f"{config.method.head.name!r}); raise max_bytes, or use another head, or no tuner.charged"
         )
     if bound is None:
-        return kept
+        return
     specs = bound.schema.modalities
     if bound.is_trained:  # as if with a codec that has no tables
         specs = {name: dataclasses.replace(spec, codec="lossless") for name, spec in specs.items()}
     with tempfile.TemporaryDirectory() as folder:
         schema = Schema(specs, bound.schema.extras, bound.schema.recipe)
         with ExemplarMemory.create(folder, schema=schema, max_bytes=most) as memory:
-            if kept:
-                memory.charge("head", kept)
-    return kept
+            charge(memory, charges)
+
+
+def charge(memory: ExemplarMemory, charges: Mapping[str, int]) -> None:
+    """Charge a memory; what is charged already stays."""
+    for name, nbytes in charges.items():
+        if nbytes:
+            memory.charge(name, nbytes)
 
 
 def tell_cut_texts(console: Console, backbone: Backbone, texts: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, feat
 from exmem.train.learner import Learner
 from exmem.train.samples import folds_of
 from exmem.train.stored_sample import StoredSample
+from exmem.train.tuners import TUNERS
 
 __all__ = ["Probe", "Seen"]
 
@@ -58,7 +59,7 @@ class Probe:
 
     `rows` of the data are the sample; its images lie decoded in RAM. What is not stored is tested on, in folds that
     `seed` draws, or all of `test`. `shares_trunk`: the cache of all runs holds what the trunk makes of all of the data.
-    `advance` is told how many examples have passed it. Adapters that change nothing are put into the backbone. Random
+    `advance` is told how many examples have passed it. The backbone is frozen. Random
     masks, codecs' tables and class means of fills are those of the whole sample, whichever rows a memory is offered.
     """
 
@@ -75,7 +76,7 @@ class Probe:
     ) -> None:
         key = backbone_key(backbone) if shares_trunk else None
         self.backbone = backbone.to(Accelerator().device)
-        self.learner = Learner(self.backbone, rank=1, alpha=1)
+        self.learner = Learner(self.backbone, TUNERS.make("frozen"))
         self.sample = sample = self._seen(data, rows, key, advance)
         self.test = sample if test is None else self._seen(test, np.arange(len(test)), key, advance)
         self.folds = folds_of(sample.labels, seed) if test is None else None

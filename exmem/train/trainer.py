@@ -45,6 +45,8 @@ from exmem.train.methods.fitting import fit_head
 from exmem.train.parts import (
     bind_random_masks,
     bind_recipe,
+    charge,
+    charged_bytes,
     check_budget,
     create_memory,
     folder_bytes,
@@ -92,12 +94,13 @@ class Trainer:
         self._accelerator = Accelerator()
         self.backbone = backbone.to(self._accelerator.device)
         torch.manual_seed(config.seed)
-        self.learner = Learner(self.backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
+        self._charges = charged_bytes(config, self.backbone, len(train.class_names))
+        self.learner = Learner(self.backbone, config.make_tuner())
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
         if self.bound is not None:
             keeps_hidden(config, self.backbone)  # refused before anything is computed
             check_enough(self.bound, len(self.scenario.rows(train.labels, 0)))
-        self._head_bytes = check_budget(config, self.bound, self.backbone.feature_dim, len(train.class_names))
+        check_budget(config, self.bound, self._charges)
         masked_at_random = config.loop.stored_form > 0 and config.loop.stored_masks == "random"
         self._random_masks = bind_random_masks(config, self.backbone) if masked_at_random else None
         self._exemplars: Exemplars | None = None
@@ -120,6 +123,7 @@ class Trainer:
         with self.folder.locked():
             if self.folder.claim(self.config, {**self._keys, "classes": list(self.train.class_names)}):
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
+            console.print(self.learner.described(), highlight=False)
             tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])
             done = self.folder.metrics()
             if len(done) < len(self.scenario):
@@ -283,8 +287,7 @@ class Trainer:
             self._exemplars = Exemplars(config, self.bound, self.folder)
         with ExemplarMemory.open(self.folder.memory, mode="r+") as memory:
             self.bound.check(memory)
-            if self._head_bytes:
-                memory.charge("head", self._head_bytes)  # does nothing where it is charged already
+            charge(memory, self._charges)
             if config.quota == "frequency":
                 seen, counts = np.unique(labels, return_counts=True)
                 memory.weigh(dict(zip(seen.tolist(), counts.tolist(), strict=True)))
@@ -378,6 +381,6 @@ class Trainer:
             "exemplars": len(self._exemplars.slots) if self._exemplars is not None else 0,
             "disk_bytes": folder_bytes(self.folder.memory) if self._exemplars is not None else 0,
             "mean_bytes": 0 if self._exemplars is not None else means.means.numel() * means.means.element_size(),
-            "head_bytes": self._head_bytes,
+            **{f"{name}_bytes": nbytes for name, nbytes in self._charges.items()},
             "classes_without_exemplars": sorted(set(seen) - set(means.classes)),
         }

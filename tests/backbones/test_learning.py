@@ -5,6 +5,7 @@ import torch
 
 from exmem.backbones import BACKBONES
 from exmem.train.learner import Learner
+from exmem.train.tuners.lora import Lora
 from tests.backbones.models import load, whole
 
 
@@ -12,7 +13,7 @@ from tests.backbones.models import load, whole
 def test_gradients_reach_all_adapters_and_extras_and_the_loss_falls(kind, written):
     backbone = load(kind, written[kind], blocks=1)
     torch.manual_seed(0)
-    learner = Learner(backbone, rank=2, alpha=4)
+    learner = Learner(backbone, Lora(rank=2, alpha=4))
     learner.grow((3, 5))
     hidden, labels = backbone.embed(whole(backbone)), torch.tensor([3, 5])
     trained = {name: value for name, value in learner.named_parameters() if value.requires_grad}
@@ -35,7 +36,7 @@ def test_gradients_reach_all_adapters_and_extras_and_the_loss_falls(kind, writte
 def test_what_is_frozen_does_not_move_with_the_adapters(kind, written):
     backbone = load(kind, written[kind], blocks=1)
     before = backbone.embed(whole(backbone))
-    learner = Learner(backbone, rank=2, alpha=4)
+    learner = Learner(backbone, Lora(rank=2, alpha=4))
     expected = backbone.encode(before)
     for name, value in learner.named_parameters():
         if "lora_B" in name:

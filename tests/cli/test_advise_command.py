@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_ranked_last_and_where_nothing_fits_nothing_is_writ
 
 def test_train_takes_the_recipe_with_the_same_options(tmp_path, run):
     run("--max-bytes", "16kB", "--out", tmp_path / "advice")
-    words = ["--data.first-classes", 2, "--data.increments", 2, "--tuner.rank", 2, "--loop.epochs", 1]
+    words = ["--data.first-classes", 2, "--data.increments", 2, "--tuner.adapter", "lora:rank=2", "--loop.epochs", 1]
     out = tmp_path / "run"
     run(*words, "--max-bytes", "16kB", "--recipe", tmp_path / "advice" / "recipe.yaml", "--out", out, name="train")
     recorded = json.loads((out / "config.json").read_text())["config"]["recipe"]

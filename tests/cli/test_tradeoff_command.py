@@ -22,7 +22,7 @@ def document(tmp_path_factory):
         "base": {
             "data": {"first_classes": 2, "increments": [1]},
             "backbone": {"vision": str(vision), "text": str(text), "image_size": SIDE, "max_text": 8},
-            "tuner": {"blocks": 1, "rank": 2},
+            "tuner": {"blocks": 1},
             "loop": {"epochs": 1, "batch": 8, "replay_batch": 8},
         },
     }

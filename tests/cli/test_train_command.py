@@ -26,7 +26,8 @@ from tests.train.test_config import NOT_DEFAULT
 OPTIONS = f"""
 --recipe masked --recipe.codec patch_jpeg:quality=75 --recipe.text lost_patches --max-bytes 40kB
 --data.first-classes 2 --data.increments 1 --backbone.image-size {SIDE} --backbone.max-text 8
---tuner.blocks 1 --tuner.rank 2 --loop.epochs 2 --loop.batch 8 --loop.replay-batch 8 --loop.augment text_exchange
+--tuner.blocks 1 --tuner.adapter lora:rank=2 --loop.epochs 2 --loop.batch 8 --loop.replay-batch 8
+--loop.augment text_exchange
 """
 
 
@@ -134,7 +135,7 @@ def test_wrong_input_is_one_line(tmp_path, words, environment, monkeypatch, told
 
 AUTO = f"""
 --max-bytes 24kB --data.first-classes 2 --data.increments 2 --backbone.image-size {SIDE}
---backbone.max-text 8 --tuner.blocks 1 --tuner.rank 2 --loop.epochs 1
+--backbone.max-text 8 --tuner.blocks 1 --tuner.adapter lora:rank=2 --loop.epochs 1
 """
 
 

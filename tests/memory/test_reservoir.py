@@ -264,6 +264,6 @@ def test_an_offer_makes_only_what_has_a_chance_and_holds_the_same(tmp_path):
         np.testing.assert_array_equal(added.slots, offered.slots)
         assert StreamReservoir(offered).seen == 2000
         assert len(offered) < len(made) < 1000
-        with pytest.raises(InvalidExemplarError, match="make: expected .* exemplars, got 0"):
+        with pytest.raises(InvalidExemplarError, match=r"make: expected \d+ exemplars, got 0"):
             StreamReservoir(offered).offer(4000, lambda above: [])
         assert StreamReservoir(offered).seen == 2000

@@ -17,6 +17,7 @@ from exmem.replay import ReplayDataset, replay_loader
 from exmem.replay.augment import ColourJitter, Flip, TextExchange, TokenDropout
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.learner import Learner
+from exmem.train.tuners.lora import Lora
 from tests.backbones.models import load
 from tests.backbones.test_layers import TOWERS, blocks_run
 from tests.exemplars import folder_bytes
@@ -166,7 +167,7 @@ def test_plain_images_have_neither_hidden_tokens_nor_features(name):
 def test_features_come_out_as_the_learner_makes_them(tmp_path, fresh, modalities):
     model = fresh()
     model.restrict(*modalities)
-    learner = Learner(model, rank=2, alpha=2)
+    learner = Learner(model, Lora(rank=2, alpha=2))
     stored_in(bound_of("features", model), tmp_path / "m")
     batch = replayed(tmp_path / "m")
     assert {*batch.tokens} == {"features"}
@@ -290,7 +291,7 @@ def test_a_backbone_that_tunes_more_blocks_cannot_replay_what_is_above_them(tmp_
 @pytest.mark.parametrize("name", ["hidden", "features"])
 def test_adapters_that_have_learnt_nothing_yet_are_no_tuning_and_those_that_have_are(tmp_path, fresh, name):
     place, model = stored_in(bound_of(name, fresh()), tmp_path / "m"), fresh()
-    Learner(model, rank=2, alpha=2)
+    Learner(model, Lora(rank=2, alpha=2))
     bound = bound_of(name, model)
     checked(bound, place)
     with torch.no_grad():

@@ -20,7 +20,7 @@ NOT_DEFAULT = TrainConfig(
     ranked_form="stored",
     data=DataConfig(first_classes=3, increments=(2, 1), modalities="image", label_column="kind"),
     backbone=BackboneConfig(family="joint", vision="folder", image_size=112),
-    tuner=TunerConfig(blocks=1, rank=4, alpha=8),
+    tuner=TunerConfig(blocks=1, adapter="lora:rank=4,alpha=8"),
     method=MethodConfig(distill_weight=0.5),
     loop=LoopConfig(
         augment=(Part.of("flip"), Part.of("token_dropout:ratio=0.25")),
@@ -107,8 +107,10 @@ def test_a_value_of_another_kind_is_named(document, message):
         ("data", {"modalities": "audio"}, "data.modalities: unknown 'audio'; choose one of ['both', 'image', 'text']"),
         ("backbone", {"family": "gpt"}, "backbone.family: unknown 'gpt'; choose one of"),
         ("backbone", {"image_size": 0}, "backbone.image_size"),
-        ("tuner", {"rank": 0}, "tuner.rank"),
-        ("tuner", {"alpha": 0}, "tuner.alpha"),
+        ("tuner", {"adapter": "lora:rank=0"}, "rank"),
+        ("tuner", {"adapter": "dora:alpha=0"}, "alpha"),
+        ("tuner", {"adapter": "lora:ranks=2"}, "tuner 'lora' has no option ['ranks']; it has ['alpha', 'rank']"),
+        ("tuner", {"adapter": "adapters"}, "unknown tuner 'adapters'; choose one of"),
         ("method", {"distill_weight": -1.0}, "method.distill_weight must be 0 or more, got -1.0"),
         ("method", {"temperature": 0.0}, "method.temperature must be above 0, got 0.0"),
         ("loop", {"epochs": 0}, "loop.epochs"),
@@ -331,6 +333,8 @@ def _changed(document):
         "loop.test_stored_form": True,
         "backbone.text": "other",
         "tuner.phases": "all",
+        "tuner.adapter": "ssf",
+        "tuner.charged": True,
         "method.head": "linear",
     }
     for key, value in document.items():

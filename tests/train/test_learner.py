@@ -10,6 +10,7 @@ from exmem.errors import DataError
 from exmem.masking.scorers import ClsAttention, GradAttention
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.learner import ClassMeans, Learner, distillation
+from exmem.train.tuners.lora import Lora
 from tests.exemplars import crop
 from tests.tiny import SIDE, load_joint
 
@@ -26,7 +27,7 @@ def batch(backbone):
 
 def learner_of(backbone, classes=(3, 5)):
     torch.manual_seed(0)
-    learner = Learner(backbone, rank=2, alpha=4)
+    learner = Learner(backbone, Lora(rank=2, alpha=4))
     learner.grow(classes)
     return learner
 

@@ -294,3 +294,19 @@ def test_a_run_that_was_cut_off_in_its_first_phase_keeps_the_memory_that_it_made
     with ExemplarMemory.open(tmp_path / "cut" / "memory") as one, ExemplarMemory.open(whole.folder.memory) as two:
         assert one.charges == two.charges
         assert bool(one.charges) == (run == "features")
+
+
+@pytest.mark.parametrize("adapter", ["ssf", "full"])
+def test_weights_that_move_are_charged_when_that_is_asked_for(tmp_path, backbone, data, adapter):
+    tuner = {"blocks": 1, "adapter": adapter}
+    free = start(tmp_path / "free", backbone, data, STORED["hidden"], max_bytes="400kB", tuner=tuner).run(QUIET)
+    trainer = start(
+        tmp_path / "charged", backbone, data, STORED["hidden"], max_bytes="400kB", tuner={**tuner, "charged": True}
+    )
+    charged = trainer.run(QUIET)
+    assert free[-1]["adapter_bytes"] == 0 < charged[-1]["adapter_bytes"] == trainer.learner.adapter_bytes
+    with ExemplarMemory.open(trainer.folder.memory) as memory:
+        assert memory.charges == {"adapter": charged[-1]["adapter_bytes"]}
+        assert memory.used_bytes <= 400_000
+    with pytest.raises(BudgetTooSmallError, match="adapter"):
+        start(tmp_path / "small", backbone, data, STORED["hidden"], max_bytes="9kB", tuner={**tuner, "charged": True})

@@ -19,6 +19,7 @@ from exmem.train.probe import Probe
 from exmem.train.samples import chosen_rows, sample_rows
 from exmem.train.stored_sample import Policy
 from exmem.train.storing import rank_examples
+from exmem.train.tuners.lora import Lora
 from tests.backbones.models import load
 from tests.tiny import SIDE
 
@@ -51,7 +52,7 @@ def by_hand(backbone, train):
     """A learner with adapters that change nothing, tokens of all examples, features and exemplars of a recipe."""
 
     def make(recipe):
-        learner, rows = Learner(backbone(), rank=1, alpha=1), np.arange(len(train))
+        learner, rows = Learner(backbone(), Lora(rank=1, alpha=1)), np.arange(len(train))
         bound = BoundRecipe(recipe.refined(name=""), learner.backbone, seed=3)  # a name takes bytes
         images = train.images(rows, SIDE)
         tokens = learner.backbone.tokens(images, train.texts)

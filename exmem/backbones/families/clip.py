@@ -76,5 +76,5 @@ class Clip(TwoTowers):
         return projected
 
     def _project(self, hidden: Tensor) -> Tensor:
-        projected: Tensor = self.image_projection(self.vision.parts.norm(hidden))
+        projected: Tensor = self.image_projection(self.vision.norm(hidden))
         return projected

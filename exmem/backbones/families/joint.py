@@ -127,7 +127,7 @@ class Joint(VisionBackbone):
         first = self.vision.num_prefix
         mask = attention_mask(trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid, trunk.text.valid)
         hidden = torch.cat([trunk.prefix, trunk.image.values, text], 1)
-        hidden = self.vision.parts.norm(run_blocks(self.trainable_blocks(), hidden, mask))
+        hidden = self.vision.norm(run_blocks(self.trainable_blocks(), hidden, mask))
         image, words = torch.split(hidden[:, first:], [trunk.image.values.shape[1], text.shape[1]], 1)
         means = {"image": pooled(image, trunk.image.valid), "text": pooled(words, trunk.text.valid)}
         return self.joined(hidden[:, 0], **means)

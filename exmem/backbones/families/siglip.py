@@ -76,13 +76,13 @@ class Siglip(TwoTowers):
         """Pool the patches; zeros where there is none."""
         if not hidden.shape[1]:
             return hidden.new_zeros(len(hidden), self.embedding_dim)
-        image: Tensor = self._pooling(self.vision.parts.norm(hidden), valid)
+        image: Tensor = self._pooling(self.vision.norm(hidden), valid)
         return image
 
     @override
     def embed_patches(self, hidden: Tensor) -> Tensor:
         """Pool each patch alone."""
-        return self._pooling.each(self.vision.parts.norm(hidden))
+        return self._pooling.each(self.vision.norm(hidden))
 
     @override
     def embed_words(self, states: Tensor) -> Tensor:

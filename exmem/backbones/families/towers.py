@@ -177,6 +177,11 @@ class TwoTowers(VisionBackbone):
     def trainable_blocks(self) -> list[nn.Module]:
         return super().trainable_blocks() + self.text.blocks[self.first_text :]
 
+    @override
+    def final_norms(self) -> list[nn.Module]:
+        of_text = getattr(self.text.model, "final_layer_norm", None)
+        return [*super().final_norms(), *([] if of_text is None else [of_text])]
+
     def _encode_image(self, trunk: Hidden) -> Tensor:
         hidden = torch.cat([trunk.prefix, trunk.image.values], 1)
         return self.vision.run(hidden, trunk.image.valid, slice(self.first_trainable, None))

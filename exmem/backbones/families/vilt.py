@@ -143,6 +143,10 @@ class Vilt(Backbone):
         return list(self.model.encoder.layer[self.first_trainable :])
 
     @override
+    def final_norms(self) -> list[nn.Module]:
+        return [self.model.layernorm]
+
+    @override
     def attention_taps(self) -> list[AttentionTap]:
         heads = int(self.model.config.num_attention_heads)
         return [attention_tap(layer, heads) for layer in self.model.encoder.layer]

@@ -77,7 +77,7 @@ def demo(
     from exmem.report.run import draw_run
     from exmem.train.data import load_imagefolder
     from exmem.train.folder import RunFolder, names_in
-    from exmem.train.parts import check_budget, load_run_backbone
+    from exmem.train.parts import charged_bytes, check_budget, load_run_backbone
     from exmem.train.trainer import Trainer
 
     foreign = [name for name in names_in(out) if name not in {*_RECIPES, _AUTO, "accuracy.png"}] if out.is_dir() else []
@@ -94,7 +94,7 @@ def demo(
     for config in configs:  # refused before anything is learnt
         classes = len(train.class_names)
         bound = None if config.recipe.is_empty else BoundRecipe(config.recipe, backbone, num_classes=classes)
-        check_budget(config, bound, backbone.feature_dim, classes)
+        check_budget(config, bound, charged_bytes(config, backbone, classes))
     console.print(f"{len(train)} images to learn from, {len(test)} to test with, {len(configs) + 1} recipes to run.")
     runs: dict[str, list[dict[str, Any]]] = {}
     for name in (*_RECIPES, _AUTO):

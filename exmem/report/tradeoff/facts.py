@@ -19,6 +19,7 @@ from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.learner import Learner
 from exmem.train.parts import load_run_backbone, load_run_data
+from exmem.train.reading import plain
 
 __all__ = ["DataFacts", "Facts", "digest"]
 
@@ -82,7 +83,7 @@ class Facts:
         facts, whole = self.data(config, folder), config.to_json()
         parts = {"backbone": whole["backbone"], "modalities": config.data.modalities, "blocks": config.tuner.blocks}
         tuned = config.tuned_phases != "none"
-        name = digest([dataclasses.asdict(facts), parts, config.tuner.rank, tuned, self.weights(config)])
+        name = digest([dataclasses.asdict(facts), parts, plain(config.tuner.adapter), tuned, self.weights(config)])
         if name not in self._sizes:
             file = self._folder / f"sizes-{name}.json"
             known = read_json(file)
@@ -111,7 +112,7 @@ def _measured(config: TrainConfig, train: ImageText) -> Sizes:
     raw = _raw_bytes(backbone, train)
     tuned = 0
     if config.tuned_phases != "none":
-        learner = Learner(backbone, rank=config.tuner.rank, alpha=config.tuner.alpha)
+        learner = Learner(backbone, config.make_tuner())
         learner.grow(range(classes))
         tuned = sum(tensor.numel() * tensor.element_size() for tensor in learner.tuned().values())
     return Sizes(raw, classes, {"tuned": tuned, "whole": whole + tuned})

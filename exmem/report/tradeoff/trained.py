@@ -60,7 +60,7 @@ def _phase(entries: list[dict[str, Any]], model_bytes: int) -> dict[str, Any]:
     memory, exemplars, stored = entry["disk_bytes"], entry["exemplars"], entry.get("head_stored")
     return {
         "phase": entry["phase"],
-        "bytes": memory + entry["head_bytes"] + entry["mean_bytes"] + model_bytes,
+        "bytes": memory + entry["head_bytes"] + entry["adapter_bytes"] + entry["mean_bytes"] + model_bytes,
         "exemplars": exemplars,
         "exemplar_bytes": memory / exemplars if exemplars else float("nan"),
         "average": average_incremental_accuracy(overall),
