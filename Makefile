@@ -22,7 +22,7 @@ test-core: $(CORE)/.ready
 # Other libraries with our memory in the place of their buffers, and their own tests where their sources can be fetched.
 peers: $(PEERS)/.ready
 	tests/integrations/peers/fetch.sh $(SOURCES)
-	EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest tests/integrations -rs
+	EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest -rs tests/integrations tests/test_docstrings.py tests/test_public_api.py
 
 check: $(READY)
 	$(BIN)/ruff check .

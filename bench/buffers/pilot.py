@@ -17,7 +17,7 @@ import torch
 
 from bench.buffers.sides import Samples, Side
 from exmem.integrations.pilot import byte_memory
-from exmem.integrations.pilot_exemplars import LearnerExemplars
+from exmem.integrations.pilot.exemplars import LearnerExemplars
 from tests.integrations.peers.environment import peer_source, prepare
 
 __all__ = ["sides"]

@@ -313,8 +313,7 @@ class Backbone(nn.Module, abc.ABC):
 
     def lora_targets(self) -> list[str]:
         """Return the names of the linear layers that LoRA adapts: query and value of the trainable blocks."""
-        blocks = self.trainable_blocks()
-        wanted = {id(projection(block, kind)) for block in blocks for kind in ("query", "value")}
+        wanted = {id(projection(block, kind)) for block in self.trainable_blocks() for kind in ("query", "value")}
         return [name for name, module in self.named_modules() if id(module) in wanted]
 
     def final_norms(self) -> list[nn.Module]:

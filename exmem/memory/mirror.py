@@ -20,13 +20,34 @@ _MOST_TRIES = 64
 
 
 def mirror(place: Place, folder: str | os.PathLike[str]) -> int:
-    """Bring a folder up to the last committed state of a memory elsewhere; return how many objects were fetched.
+    """Bring a folder up to the last committed state of a memory elsewhere.
 
-    The folder is missing or empty at first; afterwards it is a memory like any other, to be read with mode `"r"`, also
-    while it is brought up to date: what is new is put, then the document, then what went is deleted. What lies in it
-    already is not fetched again. For a while it may take the bytes of both states. One process does this at a time
-    (LockedError); an interrupted one is begun again. StoreExistsError if the folder holds something else, or a mirror
-    that was written to.
+    Afterwards the folder is a memory like any other, to be read with mode `"r"`, also while it is brought up to date:
+    what is new is put, then the document, then what went is deleted. For a while it may take the bytes of both states.
+    An interrupted one is begun again.
+
+    Parameters
+    ----------
+    place : path or zarr store
+        The memory.
+    folder : path
+        A folder that is missing or empty, or a mirror of this memory; what lies in it already is not fetched again.
+
+    Returns
+    -------
+    int
+        Objects that were fetched.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no memory.
+    StoreExistsError
+        If the folder holds something else, or a mirror that was written to.
+    StaleSnapshotError
+        If the memory changes faster than it can be copied.
+    LockedError
+        If another process brings this folder up to date.
     """
     source, copy = objects_at(place, durable=False), objects_at(folder, durable=False)
     if source.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:

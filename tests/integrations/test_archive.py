@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exmem.errors import DataError
-from exmem.integrations.archive import read_files, write_files
+from exmem.integrations.samples.archive import read_files, write_files
 
 
 def packed(index: object, data: bytes = b"") -> io.BytesIO:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from exmem import ExemplarMemory, parse_bytes
 from exmem.errors import DataError, InvalidExemplarError, LockedError, SchemaError
-from exmem.integrations.decoded import DecodedExemplars
-from exmem.integrations.field_memory import FieldMemory, raw_bytes
-from exmem.integrations.fields import FieldSpec
+from exmem.integrations.samples.decoded import DecodedExemplars
+from exmem.integrations.samples.fields import FieldSpec
+from exmem.integrations.samples.memory import FieldMemory, raw_bytes
 from exmem.recipes import Recipe
 
 

@@ -23,7 +23,7 @@ from exmem.errors import (
     StoreIOError,
 )
 from exmem.integrations.mammoth import Buffer
-from exmem.integrations.mammoth_memory import WAITING
+from exmem.integrations.mammoth.memory import WAITING
 from exmem.memory.reservoir import arrival_keys
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.integrations.pilot import _herded
-from exmem.integrations.pilot_exemplars import LearnerExemplars
-from exmem.integrations.pilot_images import pixels, resize_of, square
+from exmem.integrations.pilot.learner import herded
+from exmem.integrations.pilot.exemplars import LearnerExemplars
+from exmem.integrations.pilot.images import pixels, resize_of, square
 from exmem.selection import herding
 
 
@@ -148,6 +148,6 @@ def test_the_size_is_that_of_the_test_transform_or_asked_for():
 def test_herding_in_single_precision_orders_as_in_double_where_there_are_no_ties():
     vectors = np.random.default_rng(0).standard_normal((200, 12)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    order = list(_herded(vectors))
+    order = list(herded(vectors))
     assert sorted(order) == list(range(200))
     assert order[:50] == herding(vectors, count=50).tolist()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from exmem.errors import BudgetError, ExemplarTooLargeError, InvalidExemplarError
-from exmem.integrations.field_memory import FieldMemory
-from exmem.integrations.ring import Ring
-from exmem.integrations.ring_memory import UNLIMITED, RingMemory
+from exmem.integrations.samples.memory import FieldMemory
+from exmem.integrations.samples.ring import Ring
+from exmem.integrations.samples.ring_memory import UNLIMITED, RingMemory
 
 BUDGET = 120_000
 

@@ -90,5 +90,5 @@ def test_what_does_not_fit_is_refused(wrong: str) -> None:
         extras["other"] = extras.pop("flag")
     if wrong == "nan":
         priorities = np.full(6, np.nan)
-    with pytest.raises(InvalidExemplarError, match="exemplar 0|strictly increasing"):
+    with pytest.raises(InvalidExemplarError, match=r"exemplar 0|strictly increasing"):
         encode_batch(TokenBatch(tokens, batch.labels, priorities, extras), LAYOUT, threads=Threads(1))

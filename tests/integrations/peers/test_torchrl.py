@@ -33,7 +33,7 @@ from torchrl.data import (
 from exmem import ExemplarMemory
 from exmem.errors import BudgetError, DataError, InvalidExemplarError, SchemaError
 from exmem.integrations.torchrl import ExmemStorage
-from exmem.integrations.torchrl_entries import EntryForm
+from exmem.integrations.torchrl.entries import EntryForm
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),

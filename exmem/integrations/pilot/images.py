@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.integrations.decoded import DecodedExemplars
-from exmem.integrations.fields import IMAGE
+from exmem.integrations.samples.decoded import DecodedExemplars
+from exmem.integrations.samples.fields import IMAGE
 
 __all__ = ["Resize", "StoredImage", "image_at", "let_read", "pixels", "resize_of", "square"]
 

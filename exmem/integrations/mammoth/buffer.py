@@ -1,13 +1,4 @@
-"""The replay buffer of mammoth, under a budget of bytes: give `Buffer` to its methods in the place of their own.
-
-What changes in mammoth is one line: at the end of its `utils/buffer.py`, for all methods, or the import in one's file::
-
-    from exmem.integrations.mammoth import Buffer
-
-A limit in samples is the most exemplars that are held: raw, a colour image of 32 pixels is 3,072 bytes and some 60 more,
-where mammoth keeps 12,288. Where `max_bytes` is left out, the budget is one that so many raw samples never fill
-(`raw_bytes`). Both limits hold at every instant, and whichever is reached first.
-"""
+"""The replay buffer of mammoth, under a budget of bytes: give `Buffer` to its methods in the place of their own."""
 
 import os
 import weakref
@@ -19,11 +10,11 @@ import torch
 from torch import Tensor
 
 from exmem.errors import DataError, InvalidExemplarError, SchemaError
-from exmem.integrations.field_memory import AnyRecipe
-from exmem.integrations.fields import IMAGE
-from exmem.integrations.mammoth_draws import NAMES, Draws
-from exmem.integrations.mammoth_memory import PlacedMemory
-from exmem.integrations.mammoth_tensors import ReadOnlyTensor
+from exmem.integrations.mammoth.draws import NAMES, Draws
+from exmem.integrations.mammoth.memory import PlacedMemory
+from exmem.integrations.mammoth.tensors import ReadOnlyTensor
+from exmem.integrations.samples.fields import IMAGE
+from exmem.integrations.samples.memory import AnyRecipe
 from exmem.memory import ExemplarMemory
 from exmem.store import Place
 
@@ -152,10 +143,12 @@ class Buffer(Draws):
             Their classes.
         logits : Tensor, shape (B, ...), optional
             Outputs of the network, stored as float32.
-        task_labels, true_labels : Tensor, shape (B,), optional
+        task_labels : Tensor, shape (B,), optional
             Stored as int64.
         attention_maps : sequence of Tensor, optional
             Refused.
+        true_labels : Tensor, shape (B,), optional
+            Stored as int64.
         sample_selection_scores : Tensor, shape (B,), optional
             What `lars`, `labrs` and `abs` go by: the higher, the likelier it goes.
 
@@ -191,7 +184,13 @@ class Buffer(Draws):
         self._held.clear()
 
     def to(self, device: "torch.device | str") -> "Buffer":
-        """Say where batches go from now on; returns the buffer."""
+        """Say where batches go from now on; returns the buffer.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            Where they go; exemplars stay where they are.
+        """
         self.device = device
         return self
 
@@ -202,9 +201,8 @@ class Buffer(Draws):
 
     @num_seen_examples.setter
     def num_seen_examples(self, count: int) -> None:
-        is_rows = (
-            self._is_loading and count == self.buffer_size
-        )  # what mammoth sets after loading: the rows, not the count
+        # What mammoth sets after loading are the rows, not the count.
+        is_rows = self._is_loading and count == self.buffer_size
         self._is_loading = False
         if is_rows or count == self.num_seen_examples:
             return
@@ -238,7 +236,15 @@ class Buffer(Draws):
         return self
 
     def update(self, indexes: Any, values: Tensor) -> None:
-        """Give exemplars other scores; no strategy but `lars`, `labrs` and `abs` looks at them."""
+        """Give exemplars other scores; no strategy but `lars`, `labrs` and `abs` looks at them.
+
+        Parameters
+        ----------
+        indexes : Tensor or array-like, shape (B,), integer
+            Numbers of exemplars, as `get_data(return_index=True)` gave them.
+        values : Tensor, shape (B,)
+            Their scores.
+        """
         self._held.score(torch.as_tensor(indexes), values)
 
     def __getattr__(self, name: str) -> Tensor:

@@ -14,7 +14,7 @@ from tensordict import NonTensorData, TensorDict, TensorDictBase, is_non_tensor,
 from torch import Tensor
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.integrations.fields import IMAGE, TEXT
+from exmem.integrations.samples.fields import IMAGE, TEXT
 from exmem.tokens.checks import shown
 
 __all__ = ["EntryForm", "Path", "rows_of", "stacked", "unsqueezed"]

@@ -1,33 +1,4 @@
-"""PyCIL and PILOT: a memory of bytes in the place of a learner's `_data_memory` and `_targets_memory`.
-
-Two lines in `models/base.py`, for all methods, or the mixin in one method's file; the rest is in the configuration::
-
-    from exmem.integrations.pilot import byte_memory
-
-    @byte_memory
-    class BaseLearner(object):
-
-    "memory_size": 2000, "exmem": {"max_bytes": "2MB"},
-
-Limits: `memory_size` (and `memory_per_class`, where `fixed_memory` is true) says how many exemplars a class may have,
-as ever; `max_bytes` how many bytes all of them take on disk, strictly. What does not fit is evicted: classes come to
-equal bytes, and of each the last chosen goes first. Where `max_bytes` is left out, it is what so many raw images take
-(`raw_bytes`). Where `memory_size` is null, bytes alone decide: each class offers all that it has, in the order of
-herding.
-
-Selection is the peer's own herding, on the vectors of the network as it is; of classes with fewer images than are asked
-for all are taken. The class means are of the decoded exemplars that are held; of a class that holds none they are NaN,
-so that nearest-mean evaluation never chooses it.
-
-Data that are paths: the image itself is stored, resized once and cut to its central square, as uint8. `size` says the
-shorter side in pixels; left out, it is resized by the data's own test transform, so that nearest means see what they
-would see of the file. At replay it comes from RAM, up to `ram_bytes` (256 MB) of decoded images, which forked workers
-share; the others are decoded whenever the data set would open the file.
-
-A `place` survives the process. To go on in a new one, build the learner, load its network, and set `_cur_task`,
-`_known_classes` and `_total_classes` to what they were after the last phase that was finished; a learner that knows no
-classes is refused a place that holds some.
-"""
+"""PyCIL and PILOT: a memory of bytes in the place of a learner's `_data_memory` and `_targets_memory`."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -38,9 +9,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from exmem.errors import SchemaError
-from exmem.integrations.pilot_exemplars import LearnerExemplars
+from exmem.integrations.pilot.exemplars import LearnerExemplars
 
-__all__ = ["ByteMemory", "byte_memory"]
+__all__ = ["ByteMemory", "byte_memory", "herded"]
 
 _SETTINGS = ("durable", "max_bytes", "place", "ram_bytes", "recipe", "size")
 _BATCH = 64  # as in both peers: sums of floats depend on it, and so does the order of herding
@@ -62,6 +33,10 @@ class ByteMemory:
         The learner's configuration. `exmem` in it may hold `max_bytes`, `recipe` (`jpeg`; `raw` gives back every
         bit), `place` (a folder, in which `{seed}` and other keys of the configuration are filled in; one of this
         process when left out), `size` and `ram_bytes` (of images whose data are paths) and `durable`.
+    *rest : object
+        More arguments of the learner.
+    **named : object
+        More arguments of the learner.
 
     Raises
     ------
@@ -216,7 +191,7 @@ class ByteMemory:
             np.arange(label, label + 1), source="train", mode="test", ret_data=True
         )
         if len(data):
-            order = _herded(self._unit_vectors(data_manager, dataset))
+            order = herded(self._unit_vectors(data_manager, dataset))
             self.exemplars.offer(label, data, itertools.islice(order, most))
 
     def _measure(self, data_manager: Any, labels: Any) -> None:
@@ -257,7 +232,7 @@ def byte_memory(learner: AnyClass) -> AnyClass:
     return made  # type: ignore[no-any-return]
 
 
-def _herded(vectors: NDArray[Any]) -> Iterator[int]:
+def herded(vectors: NDArray[Any]) -> Iterator[int]:
     """Name rows in the order of herding: iCaRL (Rebuffi et al. 2017), algorithm 4.
 
     `exmem.selection.herding` does the same in double precision; here ties and roundings are those of the peers.

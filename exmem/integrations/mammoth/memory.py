@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exmem.errors import BudgetError, InvalidExemplarError, SchemaError, StoreNotFoundError
-from exmem.integrations.field_memory import FieldMemory
-from exmem.integrations.fields import IMAGE
-from exmem.integrations.mammoth_rules import SCORED, Arrivals, memory_options, rule_of
-from exmem.integrations.mammoth_tensors import WrittenFields
+from exmem.integrations.mammoth.rules import SCORED, Arrivals, memory_options, rule_of
+from exmem.integrations.mammoth.tensors import WrittenFields
+from exmem.integrations.samples.fields import IMAGE
+from exmem.integrations.samples.memory import FieldMemory
 from exmem.memory import ExemplarMemory
 from exmem.store import Place
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exmem.integrations.fields import IMAGE
-from exmem.integrations.ring_memory import RingMemory
-from exmem.integrations.torchrl_entries import EntryForm
+from exmem.integrations.samples.fields import IMAGE
+from exmem.integrations.samples.ring_memory import RingMemory
+from exmem.integrations.torchrl.entries import EntryForm
 
 __all__ = ["ConditionalUpdates"]
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exmem.errors import BudgetError, DataError
-from exmem.integrations.field_memory import FieldMemory
-from exmem.integrations.ring import Ring
+from exmem.integrations.samples.memory import FieldMemory
+from exmem.integrations.samples.ring import Ring
 from exmem.memory import AddReport, EncodedExemplars
 
 __all__ = ["UNLIMITED", "RingMemory"]

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.integrations.field_memory import AnyRecipe, FieldMemory, raw_bytes
-from exmem.integrations.fields import IMAGE
-from exmem.integrations.pilot_images import Resize, StoredImage, let_read, pixels, resize_of, square
+from exmem.integrations.pilot.images import Resize, StoredImage, let_read, pixels, resize_of, square
+from exmem.integrations.samples.fields import IMAGE
+from exmem.integrations.samples.memory import AnyRecipe, FieldMemory, raw_bytes
 from exmem.store import Place, parse_bytes
 from exmem.tokens.checks import flag
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.integrations.fields import IMAGE, TEXT
+from exmem.integrations.samples.fields import IMAGE, TEXT
 from exmem.tokens.checks import choice, mapping_of, shown
 
 __all__ = [

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from exmem.errors import DataError, ExmemError, InvalidExemplarError, SchemaError, StoreError, StoreNotFoundError
-from exmem.integrations.archive import read_files, write_files
-from exmem.integrations.decoded import DecodedExemplars
-from exmem.integrations.fields import TEXT, FieldLayout, FieldSpec
+from exmem.integrations.samples.archive import read_files, write_files
+from exmem.integrations.samples.decoded import DecodedExemplars
+from exmem.integrations.samples.fields import TEXT, FieldLayout, FieldSpec
 from exmem.memory import AddReport, EncodedExemplars, ExemplarMemory
 from exmem.memory.reservoir import StreamReservoir, arrival_keys
 from exmem.recipes import BoundRecipe, Recipe
@@ -42,25 +42,10 @@ def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
 class FieldMemory:
     """A memory of samples as named tensors: made at the first add, when it is known what they hold, or gone on with.
 
-    A copy or a pickle is another memory, with all exemplars, in a folder of its own process.
-
-    Parameters
-    ----------
-    place : path or zarr store, optional
-        A folder that is missing or empty, or one in which a FieldMemory made a memory, which goes on; a Zarr store. A
-        folder of this process that goes with it when left out.
-    max_bytes : int or str, optional
-        The budget; one that `max_exemplars` raw samples never fill (`raw_bytes`) when left out.
-    max_exemplars : int, optional
-        The most exemplars, beside the budget.
-    recipe : str, Recipe, BoundRecipe or None
-        How images are stored; None stores any tensor as it is.
-    seed : int, optional
-        Makes it a uniform sample of all that came (`StreamReservoir`); with eviction `by_priority`.
-    ram_bytes : int or str
-        Bytes of RAM for decoded exemplars.
-    **options : object
-        eviction, quota, durable and threads, as in `ExemplarMemory.create`; it is not durable unless that says so.
+    `recipe` says how images are stored, None stores any tensor as it is; `seed`, with eviction `by_priority`, makes it
+    a uniform sample of all that came. Without a place it lies in a folder of this process; without `max_bytes` its budget
+    is one that `max_exemplars` raw samples never fill (`raw_bytes`). `options` are those of `ExemplarMemory.create`; it
+    is not durable unless they say so. A copy or a pickle is another memory, with all exemplars, in a folder of its own.
     """
 
     def __init__(
@@ -190,26 +175,10 @@ class FieldMemory:
     def add(
         self, values: Mapping[str, Any], labels: ArrayLike | None = None, priorities: ArrayLike | None = None
     ) -> AddReport:
-        """Add samples; what the limits do not hold is evicted.
+        """Add samples, whose fields are tensors or arrays (B, ...); what the limits do not hold is evicted.
 
-        Parameters
-        ----------
-        values : mapping of str to Tensor or array-like, shape (B, ...)
-            The fields, `image` among them.
-        labels : array-like, shape (B,), integer, optional
-            Their classes; 0 when left out.
-        priorities : array-like, shape (B,), optional
-            Ranks within the class; of a stream they are not asked for.
-
-        Returns
-        -------
-        AddReport
-            Slot of each, -1 where it is not held; the slots evicted.
-
-        Raises
-        ------
-        InvalidExemplarError
-            If a sample does not look like those before it; nothing was added.
+        Labels are 0 when left out; a stream asks for no priorities. InvalidExemplarError, and nothing is added, if one
+        does not look like those before it.
         """
         given, classes, ranks = self._checked(values, labels, priorities)
         if self._stream is not None:

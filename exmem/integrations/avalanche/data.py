@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from exmem.errors import SchemaError
-from exmem.integrations.avalanche_samples import LOGITS, TASKS, SampleForm
-from exmem.integrations.field_memory import FieldMemory
-from exmem.integrations.fields import IMAGE, TEXT
+from exmem.integrations.avalanche.samples import LOGITS, TASKS, SampleForm
+from exmem.integrations.samples.fields import IMAGE, TEXT
+from exmem.integrations.samples.memory import FieldMemory
 
 __all__ = ["ExemplarRows", "exemplar_dataset", "transforms_of"]
 

@@ -1,10 +1,4 @@
-"""Storage policies of Avalanche 0.6 whose exemplars lie in a memory: a budget of bytes, on disk, ready for a restart.
-
-A limit in samples, `max_size`, is the most exemplars; beside it a budget of bytes holds, by default that of so many raw
-samples (values, 320 bytes each and 64 KiB), metadata included. Both hold at every instant; where the bytes allow, the
-buffer has exactly `max_size` exemplars. What is stored are samples as they are before their current transforms, so each
-replay transforms them anew; a transform must not change a tensor that it is given in place.
-"""
+"""Storage policies of Avalanche 0.6 whose exemplars lie in a memory."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exmem.errors import SchemaError
-from exmem.integrations.avalanche_data import ExemplarRows, exemplar_dataset, transforms_of
-from exmem.integrations.avalanche_samples import (
+from exmem.integrations.avalanche.data import ExemplarRows, exemplar_dataset, transforms_of
+from exmem.integrations.avalanche.samples import (
     TASKS,
     ImageText,
     SampleForm,
@@ -27,7 +21,7 @@ from exmem.integrations.avalanche_samples import (
     best_of_groups,
     image_text_collate,
 )
-from exmem.integrations.field_memory import AnyRecipe, FieldMemory
+from exmem.integrations.samples.memory import AnyRecipe, FieldMemory
 from exmem.memory import ExemplarMemory
 from exmem.memory.quota import class_quotas
 from exmem.store import Place

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from exmem.errors import SchemaError
-from exmem.integrations.fields import IMAGE
-from exmem.integrations.mammoth_memory import PlacedMemory
-from exmem.integrations.mammoth_tensors import Transform, transformed
+from exmem.integrations.mammoth.memory import PlacedMemory
+from exmem.integrations.mammoth.tensors import Transform, transformed
+from exmem.integrations.samples.fields import IMAGE
 
 __all__ = ["NAMES", "Draws"]
 
@@ -189,7 +189,20 @@ class Draws:
     def get_all_data(
         self, transform: Transform = None, device: "torch.device | str | None" = None
     ) -> tuple[Tensor, ...]:
-        """Return all exemplars, by age; see `get_data_by_index`."""
+        """Return all exemplars, by age.
+
+        Parameters
+        ----------
+        transform : callable, optional
+            As for `get_data_by_index`.
+        device : str or torch.device, optional
+            Where they go; the buffer's own when left out.
+
+        Returns
+        -------
+        tuple of Tensor
+            As `get_data_by_index`.
+        """
         self._settle()
         return self.get_data_by_index(np.arange(len(self)), transform, device)
 
@@ -202,7 +215,28 @@ class Draws:
         transform: Transform = None,
         sampler: Any = None,
     ) -> "DataLoader[list[Tensor]]":
-        """Return a loader of all exemplars, in this process, its order by `args.seed`; arguments as in mammoth."""
+        """Return a loader of all exemplars, in this process.
+
+        Parameters
+        ----------
+        args : Namespace
+            mammoth's arguments; its `seed`, if it has one, decides the order.
+        batch_size : int
+            Exemplars of a batch.
+        shuffle : bool
+            Whether they come in another order each time.
+        drop_last : bool
+            Whether a smaller last batch is left out.
+        transform : callable, optional
+            As for `get_data_by_index`.
+        sampler : Sampler, optional
+            Of torch, in the place of `shuffle`.
+
+        Returns
+        -------
+        DataLoader
+            Its batches are lists of tensors.
+        """
         self._settle()
         self._dl_transform = transform
         seed = getattr(args, "seed", None)

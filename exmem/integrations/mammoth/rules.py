@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exmem.errors import SchemaError
-from exmem.integrations.field_memory import FieldMemory
+from exmem.integrations.samples.memory import FieldMemory
 from exmem.memory.reservoir import arrival_keys
 from exmem.tokens.checks import choice
 
@@ -130,11 +130,11 @@ class ClassRule:
         """See `Rule`."""
         if len(arrivals.at):
             held = self._memory.memory if self._memory.exists else None
-            before = [] if held is None else [held.slots, held.labels, held.priorities]
+            before = None if held is None else (held.slots, held.labels, held.priorities)
             report = self._memory.add(arrivals.values, arrivals.labels, arrivals.ranks)
             down = report.slots < 0
             self._raise(arrivals.labels[down], arrivals.ranks[down])
-            if before:
+            if before is not None:
                 gone = np.isin(before[0], report.evicted)
                 self._raise(before[1][gone], before[2][gone])
             kept = np.isin(report.slots, report.evicted) & ~down  # a part of a large add may go in the next part
@@ -265,7 +265,8 @@ def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return weights between the lowest, 0, and the highest as shares of 1; equal ones where all are equal."""
     span = weights.max() - weights.min()
     scaled = (weights - weights.min()) / span if span > 0 else np.ones_like(weights)
-    return scaled / scaled.sum()
+    shares: NDArray[np.float64] = scaled / scaled.sum()
+    return shares
 
 
 def _by_score(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -285,4 +286,5 @@ def _by_task(scores: NDArray[np.float64], past: NDArray[np.bool_]) -> NDArray[np
     for group, sign in ((past, -1.0), (~past, 1.0)):
         if group.any():
             weights[group] = _shares(sign * scores[group]) * group.mean()
-    return weights / weights.sum()
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exmem.integrations.fields import FieldLayout
+from exmem.integrations.samples.fields import FieldLayout
 from exmem.memory import ExemplarMemory
 from exmem.recipes import Restorer
 from exmem.replay.pipeline import Pipeline

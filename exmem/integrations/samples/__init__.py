@@ -1,0 +1,6 @@
+"""Samples as named tensors in a memory: what the adapters to libraries with buffers of their own share."""
+
+from exmem.integrations.samples.fields import FieldLayout, FieldSpec
+from exmem.integrations.samples.memory import FieldMemory, raw_bytes
+
+__all__ = ["FieldLayout", "FieldMemory", "FieldSpec", "raw_bytes"]
