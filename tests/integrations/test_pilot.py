@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from exmem.errors import InvalidExemplarError, SchemaError
-from exmem.integrations.pilot.learner import herded
 from exmem.integrations.pilot.exemplars import LearnerExemplars
 from exmem.integrations.pilot.images import pixels, resize_of, square
+from exmem.integrations.pilot.learner import herded
 from exmem.selection import herding
 
 

@@ -43,9 +43,10 @@ class FieldMemory:
     """A memory of samples as named tensors: made at the first add, when it is known what they hold, or gone on with.
 
     `recipe` says how images are stored, None stores any tensor as it is; `seed`, with eviction `by_priority`, makes it
-    a uniform sample of all that came. Without a place it lies in a folder of this process; without `max_bytes` its budget
-    is one that `max_exemplars` raw samples never fill (`raw_bytes`). `options` are those of `ExemplarMemory.create`; it
-    is not durable unless they say so. A copy or a pickle is another memory, with all exemplars, in a folder of its own.
+    a uniform sample of all that came. Without a place it lies in a folder of this process; without `max_bytes` its
+    budget is one that `max_exemplars` raw samples never fill (`raw_bytes`). `options` are those of
+    `ExemplarMemory.create`; it is not durable unless they say so. A copy or a pickle is another memory, with all
+    exemplars, in a folder of its own.
     """
 
     def __init__(
