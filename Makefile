@@ -20,9 +20,13 @@ test-core: $(CORE)/.ready
 	$(CORE)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not torch"
 
 # Other libraries with our memory in the place of their buffers, and their own tests where their sources can be fetched.
+# Each in a process of its own: TorchRL, when it is imported, changes how all processes are started.
 peers: $(PEERS)/.ready
 	tests/integrations/peers/fetch.sh $(SOURCES)
-	EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest -rs tests/integrations tests/test_docstrings.py tests/test_public_api.py
+	for peer in avalanche lightning mammoth pilot torchrl; do \
+	  EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest -rs tests/integrations/peers/test_$$peer.py || exit 1; \
+	done
+	$(PEERS)/bin/python -m pytest tests/test_docstrings.py tests/test_public_api.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The cores are taken by the workers; threads of BLAS and torch, which count them on import, would only get in line.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib.util
 import itertools
 import zlib
 from collections import Counter
@@ -16,6 +17,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent
+ADAPTERS = {
+    "avalanche": ("bench/buffers/avalanche.py", "exmem/integrations/avalanche"),
+    "lightning": ("exmem/integrations/lightning.py",),
+    "torchrl": ("bench/buffers/torchrl.py", "exmem/integrations/torchrl"),
+}
 NEEDS_TORCH = (
     "bench",
     "exmem/backbones",
@@ -36,6 +42,7 @@ NEEDS_TORCH = (
     "tests/cli/test_train_command.py",
     "tests/cli/test_view_commands.py",
     "tests/integrations",
+    "tests/machines",
     "tests/masking/scorers",
     "tests/recipes",
     "tests/replay",
@@ -77,9 +84,18 @@ def needs_torch(path: Path) -> bool:
     return any(path.is_relative_to(ROOT / name) for name in NEEDS_TORCH)
 
 
+def lacks_its_library(path: Path) -> bool:
+    """Say whether a file belongs to an adapter whose library is not installed."""
+    return any(
+        importlib.util.find_spec(library) is None and any(path.is_relative_to(ROOT / name) for name in names)
+        for library, names in ADAPTERS.items()
+    )
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     # Importing these to deselect their tests would take what is not there.
-    return True if "not torch" in config.option.markexpr and needs_torch(collection_path) else None
+    without_torch = "not torch" in config.option.markexpr and needs_torch(collection_path)
+    return True if without_torch or lacks_its_library(collection_path) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

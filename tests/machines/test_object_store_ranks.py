@@ -11,7 +11,7 @@ import pytest
 from exmem import ExemplarMemory
 from tests.store.made import NUMBERS
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 RANKS = Path(__file__).with_name("ranks.py")

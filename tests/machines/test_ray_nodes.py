@@ -12,7 +12,6 @@ import pytest
 from tests.machines.nodes import ROOT, environment_of, in_namespaces, in_one_place, namespaces
 
 pytestmark = [
-    pytest.mark.torch,
     pytest.mark.slow,
     pytest.mark.kills,
     pytest.mark.timeout(600),

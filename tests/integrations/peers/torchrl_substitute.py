@@ -2,13 +2,14 @@
 
 from typing import Any
 
-import tests.integrations.peers.torchrl_extension  # noqa: F401 - before TorchRL
+from tests.integrations.peers.torchrl_extension import has_trees  # before TorchRL
 
 # isort: split
 import pytest
 import torchrl.data
 import torchrl.data.replay_buffers
 import torchrl.data.replay_buffers.storages
+from torchrl.data.replay_buffers.samplers import prioritized
 
 from exmem.integrations.torchrl import ExmemStorage
 
@@ -29,6 +30,13 @@ class Substitute(ExmemStorage):
     def _storage(self) -> Any:  # tests look into it
         return self.get(slice(None)) if self.initialized else None
 
+
+def _skip(*args: Any, **options: Any) -> None:
+    pytest.skip("TorchRL's compiled part, with the trees of priorities, is of another torch")
+
+
+if not has_trees():
+    prioritized.PrioritizedSampler.__init__ = _skip
 
 for module in (torchrl.data, torchrl.data.replay_buffers, torchrl.data.replay_buffers.storages):
     for name in ("LazyTensorStorage", "LazyMemmapStorage"):
