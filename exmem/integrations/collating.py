@@ -1,5 +1,6 @@
 """Exemplars as raw examples again, and into a loader's batches."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.errors import DataWarning, InvalidExemplarError, SchemaError
 from exmem.integrations.memory_rows import MemoryRows
 from exmem.tokens.checks import as_array, label_of, shown
 
 __all__ = ["ReplayCollate", "RowForm"]
+
+
+_MODES = frozenset({"L", "LA", "RGBA"})  # of PIL, which an exemplar gets again; alpha is opaque then
+_ORIENTATION = 0x0112  # tag of EXIF
 
 
 class RowForm:
@@ -43,7 +48,12 @@ class RowForm:
         self._wanted = wanted
         if not self._is_dict and {self._columns[name] for name in wanted} != held:
             raise SchemaError(f"expected tuples of {wanted}, got {len(held)} values; give dicts where there are more")
-        self._image_type = type(example[self._columns["image"]]) if "image" in wanted else np.ndarray
+        first = example[self._columns["image"]] if "image" in wanted else np.zeros((1, 1, 3), np.uint8)
+        self._image_type, self._image_mode = type(first), getattr(first, "mode", "RGB")
+        self._image_shape = () if isinstance(first, Image.Image) else tuple(as_array(first).shape)
+        if "image" in wanted:
+            _pixels(first, (8, 8))  # what is no image is told now, not when the phase has been learnt
+        self.label(example)
 
     def label(self, row: Any) -> int:
         """Return the class of an example."""
@@ -79,8 +89,13 @@ class RowForm:
 
     def _image(self, pixels: NDArray[np.uint8]) -> Any:
         if issubclass(self._image_type, Image.Image):
-            return Image.fromarray(pixels)
-        return torch.from_numpy(pixels).permute(2, 0, 1) if issubclass(self._image_type, Tensor) else pixels
+            image = Image.fromarray(pixels)
+            return image.convert(self._image_mode) if self._image_mode in _MODES else image
+        shape, is_tensor = self._image_shape, issubclass(self._image_type, Tensor)
+        if len(shape) == 2:
+            return torch.from_numpy(pixels[..., 0].copy()) if is_tensor else pixels[..., 0]
+        channels = pixels[..., : shape[0] if is_tensor else shape[2]]
+        return torch.from_numpy(np.ascontiguousarray(channels)).permute(2, 0, 1) if is_tensor else channels
 
 
 class ReplayCollate:
@@ -118,7 +133,14 @@ class ReplayCollate:
         if len(replayed) != len(raw):
             raise SchemaError(f"expected transform to return {len(raw)} examples of {len(raw)}, got {len(replayed)}")
         pairs = zip(replayed, raw, strict=True)
-        return self.inner([*examples, *(_alike(example, examples[0], given) for example, given in pairs)])
+        together = [*examples, *(_alike(example, examples[0], given) for example, given in pairs)]
+        try:
+            return self.inner(together)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise SchemaError(
+                f"replayed examples cannot be collated with the loader's: {error}; give transform=, what made the "
+                "loader's examples of raw ones, and let it bring images to one size"
+            ) from error
 
     def _number(self) -> int:
         worker, taken = get_worker_info(), self._taken
@@ -175,6 +197,13 @@ def _typed(value: Any, beside: Any) -> Any:
 
 def _pixels(image: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return an image as (H, W, 3) of a size: scaled to cover it, and cut at the middle."""
+    if isinstance(image, Image.Image) and (image.mode.startswith("I") or image.mode == "F"):
+        raise InvalidExemplarError(
+            f"expected an image of 8 bits a channel, got PIL mode {image.mode}; convert it first"
+        )
+    if isinstance(image, Image.Image) and image.getexif().get(_ORIENTATION, 1) != 1:
+        told = "is to be turned as its EXIF says, which is not stored; give ImageOps.exif_transpose(image)"
+        warnings.warn(f"an image {told}", DataWarning, stacklevel=2)
     if not isinstance(image, Image.Image):
         array = as_array(image)
         if isinstance(image, Tensor) and array.ndim == 3:

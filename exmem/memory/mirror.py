@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from exmem.errors import StaleSnapshotError, StoreExistsError, StoreNotFoundError
 from exmem.store import Place
@@ -50,6 +51,8 @@ def mirror(place: Place, folder: str | os.PathLike[str]) -> int:
         If another process brings this folder up to date.
     """
     source, copy = objects_at(place, durable=False), objects_at(folder, durable=False)
+    if isinstance(place, str | os.PathLike) and Path(copy.location).is_relative_to(Path(source.location)):
+        raise StoreExistsError(f"{copy.location} lies within {source.location}, whose budget counts it; choose another")
     if source.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:
         raise StoreNotFoundError(f"{source.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
     _refuse_others(copy)  # before the lock is taken: that would leave a file in a folder of others

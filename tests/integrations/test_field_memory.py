@@ -1,9 +1,11 @@
 """Exemplars as named tensors, with decoded ones in RAM: alone and in combination, at the brim."""
 
+import contextlib
 import copy
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from exmem import ExemplarMemory, parse_bytes
-from exmem.errors import DataError, InvalidExemplarError, LockedError, SchemaError
+from exmem.errors import DataError, ExmemError, InvalidExemplarError, LockedError, SchemaError
 from exmem.integrations.samples.decoded import DecodedExemplars
 from exmem.integrations.samples.fields import FieldSpec
 from exmem.integrations.samples.memory import FieldMemory, raw_bytes
@@ -178,7 +180,7 @@ def test_a_memory_goes_on_where_it_is_and_with_what_made_it(tmp_path: Path) -> N
         assert torch.equal(values, expected[name])
     assert again.seen == 30
     again.close()
-    with pytest.raises(SchemaError, match="made with the recipe"):
+    with pytest.raises(SchemaError, match="made with a recipe of name 'jpeg'"):
         FieldMemory(place, max_bytes="60kB", recipe="raw", eviction="by_priority", seed=1)
     with pytest.raises(SchemaError, match="made with eviction"):
         FieldMemory(place, max_bytes="60kB", recipe="jpeg")
@@ -297,3 +299,78 @@ def test_a_recipe_that_masks_fills_what_was_dropped_with_the_mean_colour() -> No
 def test_a_memory_without_any_limit_is_refused() -> None:
     with pytest.raises(SchemaError, match="something must limit"):
         FieldMemory(recipe=None)
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("limits", [{"max_bytes": "20kB"}, {"max_exemplars": 5}])
+def test_a_restored_snapshot_is_within_the_limits_of_the_place(limits: dict[str, Any], tmp_path: Path) -> None:
+    large = FieldMemory(max_bytes="1MB", recipe="raw")
+    large.add({"image": images(150)}, labels=np.arange(150) % 5)
+    memory = FieldMemory(tmp_path / "m", recipe="raw", **limits)
+    memory.restore(large.snapshot())
+    assert 0 < len(memory) < 150
+    assert len(memory) <= limits.get("max_exemplars", 150)
+    assert bytes_below(tmp_path / "m") <= memory.memory.max_bytes
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"recipe": "jpeg"}, r"a recipe of name 'jpeg', codec .*got a recipe of name 'raw', codec"),
+        ({"recipe": None}, "no recipe"),
+        ({"recipe": "raw", "eviction": "by_priority"}, "eviction"),
+        ({"recipe": "raw", "max_bytes": "9MB"}, "refused by the adapter"),
+    ],
+)
+def test_a_snapshot_that_does_not_suit_changes_nothing(other: dict[str, Any], message: str, tmp_path: Path) -> None:
+    made_otherwise = FieldMemory(**{"max_bytes": "1MB", **other})
+    made_otherwise.add({"image": images(9)})
+    memory = FieldMemory(tmp_path / "m", max_bytes="50kB", recipe="raw")
+    memory.add({"image": images(6)})
+    expected = memory.read(memory.slots)["image"]
+
+    def refuse(restored: ExemplarMemory) -> None:
+        raise SchemaError("refused by the adapter")
+
+    with pytest.raises(SchemaError, match=message):
+        memory.restore(made_otherwise.snapshot(), check=refuse)
+    assert torch.equal(memory.read(memory.slots)["image"], expected)
+    memory.add({"image": images(6, first=9)})
+    assert len(memory) == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_a_kill_in_the_middle_of_a_restore_leaves_the_one_or_the_other(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = FieldMemory(max_bytes="50kB", recipe="raw")
+    new.add({"image": images(4)})
+    memory = FieldMemory(tmp_path / "m", max_bytes="50kB", recipe="raw")
+    memory.add({"image": images(7)})
+    memory.commit()
+    steps = []
+
+    def counted(function: Any) -> Any:
+        def step(*args: Any, **options: Any) -> Any:
+            steps.append(function.__name__)
+            if len(steps) == at:
+                raise KeyboardInterrupt  # nothing of what follows is done, as after a kill
+            return function(*args, **options)
+
+        return step
+
+    monkeypatch.setattr(Path, "rename", counted(Path.rename))
+    monkeypatch.setattr(Path, "mkdir", counted(Path.mkdir))
+    monkeypatch.setattr("exmem.integrations.samples.memory.shutil.rmtree", counted(lambda *args, **options: None))
+    with contextlib.suppress(KeyboardInterrupt):
+        memory.restore(new.snapshot())
+    monkeypatch.undo()
+    with contextlib.suppress(ExmemError):
+        memory.close()  # a killed process does not hold the lock
+    again = FieldMemory(tmp_path / "m", max_bytes="50kB", recipe="raw")
+    assert len(again) in {4, 7}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]

@@ -71,13 +71,17 @@ def exemplar_dataset(
     collate: Callable[[Any], Any] | None,
     *,
     with_logits: bool,
+    constant_tasks: bool,
 ) -> Any:
-    """Return exemplars as a data set of Avalanche, with the transforms of others, innermost first."""
+    """Return exemplars as a data set of Avalanche, with the transforms of others, innermost first.
+
+    It can be concatenated with data sets of the benchmark, whose task labels are a constant sequence or not.
+    """
     held = [DataAttribute(attributes["targets"].tolist(), "targets")]
     if TASKS in attributes:
         tasks = attributes[TASKS].tolist()
-        # As Avalanche's own: its concatenation fails on a list before a constant sequence.
-        is_constant = len(set(tasks)) == 1
+        # Avalanche's concatenation fails on a list before a constant sequence.
+        is_constant = constant_tasks and len(set(tasks)) == 1
         held.append(
             DataAttribute(ConstantSequence(tasks[0], len(tasks)) if is_constant else tasks, TASKS, use_in_getitem=True)
         )

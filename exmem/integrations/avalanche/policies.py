@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training.storage_policy import ExemplarsBuffer
 from numpy.typing import NDArray
@@ -121,6 +122,7 @@ class MemoryBuffer(ExemplarsBuffer):  # type: ignore[misc]  # the peer has no ty
         self._groups: dict[int, _Group] | None = None
         self._transforms: list[Any] | None = None
         self._collate: Callable[[Any], Any] | None = None
+        self._constant_tasks = False
         if like is not None:
             self._be_like(like)
         if self._memory.exists:
@@ -194,7 +196,8 @@ class MemoryBuffer(ExemplarsBuffer):  # type: ignore[misc]  # the peer has no ty
         self._memory.decoded.prepare(slots)  # here, so that worker processes that are forked share it
         attributes = self._known(slots)
         rows = ExemplarRows(self._memory, self._form, slots, attributes["targets"])
-        return exemplar_dataset(rows, attributes, self._transforms, self._collate, with_logits=self.logits)
+        options = {"with_logits": self.logits, "constant_tasks": self._constant_tasks}
+        return exemplar_dataset(rows, attributes, self._transforms, self._collate, **options)
 
     def _known(self, slots: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """Return targets and task labels of all exemplars; those of an earlier process are read."""
@@ -287,8 +290,8 @@ class MemoryBuffer(ExemplarsBuffer):  # type: ignore[misc]  # the peer has no ty
         )
 
     def _be_like(self, dataset: Any) -> None:
-        self._transforms = transforms_of(dataset)
-        self._collate = dataset.collate_fn
+        self._transforms, self._collate = transforms_of(dataset), dataset.collate_fn
+        self._constant_tasks = isinstance(getattr(getattr(dataset, TASKS, None), "data", None), ConstantSequence)
 
     def _note(self) -> None:
         self._updates += 1

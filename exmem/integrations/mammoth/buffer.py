@@ -33,10 +33,13 @@ class Buffer(Draws):
     once, unless a `get_data(return_index=True)` came after the last `add_data`: its indexes hold until the next.
 
     `.logits`, `.task_labels` and `.true_labels` may be written in place, as X-DER does: draws see it at once, and it is
-    stored at the next `serialize`, `commit` or `close`. `.examples` and `.labels` refuse it. While the buffer is not
-    full these tensors have `buffer_size` rows, as in mammoth, of which the first `len(buffer)` are exemplars; then as
-    many as it holds. Methods that read all, `empty` the buffer and add a part again (iCaRL, X-DER, BiC) encode images
-    once more each time: with recipe `raw` nothing is lost by it, with `jpeg` a little the first times.
+    stored at the next `serialize`, `commit` or `close`. `.examples` and `.labels` refuse it, and where the device is
+    not
+    the CPU so do all of them. While the buffer is not full these tensors have `buffer_size` rows, as in mammoth, of
+    which the first `len(buffer)` are exemplars; then as many as it holds. Methods that read all, `empty` the buffer and
+    add a part again (iCaRL, X-DER, BiC) encode images once more each time: with recipe `raw` nothing is lost by it,
+    with
+    `jpeg` a little the first times.
 
     Parameters
     ----------
@@ -252,7 +255,9 @@ class Buffer(Draws):
             raise AttributeError(f"a buffer has no {name!r}, or not before exemplars were added that have it")
         self._settle()
         if name not in {"examples", "labels"}:
-            return self._held.tensor(name).to(self.device)
+            held = self._held.tensor(name)
+            is_here = torch.device(self.device).type == "cpu"
+            return held if is_here else held.to(self.device).as_subclass(ReadOnlyTensor)
         [values] = self._taken(np.arange(len(self)), self.device, [name])
         rows = values.new_zeros((self._held.rows - len(values), *values.shape[1:]))
         return (torch.cat([values, rows]) if len(rows) else values).as_subclass(ReadOnlyTensor)

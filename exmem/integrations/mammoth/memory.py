@@ -66,11 +66,8 @@ class PlacedMemory:
         self.names: list[str] = []  # fields of an exemplar beside the image and the label
         self.is_full = self._is_closed = self._is_prepared = False
 
-    def _resume(self, *, is_restored: bool) -> None:
-        """Go on with what the memory notes."""
-        if not self.fields.exists:
-            return
-        memory = self.fields.memory
+    def _check_note(self, memory: ExemplarMemory) -> None:
+        """Refuse a memory of no buffer, or of one with another strategy."""
         note = memory.attrs.get(_NOTE, {})
         if not note and memory.next_slot:
             raise SchemaError(f"{memory.location}: no buffer for mammoth made this memory; choose another place")
@@ -79,6 +76,14 @@ class PlacedMemory:
                 f"{memory.location}: made with the strategy {note['strategy']!r}, got {self.strategy!r}; give the "
                 "same, or choose another place"
             )
+
+    def _resume(self, *, is_restored: bool) -> None:
+        """Go on with what the memory notes."""
+        if not self.fields.exists:
+            return
+        memory = self.fields.memory
+        self._check_note(memory)
+        note = memory.attrs.get(_NOTE, {})
         if note and note["seed"] != self.seed and not is_restored:
             raise SchemaError(f"{memory.location}: made with seed {note['seed']}, got {self.seed}; leave the seed out")
         if note:
@@ -282,7 +287,7 @@ class PlacedMemory:
 
     def restore(self, data: bytes) -> None:
         """Become what `snapshot` returned, within the limits given here."""
-        self.fields.restore(data)
+        self.fields.restore(data, check=self._check_note)
         self._begin()
         self._resume(is_restored=True)
 

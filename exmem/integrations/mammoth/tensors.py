@@ -35,8 +35,9 @@ class ReadOnlyTensor(Tensor):
         in_place |= name.endswith("_") and not name.endswith("__")
         if (in_place and args and isinstance(args[0], cls)) or isinstance(given.get("out"), cls):
             raise SchemaError(
-                "examples and labels of a buffer cannot be changed in place: they are stored, and this is a copy; "
-                "empty() the buffer and add_data(), or clone() the tensor for other purposes"
+                "this tensor of a buffer cannot be changed in place: what it shows is stored, and this is a copy; of a "
+                "buffer on the CPU logits, task_labels and true_labels can be; else empty() it and add_data(), or "
+                "clone() the tensor for other purposes"
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **given)

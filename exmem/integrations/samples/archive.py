@@ -27,19 +27,32 @@ def read_files(file: IO[bytes], folder: Path) -> None:
     """Make the files that `write_files` wrote, of whatever origin, in a folder; DataError if it wrote none of this."""
     if _taken(file, len(_MAGIC)) != _MAGIC:
         raise DataError("expected files in one piece, got something else")
-    packed = _taken(file, int.from_bytes(_taken(file, 8), "little"))
+    length = int.from_bytes(_taken(file, 8), "little")
+    if length > _MOST_INDEX:
+        raise DataError(f"expected names and sizes of files, got {length:,} bytes of them")
+    packed = _taken(file, length)
     try:
         reader = zlib.decompressobj()
         index = json.loads(reader.decompress(packed, _MOST_INDEX))
         files = [(PurePosixPath(name), size) for name, size in index]
         if len(dict(files)) < len(index) or reader.unconsumed_tail:
             raise ValueError("a name comes twice, or they are too long")
-    except (zlib.error, ValueError, TypeError) as error:
+        for name, size in files:
+            if name.is_absolute() or not name.parts or ".." in name.parts or type(size) is not int or size < 0:
+                raise ValueError(f"{str(name)[:80]!r} of {size!r} bytes is no file below a folder")
+    except (zlib.error, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"expected names and sizes of files, got something else ({error})") from error
+    try:
+        _make(file, folder, files)
+    except (OSError, ValueError, OverflowError) as error:  # names that are none here, or one that is a folder, too
+        raise DataError(f"files of these names and sizes cannot be made: {error}") from error
+    if file.read(1):
+        raise DataError("expected files in one piece, got more behind them")
+
+
+def _make(file: IO[bytes], folder: Path, files: Sequence[tuple[PurePosixPath, int]]) -> None:
     made: set[PurePosixPath] = set()
     for name, size in files:
-        if name.is_absolute() or not name.parts or ".." in name.parts or type(size) is not int or size < 0:
-            raise DataError(f"expected names below a folder and their sizes, got {str(name)[:80]!r} of {size!r} bytes")
         if name.parent not in made:
             (folder / name.parent).mkdir(parents=True, exist_ok=True)
             made.add(name.parent)

@@ -71,6 +71,8 @@ class FieldMemory:
         self._seed, self._ram_bytes = seed, parse_bytes(ram_bytes)
         self._forget()
         self._place: Place = self._own_folder() if place is None else place
+        if isinstance(self._place, str | os.PathLike):
+            self._finish_swap()
         with contextlib.suppress(StoreNotFoundError):  # it is made when it is known what samples hold
             self._go_on(self._open(self._place))
 
@@ -90,19 +92,26 @@ class FieldMemory:
         opening = {name: self._options[name] for name in ("durable", "threads") if name in self._options}
         return ExemplarMemory.open(place, mode="r+", **opening)
 
-    def _go_on(self, memory: ExemplarMemory) -> None:
+    def _layout_of(self, memory: ExemplarMemory) -> FieldLayout:
+        """Return how a memory holds samples; SchemaError if it was made otherwise than this one would make it."""
+        if memory.eviction != self._options.get("eviction", "by_class"):
+            raise SchemaError(f"{memory.location}: made with eviction {memory.eviction!r}; choose another place")
+        recorded = None if memory.schema.recipe is None else memory.schema.recipe["recipe"]
+        own = self._recipe.recipe if isinstance(self._recipe, BoundRecipe) else self._recipe
+        given = None if own is None else own.to_json()
+        if recorded != given:
+            raise SchemaError(
+                f"{memory.location}: made with {_told(recorded, given)}, got {_told(given, recorded)}; give the same, "
+                "or choose another place"
+            )
+        return FieldLayout.noted(memory.attrs, memory.schema, memory.location)
+
+    def _go_on(self, memory: ExemplarMemory, *, is_restored: bool = False) -> None:
         """Go on with a memory that is there, within the limits given."""
         try:
-            if memory.eviction != self._options.get("eviction", "by_class"):
-                raise SchemaError(f"{memory.location}: made with eviction {memory.eviction!r}; choose another place")
-            recorded = None if memory.schema.recipe is None else memory.schema.recipe["recipe"]
-            given = self._recipe.recipe if isinstance(self._recipe, BoundRecipe) else self._recipe
-            if recorded != (None if given is None else given.to_json()):
-                raise SchemaError(
-                    f"{memory.location}: made with the recipe {shown(recorded)}, got {shown(given)}; give the same or "
-                    "choose another place"
-                )
-            layout = FieldLayout.noted(memory.attrs, memory.schema, memory.location)
+            layout = self._layout_of(memory)
+            if self._seed is not None and memory.reservoir_state is not None and is_restored:
+                self._seed = StreamReservoir(memory).seed  # the stream goes on as it began
             self._hold(memory, layout, layout.bound(self._recipe))
             self.resize(**{name: limit for name, limit in self._limits.items() if limit is not None})
         except BaseException:
@@ -315,31 +324,61 @@ class FieldMemory:
         self.commit()
         write_files(file, self._root(), self._files())
 
-    def restore(self, data: bytes | IO[bytes]) -> None:
-        """Become what `snapshot` returned or wrote; what is held until now goes, unless the data are damaged."""
-        root = self._root()
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
-            new = Path(beside) / "new"
-            new.mkdir()
-            try:
-                read_files(io.BytesIO(data) if isinstance(data, bytes) else data, new)
-                holds_something = any(new.iterdir())
-                if holds_something:
-                    ExemplarMemory.open(new)
-            except (DataError, StoreError) as error:
-                raise DataError(f"expected what snapshot() returned: {error}") from error
+    def restore(
+        self, data: bytes | IO[bytes], *, check: Callable[[ExemplarMemory], None] = lambda memory: None
+    ) -> None:
+        """Become what `snapshot` returned or wrote, within the limits given here; what is held until now goes.
+
+        Nothing is changed if the data are damaged (DataError), made otherwise (SchemaError), too large for the budget
+        (BudgetError), or refused by `check`. A kill in the middle leaves the one or the other.
+        """
+        self._finish_swap()
+        root, beside = self._root(), self._beside()
+        (beside / "new").mkdir(parents=True)
+        try:
+            holds_something = self._unpacked(data, beside / "new", check)
             self.close()
-            self._forget()
-            if root.exists():
-                root.rename(Path(beside) / "old")
-            if holds_something:
-                new.rename(root)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        self._forget()
+        if root.exists():
+            root.rename(beside / "old")
+        (beside / "new").rename(root)
+        shutil.rmtree(beside, ignore_errors=True)
         if holds_something:
-            memory = self._open(root)
-            if self._seed is not None and memory.reservoir_state is not None:
-                self._seed = StreamReservoir(memory).seed  # the stream goes on as it began
-            self._go_on(memory)
+            self._go_on(self._open(root), is_restored=True)
+
+    def _unpacked(self, data: bytes | IO[bytes], folder: Path, check: Callable[[ExemplarMemory], None]) -> bool:
+        """Unpack a snapshot into an empty folder and fit it into the limits; say whether it holds a memory."""
+        try:
+            read_files(io.BytesIO(data) if isinstance(data, bytes) else data, folder)
+            if not any(folder.iterdir()):
+                return False
+            memory = self._open(folder)
+        except (DataError, StoreError) as error:
+            raise DataError(f"expected what snapshot() returned: {error}") from error
+        with memory:
+            self._layout_of(memory)
+            check(memory)
+            memory.resize(**{name: limit for name, limit in self._limits.items() if limit is not None})
+        return True
+
+    def _beside(self) -> Path:
+        root = self._root()
+        return root.with_name(f".{root.name}.restoring")
+
+    def _finish_swap(self) -> None:
+        """Finish what a kill in the middle of `restore` left."""
+        root, beside = self._root(), self._beside()
+        if not beside.exists():
+            return
+        if not root.exists():
+            for name in ("new", "old"):
+                if (beside / "old").exists() and (beside / name).exists():
+                    (beside / name).rename(root)
+                    break
+        shutil.rmtree(beside, ignore_errors=True)
 
     def _root(self) -> Path:
         if not isinstance(self._place, str | os.PathLike):
@@ -361,6 +400,13 @@ class FieldMemory:
         self._forget()
         self._place = self._own_folder()
         self.restore(data)
+
+
+def _told(recipe: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
+    """Say a recipe by what differs from another one."""
+    if recipe is None or other is None:
+        return "no recipe" if recipe is None else f"the recipe {recipe.get('name')!r}"
+    return "a recipe of " + ", ".join(f"{key} {shown(recipe[key])}" for key in recipe if recipe[key] != other.get(key))
 
 
 def _remove(folder: str, pid: int) -> None:

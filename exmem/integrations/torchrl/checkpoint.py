@@ -73,7 +73,7 @@ class ExmemCheckpointer(StorageCheckpointerBase):  # type: ignore[misc]
         with source.open("rb") as file:
             try:
                 ring = json.loads(file.readline(_MOST_HEADER))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{source}: expected what dumps() wrote: {error}") from error
             storage.become(file, ring)
 

@@ -23,7 +23,7 @@ from exmem.integrations.torchrl.entries import EntryForm, rows_of, stacked, unsq
 from exmem.integrations.torchrl.updates import ConditionalUpdates
 from exmem.memory import ExemplarMemory
 from exmem.store import Place
-from exmem.tokens.checks import whole_number
+from exmem.tokens.checks import shown, whole_number
 
 __all__ = ["ExmemCheckpointer", "ExmemStorage"]
 
@@ -256,9 +256,10 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
         DataError
             If it is something else; nothing was changed.
         """
-        data, ring = state_dict.get("snapshot"), state_dict.get("ring")
+        given = state_dict if isinstance(state_dict, Mapping) else {}
+        data, ring = given.get("snapshot"), given.get("ring")
         if not isinstance(data, Tensor) or not isinstance(ring, Mapping):
-            raise DataError(f"expected what state_dict() of an ExmemStorage returned, got {sorted(state_dict)}")
+            raise DataError(f"expected what state_dict() of an ExmemStorage returned, got {shown(state_dict)}")
         self.become(data.numpy(force=True).tobytes(), ring)
 
     def write_snapshot(self, file: IO[bytes]) -> None:
@@ -275,9 +276,15 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
             slots, room, last = np.array(ring["slots"], np.int64), ring["room"], ring["last"]
             room = None if room is None else whole_number(room, "room", least=1)
             last = None if last is None else whole_number(last, "last")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"expected what an ExmemStorage saved: {error!r}") from error
-        self._ring.fields.restore(snapshot)
+
+        def check(memory: ExemplarMemory) -> None:
+            self._form_of(memory)
+            if not np.array_equal(np.sort(slots), memory.slots):
+                raise DataError("expected what an ExmemStorage saved: its ring names other entries than it holds")
+
+        self._ring.fields.restore(snapshot, check=check)
         self._ring.clear(evict=False)
         self._form = None
         if self._ring.fields.exists:
@@ -287,18 +294,25 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
 
     def _take_up(self, known: NDArray[np.int64] | None = None, room: int | None = None) -> None:
         """Go on with a memory that is there."""
-        noted, location = self.memory.attrs.get(_NOTE), self.memory.location
-        if noted is None and not len(self.memory):
-            return  # what made it was stopped before its first entry
+        form = self._form_of(self.memory)
+        if form is None:
+            return
+        self._ring.take_up(known, room)
+        self._form = form
+        self._close_at_exit()
+
+    def _form_of(self, memory: ExemplarMemory) -> EntryForm | None:
+        """Return how entries of a memory look; None where what made it was stopped before its first entry."""
+        noted, location = memory.attrs.get(_NOTE), memory.location
+        if noted is None and not len(memory):
+            return None
         if not isinstance(noted, Mapping):
             raise SchemaError(f"{location}: no ExmemStorage made this memory; choose another place")
         form = EntryForm.from_json(noted, location)
         path = next(path for path, leaf in form.leaves if leaf.field == IMAGE)
         if self._image not in {None, path}:
             raise SchemaError(f"{location}: the image is {path} there, got {self._image}; choose another place")
-        self._ring.take_up(known, room)
-        self._form = form
-        self._close_at_exit()
+        return form
 
     def _begin(self, form: EntryForm, fields: Mapping[str, Tensor]) -> None:
         """Make the memory, and note how entries look before there are any that would have to make room for it."""
