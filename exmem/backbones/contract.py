@@ -159,9 +159,8 @@ class Backbone(nn.Module, abc.ABC):
         """Return how the tokens of this backbone look, by modality."""
         specs = {}
         if "image" in self._made:
-            rows, columns = self.grid
             shape = (self.patch, self.patch, 3)
-            specs["image"] = TokenSpec(positions=rows * columns, shape=shape, codec="patch_jpeg")
+            specs["image"] = TokenSpec(positions=int(np.prod(self.grid)), shape=shape, codec="patch_jpeg")
         if "text" in self._made:
             specs["text"] = TokenSpec(positions=self.max_text, dtype="int32")
         return specs

@@ -36,7 +36,7 @@ def _check_used(config: "TrainConfig") -> None:
         (loop.stored_form > 0, "loop.stored_form is 0", ("loop.stored_masks",)),
         (random_masks, "no masks are random (loop.stored_form, loop.stored_masks)", ("loop.random_ratio",)),
         (config.method.distill_weight > 0, "method.distill_weight is 0", ("method.temperature",)),
-        (config.tuned_phases != "none", "no phase tunes the backbone", ("tuner.adapter", "tuner.charged")),
+        (config.tuner.phases != "none", "tuner.phases is none", ("tuner.adapter", "tuner.charged")),
         (backbone.family != "bert", "bert sees no images", ("backbone.vision",)),
         (backbone.family in {"joint", "bert"}, f"{backbone.family} has no text encoder apart", ("backbone.text",)),
     ):

@@ -365,7 +365,7 @@ def test_a_kill_in_the_middle_of_a_restore_leaves_the_one_or_the_other(
 
     monkeypatch.setattr(Path, "rename", counted(Path.rename))
     monkeypatch.setattr(Path, "mkdir", counted(Path.mkdir))
-    monkeypatch.setattr("exmem.integrations.samples.memory.shutil.rmtree", counted(lambda *args, **options: None))
+    monkeypatch.setattr("exmem.integrations.samples.exchange.shutil.rmtree", counted(lambda *args, **options: None))
     with contextlib.suppress(KeyboardInterrupt):
         memory.restore(new.snapshot())
     monkeypatch.undo()

@@ -18,6 +18,7 @@ from torch import Tensor
 from exmem.errors import DataError, ExmemError, InvalidExemplarError, SchemaError, StoreError, StoreNotFoundError
 from exmem.integrations.samples.archive import read_files, write_files
 from exmem.integrations.samples.decoded import DecodedExemplars
+from exmem.integrations.samples.exchange import beside_of, files_of, finish_swap, swap
 from exmem.integrations.samples.fields import TEXT, FieldLayout, FieldSpec
 from exmem.memory import AddReport, EncodedExemplars, ExemplarMemory
 from exmem.memory.reservoir import StreamReservoir, arrival_keys
@@ -43,10 +44,8 @@ class FieldMemory:
     """A memory of samples as named tensors: made at the first add, when it is known what they hold, or gone on with.
 
     `recipe` says how images are stored, None stores any tensor as it is; `seed`, with eviction `by_priority`, makes it
-    a uniform sample of all that came. Without a place it lies in a folder of this process; without `max_bytes` its
-    budget is one that `max_exemplars` raw samples never fill (`raw_bytes`). `options` are those of
-    `ExemplarMemory.create`; it is not durable unless they say so. A copy or a pickle is another memory, with all
-    exemplars, in a folder of its own.
+    a uniform sample of all that came. Without `max_bytes` the budget is `raw_bytes` of `max_exemplars`; `options` are
+    those of `ExemplarMemory.create`. A copy, a pickle, or one without a place lies in a folder of its own process.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class FieldMemory:
         self._forget()
         self._place: Place = self._own_folder() if place is None else place
         if isinstance(self._place, str | os.PathLike):
-            self._finish_swap()
+            finish_swap(self._root())
         with contextlib.suppress(StoreNotFoundError):  # it is made when it is known what samples hold
             self._go_on(self._open(self._place))
 
@@ -322,7 +321,8 @@ class FieldMemory:
     def write_snapshot(self, file: IO[bytes]) -> None:
         """Write what `snapshot` returns into a file, without holding it in RAM."""
         self.commit()
-        write_files(file, self._root(), self._files())
+        root = self._root()
+        write_files(file, root, files_of(root) if self.exists else [])
 
     def restore(
         self, data: bytes | IO[bytes], *, check: Callable[[ExemplarMemory], None] = lambda memory: None
@@ -332,8 +332,9 @@ class FieldMemory:
         Nothing is changed if the data are damaged (DataError), made otherwise (SchemaError), too large for the budget
         (BudgetError), or refused by `check`. A kill in the middle leaves the one or the other.
         """
-        self._finish_swap()
-        root, beside = self._root(), self._beside()
+        root = self._root()
+        finish_swap(root)
+        beside = beside_of(root)
         (beside / "new").mkdir(parents=True)
         try:
             holds_something = self._unpacked(data, beside / "new", check)
@@ -342,10 +343,7 @@ class FieldMemory:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         self._forget()
-        if root.exists():
-            root.rename(beside / "old")
-        (beside / "new").rename(root)
-        shutil.rmtree(beside, ignore_errors=True)
+        swap(root)
         if holds_something:
             self._go_on(self._open(root), is_restored=True)
 
@@ -364,31 +362,10 @@ class FieldMemory:
             memory.resize(**{name: limit for name, limit in self._limits.items() if limit is not None})
         return True
 
-    def _beside(self) -> Path:
-        root = self._root()
-        return root.with_name(f".{root.name}.restoring")
-
-    def _finish_swap(self) -> None:
-        """Finish what a kill in the middle of `restore` left."""
-        root, beside = self._root(), self._beside()
-        if not beside.exists():
-            return
-        if not root.exists():
-            for name in ("new", "old"):
-                if (beside / "old").exists() and (beside / name).exists():
-                    (beside / name).rename(root)
-                    break
-        shutil.rmtree(beside, ignore_errors=True)
-
     def _root(self) -> Path:
         if not isinstance(self._place, str | os.PathLike):
             raise SchemaError("a memory in a Zarr store cannot be put into a checkpoint; give a folder as its place")
         return Path(self._place).expanduser().absolute()
-
-    def _files(self) -> list[Path]:
-        root = self._root()
-        files = [path for path in sorted(root.rglob("*")) if path.is_file()] if self.exists else []
-        return [path for path in files if path.relative_to(root).parts[0] != "lock"]
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_limits", "_options", "_recipe", "_seed", "_ram_bytes")
