@@ -113,10 +113,11 @@ def check_budget(config: TrainConfig, bound: BoundRecipe | None, charges: Mappin
     """
     kept, most = sum(charges.values()), parse_bytes(config.max_bytes)
     if kept > most:
-        parts = ", ".join(f"{name} {nbytes:,}" for name, nbytes in charges.items() if nbytes)
+        named = {"head": config.method.head.name, "adapter": config.tuner.adapter.name}
+        parts = [f"{part} {named[part]!r} keeps {nbytes:,} bytes" for part, nbytes in charges.items() if nbytes]
         raise BudgetTooSmallError(
-            f"max_bytes {config.max_bytes}: what is kept between phases counts, {parts} bytes (head "
-            f"{config.method.head.name!r}); raise max_bytes, or use another head, or no tuner.charged"
+            f"max_bytes {config.max_bytes}: {' and '.join(parts)} between phases, which count; raise max_bytes, or use "
+            "another head or adapter"
         )
     if bound is None:
         return
