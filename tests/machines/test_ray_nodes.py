@@ -12,7 +12,7 @@ import pytest
 from tests.machines.nodes import ROOT, environment_of, in_namespaces, in_one_place, namespaces
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.proof,  # minutes: nodes start slowly, and one that is lost is given up late
     pytest.mark.kills,
     pytest.mark.timeout(600),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="pip install 'exmem[ray]'"),
