@@ -26,7 +26,7 @@ peers: $(PEERS)/.ready
 	for peer in avalanche lightning mammoth pilot torchrl; do \
 	  EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest -rs tests/integrations/peers/test_$$peer.py || exit 1; \
 	done
-	$(PEERS)/bin/python -m pytest tests/test_docstrings.py tests/test_public_api.py
+	$(PEERS)/bin/python -m pytest -p tests.integrations.peers.conftest tests/test_docstrings.py tests/test_public_api.py
 
 check: $(READY)
 	$(BIN)/ruff check .

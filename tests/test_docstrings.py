@@ -137,7 +137,7 @@ def documented_parameters(text: str) -> list[str]:
 def parameters_of(thing: Any) -> list[str]:
     if isinstance(thing, property | functools.cached_property):
         return []
-    if inspect.isclass(thing) and issubclass(thing, Exception):  # has no signature; its only argument is the message
+    if inspect.isclass(thing) and issubclass(thing, Exception | dict):  # has no signature; an error's is the message
         return []
     if inspect.isclass(thing) and thing.__init__ is _NO_INIT:
         return []

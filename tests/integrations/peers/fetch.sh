@@ -7,7 +7,7 @@ mkdir -p "$folder"
 while read -r name commit address; do
   [ -d "$folder/$name" ] && continue
   git init --quiet "$folder/.$name"
-  if timeout 300 git -C "$folder/.$name" fetch --quiet --depth 1 "$address" "$commit" &&
+  if timeout 60 git -C "$folder/.$name" fetch --quiet --depth 1 "$address" "$commit" &&
     git -C "$folder/.$name" checkout --quiet FETCH_HEAD; then
     mv "$folder/.$name" "$folder/$name"
   else
