@@ -263,7 +263,13 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
         self.become(data.numpy(force=True).tobytes(), ring)
 
     def write_snapshot(self, file: IO[bytes]) -> None:
-        """Write what `state_dict` holds as bytes into a file."""
+        """Write what `state_dict` holds as bytes into a file.
+
+        Parameters
+        ----------
+        file : file of bytes
+            Open for writing.
+        """
         self._ring.fields.write_snapshot(file)
 
     def ring(self) -> dict[str, Any]:
@@ -271,7 +277,15 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
         return {"slots": self._ring.slots.tolist(), "room": self._ring.room, "last": self._last_cursor_index}
 
     def become(self, snapshot: bytes | IO[bytes], ring: Mapping[str, Any]) -> None:
-        """Take over what a dump holds: the files of a memory, and its ring."""
+        """Take over what a dump holds.
+
+        Parameters
+        ----------
+        snapshot : bytes or file of bytes
+            The files of a memory.
+        ring : mapping
+            What `ring` returned.
+        """
         try:
             slots, room, last = np.array(ring["slots"], np.int64), ring["room"], ring["last"]
             room = None if room is None else whole_number(room, "room", least=1)
