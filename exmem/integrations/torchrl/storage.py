@@ -13,6 +13,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import TensorDictMaxValueWriter, TensorStorage
 from torchrl.data.replay_buffers.storages import Storage
+from typing_extensions import override
 
 from exmem.errors import DataError, SchemaError
 from exmem.integrations.samples.fields import IMAGE
@@ -222,14 +223,9 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
         """Commit, and let another process write."""
         self._ring.fields.close()
 
+    @override
     def loads(self, path: "str | os.PathLike[str]") -> None:
-        """Load what `dumps` wrote; see `ExmemCheckpointer`.
-
-        Parameters
-        ----------
-        path : path
-            The folder.
-        """
+        """Load what `dumps` wrote; see `ExmemCheckpointer`."""
         self.checkpointer.loads(self, path)
 
     def state_dict(self) -> dict[str, Any]:
