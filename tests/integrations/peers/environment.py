@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import library
 
 __all__ = ["peer_source", "prepare"]
 
@@ -15,10 +15,10 @@ def prepare() -> None:
     """Let torchvision be imported beside a torch that was built for CPUs, by defining the operators that it expects."""
     if _kept:
         return
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept.append(library)  # the operators go with it
+    operators = library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(operators)  # they go with it
 
 
 def peer_source(name: str) -> Path | None:
