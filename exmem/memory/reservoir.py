@@ -98,6 +98,24 @@ class StreamReservoir:
         arrivals = exemplars_in(exemplars)
         return self.offer(len(arrivals), lambda above: [arrivals[index] for index in above.tolist()])
 
+    def above(self, count: int, *, after: int = 0) -> NDArray[np.int64]:
+        """Name those of the next arrivals that have a chance; the others need not even be made.
+
+        Parameters
+        ----------
+        count : int
+            How many arrive.
+        after : int
+            How many come before them, which are not offered yet; what these evict may end a chance, but gives none.
+
+        Returns
+        -------
+        ndarray, shape (M,), int64
+            Their indices, each of 0..count-1.
+        """
+        state = self._state()
+        return np.flatnonzero(arrival_keys(state["seed"], state["seen"] + after, count) > state["threshold"])
+
     def offer(self, count: int, make: Callable[[NDArray[np.int64]], Sequence[Exemplar] | TokenBatch]) -> "AddReport":
         """Offer the next arrivals, and make exemplars only of those that have a chance: after a while, of few.
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from exmem import ExemplarMemory, parse_bytes
 from exmem.errors import DataError, ExmemError, InvalidExemplarError, LockedError, SchemaError
 from exmem.integrations.samples.decoded import DecodedExemplars
-from exmem.integrations.samples.fields import FieldSpec
-from exmem.integrations.samples.memory import FieldMemory, raw_bytes
+from exmem.integrations.samples.fields import FieldSpec, raw_bytes
+from exmem.integrations.samples.memory import FieldMemory
 from exmem.recipes import Recipe
 
 
@@ -374,3 +374,27 @@ def test_a_kill_in_the_middle_of_a_restore_leaves_the_one_or_the_other(
     again = FieldMemory(tmp_path / "m", max_bytes="50kB", recipe="raw")
     assert len(again) in {4, 7}
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_first_samples_that_are_refused_do_not_decide_what_samples_hold(tmp_path: Path) -> None:
+    memory = FieldMemory(tmp_path / "m", max_bytes="12kB", recipe="raw")
+    for wrong, labels in ((images(1, size=128), [0]), (floats(2) + 0.5, [0, 1]), (images(2), [0])):
+        with pytest.raises(ExmemError):
+            memory.add({"image": wrong}, labels)
+        assert not memory.exists
+        assert not (tmp_path / "m").exists()
+    memory.add({"image": images(2)})
+    assert len(memory) == 2
+
+
+def test_limits_are_those_that_were_given_last(tmp_path: Path) -> None:
+    with contextlib.closing(FieldMemory(tmp_path / "m", max_bytes="50kB", max_exemplars=3, recipe="raw")) as memory:
+        memory.add({"image": images(9)})
+        assert len(memory) == 3
+    with contextlib.closing(FieldMemory(tmp_path / "m", max_bytes="40kB", recipe="raw")) as memory:
+        memory.add({"image": images(9)})
+        assert len(memory) == 12
+        assert memory.memory.max_bytes == 40_000
+    again = FieldMemory(tmp_path / "m", max_exemplars=5, recipe="raw")
+    assert len(again) == 5
+    assert again.memory.max_bytes == raw_bytes(5, again.fields)

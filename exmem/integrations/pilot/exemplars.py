@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.integrations.pilot.images import Resize, StoredImage, let_read, pixels, resize_of, square
 from exmem.integrations.samples.fields import IMAGE
-from exmem.integrations.samples.memory import AnyRecipe, FieldMemory, raw_bytes
+from exmem.integrations.samples.memory import AnyRecipe, FieldMemory
 from exmem.store import Place, parse_bytes
 from exmem.tokens.checks import flag
 
@@ -166,11 +166,8 @@ class LearnerExemplars:
             self._field.evict(slots)
 
     def allow(self, count: int) -> None:
-        """Let so many be held, and so many raw ones in bytes, where nobody said how many bytes."""
-        limits: dict[str, int] = {"max_exemplars": count}
-        if not self.by_bytes and self._field.exists:
-            limits["max_bytes"] = raw_bytes(count, self._field.fields)
-        self._field.resize(**limits)
+        """Let so many be held; where nobody said how many bytes, the budget follows."""
+        self._field.resize(max_exemplars=count)
 
     def most_of(self, classes: int) -> int:
         """Return more than any of so many classes can hold in its share of the bytes."""

@@ -17,11 +17,13 @@ from exmem.tokens import Exemplar, ExtraSpec, PaddedTokens, Schema, TokenBatch, 
 from exmem.tokens.checks import mapping_of
 from exmem.tokens.tensors import TensorBatch
 
-__all__ = ["IMAGE", "TEXT", "FieldLayout", "FieldSpec"]
+__all__ = ["IMAGE", "TEXT", "FieldLayout", "FieldSpec", "raw_bytes"]
 
 IMAGE, TEXT = "image", "text"
 _CHANNELS = (1, 3)
 _NOTE = "fields"  # among the notes of a memory
+_EACH, _ROOT = 320, 65_536  # bytes of an exemplar beside its values, and of a memory beside its exemplars: generous
+_ROOM = 4  # a memory that fills its budget writes small files, and writes them anew; in four times as much it does not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,11 @@ class FieldSpec:
     def nbytes(self) -> int:
         """Bytes of one value in RAM."""
         return math.prod(self.shape) * self.torch_dtype.itemsize
+
+
+def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
+    """Return a budget that never limits so many samples of these fields: four times what they take uncompressed."""
+    return _ROOM * (samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT)
 
 
 class FieldLayout:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -19,25 +19,17 @@ from exmem.errors import DataError, ExmemError, InvalidExemplarError, SchemaErro
 from exmem.integrations.samples.archive import read_files, write_files
 from exmem.integrations.samples.decoded import DecodedExemplars
 from exmem.integrations.samples.exchange import beside_of, files_of, finish_swap, swap
-from exmem.integrations.samples.fields import TEXT, FieldLayout, FieldSpec
+from exmem.integrations.samples.fields import TEXT, FieldLayout, FieldSpec, raw_bytes
 from exmem.memory import AddReport, EncodedExemplars, ExemplarMemory
-from exmem.memory.reservoir import StreamReservoir, arrival_keys
+from exmem.memory.reservoir import StreamReservoir
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.store import Place, parse_bytes
 from exmem.tokens import Exemplar
 from exmem.tokens.checks import as_array, mapping_of, shown
 
-__all__ = ["AnyRecipe", "FieldMemory", "raw_bytes"]
+__all__ = ["AnyRecipe", "FieldMemory"]
 
 AnyRecipe: TypeAlias = "str | Recipe | BoundRecipe | None"
-
-_EACH, _ROOT = 320, 65_536  # bytes of an exemplar beside its values, and of a memory beside its exemplars: generous
-_ROOM = 4  # a memory that fills its budget writes small files, and writes them anew; in four times as much it does not
-
-
-def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
-    """Return a budget that never limits so many samples of these fields: four times what they take uncompressed."""
-    return _ROOM * (samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT)
 
 
 class FieldMemory:
@@ -112,7 +104,7 @@ class FieldMemory:
             if self._seed is not None and memory.reservoir_state is not None and is_restored:
                 self._seed = StreamReservoir(memory).seed  # the stream goes on as it began
             self._hold(memory, layout, layout.bound(self._recipe))
-            self.resize(**{name: limit for name, limit in self._limits.items() if limit is not None})
+            self.resize()
         except BaseException:
             memory.close()
             self._forget()
@@ -123,19 +115,20 @@ class FieldMemory:
         self._decoded = DecodedExemplars(memory, layout, ram_bytes=self._ram_bytes)
         self._stream = None if self._seed is None else StreamReservoir(memory, seed=self._seed)
 
+    def _limits_for(self, layout: FieldLayout) -> dict[str, Any]:
+        """Return both limits of a memory of such samples: a budget that was left out follows the count."""
+        most, budget = self._limits["max_exemplars"], self._limits["max_bytes"]
+        return {
+            "max_bytes": raw_bytes(most or 0, layout.fields) if budget is None else budget,
+            "max_exemplars": most,
+        }
+
     def _make(self, values: Mapping[str, Tensor]) -> None:
         fields = {name: FieldSpec.of(held) for name, held in values.items()}
         layout = FieldLayout(fields, by_recipe=self._recipe is not None)
         bound = layout.bound(self._recipe)
-        most = self._limits["max_exemplars"]
-        max_bytes = self._limits["max_bytes"]
-        memory = ExemplarMemory.create(
-            self._place,
-            schema=layout.schema(bound),
-            max_bytes=raw_bytes(most or 0, layout.fields) if max_bytes is None else max_bytes,
-            max_exemplars=most,
-            **self._options,
-        )
+        limits = self._limits_for(layout)
+        memory = ExemplarMemory.create(self._place, schema=layout.schema(bound), **limits, **self._options)
         memory.annotate(attrs=layout.to_json())
         self._hold(memory, layout, bound)
 
@@ -190,15 +183,31 @@ class FieldMemory:
         does not look like those before it.
         """
         given, classes, ranks = self._checked(values, labels, priorities)
-        if self._stream is not None:
-            return self.offer(len(classes), np.arange(len(classes)), given, classes)
-        return self.add_encoded(self._encoded(given, classes, ranks), given)
+        with self._made_for(given):
+            if self._stream is not None:
+                return self.offer(len(classes), np.arange(len(classes)), given, classes)
+            return self.add_encoded(self._encoded(given, classes, ranks), given)
 
     def encode(
         self, values: Mapping[str, Any], labels: ArrayLike | None = None, priorities: ArrayLike | None = None
     ) -> EncodedExemplars:
         """Encode samples and store nothing: what is wrong with them shows before anything is evicted for them."""
-        return self._encoded(*self._checked(values, labels, priorities))
+        given, classes, ranks = self._checked(values, labels, priorities)
+        with self._made_for(given):
+            return self._encoded(given, classes, ranks)
+
+    @contextlib.contextmanager
+    def _made_for(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Make the memory for the first samples; it is forgotten if these are refused, so that others may be first."""
+        is_first = self._memory is None
+        if is_first:
+            self._make(values)
+        try:
+            yield
+        except ExmemError:
+            if is_first and isinstance(self._place, str | os.PathLike):
+                self.clear()
+            raise
 
     def add_encoded(self, encoded: EncodedExemplars, values: Mapping[str, Tensor]) -> AddReport:
         """Add what `encode` made of values, which are kept as decoded ones where they come back as they are."""
@@ -211,8 +220,6 @@ class FieldMemory:
         self, values: Mapping[str, Any], labels: ArrayLike | None, priorities: ArrayLike | None
     ) -> tuple[dict[str, Tensor], NDArray[np.int64], NDArray[np.float64]]:
         given = {name: torch.as_tensor(held) for name, held in mapping_of(values, "values").items()}
-        if self._memory is None:
-            self._make(given)
         count = len(next(iter(given.values()), ()))
         classes = np.zeros(count, np.int64) if labels is None else as_array(labels)
         if classes.shape != (count,) or classes.dtype.kind not in "iu":
@@ -232,10 +239,7 @@ class FieldMemory:
 
     def above(self, count: int, *, after: int = 0) -> NDArray[np.int64]:
         """Name those of the next arrivals of a stream, behind `after` others, that have a chance."""
-        if self._stream is None:
-            return np.arange(count)
-        keys = arrival_keys(self._stream.seed, self._stream.seen + after, count)
-        return np.flatnonzero(keys > self._stream.threshold)
+        return np.arange(count) if self._stream is None else self._stream.above(count, after=after)
 
     def offer(
         self, count: int, at: NDArray[np.int64], values: Mapping[str, Tensor], labels: NDArray[np.int64]
@@ -283,10 +287,8 @@ class FieldMemory:
     def resize(self, **limits: Any) -> None:
         """Change `max_bytes` or `max_exemplars`; going down evicts by policy; a budget left out follows the count."""
         self._limits |= limits
-        if self._memory is not None:
-            if self._limits["max_bytes"] is None:
-                limits["max_bytes"] = raw_bytes(self._limits["max_exemplars"] or 0, self.fields)
-            self.decoded.drop(self._memory.resize(**limits))
+        if self._memory is not None and self._layout is not None:
+            self.decoded.drop(self._memory.resize(**self._limits_for(self._layout)))
 
     def commit(self) -> None:
         """Make what was added durable and visible to readers."""
@@ -357,9 +359,9 @@ class FieldMemory:
         except (DataError, StoreError) as error:
             raise DataError(f"expected what snapshot() returned: {error}") from error
         with memory:
-            self._layout_of(memory)
+            layout = self._layout_of(memory)
             check(memory)
-            memory.resize(**{name: limit for name, limit in self._limits.items() if limit is not None})
+            memory.resize(**self._limits_for(layout))
         return True
 
     def _root(self) -> Path:
