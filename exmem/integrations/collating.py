@@ -1,25 +1,24 @@
 """Exemplars as raw examples again, and into a loader's batches."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from exmem.errors import DataWarning, InvalidExemplarError, SchemaError
+from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.integrations.memory_rows import MemoryRows
+from exmem.integrations.samples.images import fitted
 from exmem.tokens.checks import as_array, label_of, shown
 
 __all__ = ["ReplayCollate", "RowForm"]
 
 
 _MODES = frozenset({"L", "LA", "RGBA"})  # of PIL, which an exemplar gets again; alpha is opaque then
-_ORIENTATION = 0x0112  # tag of EXIF
 
 
 class RowForm:
@@ -197,13 +196,6 @@ def _typed(value: Any, beside: Any) -> Any:
 
 def _pixels(image: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return an image as (H, W, 3) of a size: scaled to cover it, and cut at the middle."""
-    if isinstance(image, Image.Image) and (image.mode.startswith("I") or image.mode == "F"):
-        raise InvalidExemplarError(
-            f"expected an image of 8 bits a channel, got PIL mode {image.mode}; convert it first"
-        )
-    if isinstance(image, Image.Image) and image.getexif().get(_ORIENTATION, 1) != 1:
-        told = "is to be turned as its EXIF says, which is not stored; give ImageOps.exif_transpose(image)"
-        warnings.warn(f"an image {told}", DataWarning, stacklevel=2)
     if not isinstance(image, Image.Image):
         array = as_array(image)
         if isinstance(image, Tensor) and array.ndim == 3:
@@ -214,5 +206,4 @@ def _pixels(image: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
                 "examples, not transformed ones"
             )
         image = Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
-    fitted = ImageOps.fit(image.convert("RGB"), (size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(fitted)
+    return np.asarray(fitted(image, size))

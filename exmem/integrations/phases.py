@@ -103,6 +103,11 @@ class PhaseReplay:
         PhaseReplay
             This one.
         """
+        if getattr(loader, "_iterator", None) is not None:
+            raise SchemaError(
+                "the workers of this loader run already and would replay nothing; call into() before the first "
+                "iteration, or make a loader for each phase"
+            )
         self.out_of(loader)
         rows = MemoryRows(self._memory, fields=self._form.stored)
         if len(rows):
@@ -180,6 +185,7 @@ class PhaseReplay:
             memory.commit()
         except BaseException:
             memory.discard()
+            memory.annotate(attrs={**memory.attrs, _NOTE: committed})  # slots that others give it would make it true
             raise
         return slots[slots >= 0]
 

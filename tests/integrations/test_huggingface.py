@@ -63,20 +63,6 @@ def replaying(memory, rows, phase, **options):
     return ReplayCallback(memory, rows, phase=phase, **{"transform": as_input, "replay": 4, **options})
 
 
-@pytest.fixture
-def memory(tmp_path):
-    with BOUND.create_memory(tmp_path / "memory", max_bytes="100kB", durable=False) as memory:
-        yield memory
-
-
-@pytest.fixture
-def after_one(memory):
-    """A memory that holds the first phase."""
-    rows = raw_examples([0, 1])
-    ReplayCallback(memory, rows, phase=0).replay.add()
-    return memory
-
-
 def test_a_loop_of_two_phases_forgets_less_with_replay_than_without(memory, tmp_path):
     remembered = {}
     for name in ("without", "with"):

@@ -9,24 +9,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
-from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.errors import DataWarning, InvalidExemplarError, SchemaError
 from exmem.integrations.huggingface import iterable_dataset
 from exmem.integrations.phases import PhaseReplay
+from exmem.recipes import BoundRecipe, PlainImages
 from tests.integrations.learners import BOUND, EACH, as_input, flat, held, raw_examples
-
-
-@pytest.fixture
-def memory(tmp_path):
-    with BOUND.create_memory(tmp_path / "memory", max_bytes="100kB", durable=False) as memory:
-        yield memory
-
-
-@pytest.fixture
-def after_one(memory):
-    """A memory that holds the first phase."""
-    rows = raw_examples([0, 1])
-    PhaseReplay(memory, rows, phase=0).add()
-    return memory
 
 
 def replaying(memory, rows, phase, **options):
@@ -184,3 +171,81 @@ def test_a_wrong_use_is_told_with_what_to_do(after_one, tmp_path):
         told = pytest.raises(SchemaError, match="expected a memory of pixels or texts")
         with told:
             PhaseReplay(memory, rows, phase=0)
+
+
+def test_a_note_of_a_phase_that_was_interrupted_does_not_hold_once_others_add(after_one, monkeypatch):
+    rows = raw_examples([2, 3])
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExemplarMemory, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            replaying(after_one, rows, 1).add()
+    after_one.add(BOUND.make(np.zeros((1, 32, 32, 3), np.uint8), [""], [9]))
+    after_one.commit()
+    assert len(replaying(after_one, rows, 1).add()) > 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_that_run_already_are_told_to_replay_nothing(after_one, workers):
+    rows = raw_examples([2, 3])
+    options = {"num_workers": workers, "persistent_workers": workers > 0}
+    loader = DataLoader([as_input(row) for row in rows], batch_size=4, **options)
+    assert len(next(iter(loader))["labels"]) == 4
+    replay = replaying(after_one, rows, 1)
+    if workers:
+        with pytest.raises(SchemaError, match="run already and would replay nothing"):
+            replay.into(loader)
+    else:
+        assert len(next(iter(replay.into(loader) and loader))["labels"]) == 8
+
+
+GREY = Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        GREY,
+        GREY.convert("RGBA"),
+        GREY.convert("LA"),
+        GREY.convert("P"),
+        np.asarray(GREY),
+        np.asarray(GREY)[..., None],
+        torch.from_numpy(np.asarray(GREY).copy())[None],
+        torch.from_numpy(np.asarray(GREY).copy()),
+    ],
+    ids=["L", "RGBA", "LA", "P", "array", "array of one channel", "tensor of one channel", "tensor"],
+)
+def test_replayed_images_are_of_the_kind_of_those_that_were_given(tmp_path, image):
+    seen = []
+    rows = [(image, label) for label in (0, 1)]
+    with BoundRecipe("raw", PlainImages(size=32, patch=8)).create_memory(tmp_path / "m", max_bytes="1MB") as memory:
+        PhaseReplay(memory, rows, phase=0).add()
+
+        def transform(row):
+            seen.append(row[0])
+            return torch.zeros(1), row[1]
+
+        loader = DataLoader([(torch.zeros(1), 0)] * 2, batch_size=2)
+        next(iter(PhaseReplay(memory, rows, phase=1, transform=transform).into(loader) and loader))
+    assert len(seen) == 2
+    for replayed in seen:
+        assert type(replayed) is type(image) or isinstance(image, Image.Image)
+        wanted = image.convert("RGB") if isinstance(image, Image.Image) and image.mode == "P" else image
+        np.testing.assert_array_equal(np.asarray(replayed), np.asarray(wanted))
+
+
+def test_an_image_that_has_to_be_turned_is_told(memory):
+    turned = Image.new("RGB", (32, 32))
+    turned.getexif()[0x0112] = 6
+    with pytest.warns(DataWarning, match="exif_transpose"):
+        PhaseReplay(memory, [{"image": turned, "label": 0}], phase=0).add()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_refused_before_the_phase_is_learnt(memory, mode):
+    with pytest.raises(InvalidExemplarError, match="8 bits"):
+        PhaseReplay(memory, [{"image": Image.new(mode, (32, 32)), "label": 0}], phase=0)

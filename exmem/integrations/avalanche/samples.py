@@ -12,12 +12,13 @@ from avalanche.benchmarks.utils.classification_dataset import (
 )
 from avalanche.models import avalanche_forward
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from exmem.errors import InvalidExemplarError, SchemaError
 from exmem.integrations.samples.fields import IMAGE, TEXT
+from exmem.integrations.samples.images import fitted
 from exmem.tokens.checks import choice, mapping_of, shown
 
 __all__ = [
@@ -145,9 +146,7 @@ class SampleForm:
         if not isinstance(image, Image.Image) or image.mode != self.mode:
             got = f"one of mode {image.mode}" if isinstance(image, Image.Image) else shown(image)
             raise InvalidExemplarError(f"expected PIL images of mode {self.mode} as before, got {got}; convert it")
-        if size is not None and image.size != (size[1], size[0]):
-            image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image))
+        pixels = torch.from_numpy(np.array(fitted(image, size, mode=image.mode)))
         return pixels[None] if self.mode == "L" else pixels.permute(2, 0, 1)
 
     def x(self, image: Tensor, text: Tensor | None) -> Any:

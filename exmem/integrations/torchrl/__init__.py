@@ -2,7 +2,8 @@
 
 The samplers, writers and transforms stay as they are, priorities included. An entry is an exemplar, its index is the
 exemplar's label, and writing over an index evicts the old exemplar and adds the new one; all entries of a `set` do so
-in one step, so give them by `extend` where there are several. Entries are tensordicts, tensorclasses, tensors, or
+together, so give them by `extend` where there are several. A process that is killed between the two has lost the old
+ones and not yet committed the new ones, in a place too. Entries are tensordicts, tensorclasses, tensors, or
 dicts, lists and tuples of them; all look the same, and what is no tensor is the same in all. The tensor that `image`
 names goes through the recipe; all others, and all of them where there is no image, come back bit for bit. What is read
 is a copy, also `buffer[:]`: change entries by `buffer[index] = entries`. Samplers of slices read all entries to find

@@ -35,28 +35,9 @@ def _without_downloads() -> None:
     """Let torchvision's data sets hold a few made images instead of files."""
     from torchvision import datasets
 
-    def cifar(kind: type, classes: int) -> type:
-        class Few(kind):  # type: ignore[misc]
-            def __init__(
-                self,
-                root: str,
-                train: bool = True,
-                transform: Any = None,
-                target_transform: Any = None,
-                download: bool = False,
-            ):
-                datasets.VisionDataset.__init__(self, root, transform=transform, target_transform=target_transform)
-                self.train = train
-                self.data, self.targets = _data(4 * classes if train else classes, classes, 32, 32, 3)
-                self.classes = [str(label) for label in range(classes)]
-                self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
+    class Few:
+        """A data set that holds what `images` makes; its arguments are those of torchvision."""
 
-            def _check_integrity(self) -> bool:
-                return True
-
-        return Few
-
-    class FewDigits(datasets.MNIST):  # type: ignore[misc]
         def __init__(
             self,
             root: str,
@@ -67,8 +48,24 @@ def _without_downloads() -> None:
         ):
             datasets.VisionDataset.__init__(self, root, transform=transform, target_transform=target_transform)
             self.train = train
-            images, labels = _data(200 if train else 40, 10, 28, 28)
-            self.data, self.targets = torch.from_numpy(images), torch.tensor(labels)
+            self.data, self.targets = self.images()
+
+        def _check_integrity(self) -> bool:
+            return True
+
+    def cifar(kind: type, count: int) -> type:
+        class FewColours(Few, kind):  # type: ignore[misc]
+            def images(self) -> Any:
+                self.classes = [str(label) for label in range(count)]
+                self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
+                return _data(4 * count if self.train else count, count, 32, 32, 3)
+
+        return FewColours
+
+    class FewDigits(Few, datasets.MNIST):  # type: ignore[misc]
+        def images(self) -> Any:
+            images, labels = _data(200 if self.train else 40, 10, 28, 28)
+            return torch.from_numpy(images), torch.tensor(labels)
 
     datasets.CIFAR10, datasets.CIFAR100 = cifar(datasets.CIFAR10, 10), cifar(datasets.CIFAR100, 100)
     datasets.MNIST = FewDigits

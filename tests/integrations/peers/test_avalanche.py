@@ -395,9 +395,8 @@ def test_herding_as_in_icarl_keeps_its_order_when_a_class_is_cut():
     assert [len(group.buffer) for group in policy.buffer_groups.values()] == [4] * 6
 
 
-def test_der_replays_the_logits_of_the_model_that_stored_them(tmp_path):
-    network = model()
-    strategy = DER(
+def der(network):
+    return DER(
         model=network,
         optimizer=torch.optim.SGD(network.parameters(), 0.01),
         mem_size=24,
@@ -405,13 +404,19 @@ def test_der_replays_the_logits_of_the_model_that_stored_them(tmp_path):
         train_mb_size=16,
         evaluator=None,
     )
+
+
+def test_der_replays_the_logits_of_the_model_that_stored_them(tmp_path):
+    strategy = der(model())
     strategy.storage_policy = MemoryBuffer(24, recipe="raw", logits=True, place=tmp_path / "memory")
     first, second, third = benchmark().train_stream
     strategy.train(first)
     policy = strategy.storage_policy
     with torch.no_grad():
         for x, _, _, logits in policy.buffer.eval():
-            assert torch.allclose(network(x[None])[0], logits, atol=1e-5)  # batches of another size round differently
+            assert torch.allclose(
+                strategy.model(x[None])[0], logits, atol=1e-5
+            )  # batches of another size round differently
     strategy.train(second, num_workers=2)
     strategy.train(third)
     assert len(policy.buffer) == 24
@@ -506,15 +511,7 @@ def test_images_with_texts_are_replayed_through_two_towers(form, recipe, tmp_pat
 
 
 def test_der_replays_images_with_texts():
-    network = TwoTowers()
-    strategy = DER(
-        model=network,
-        optimizer=torch.optim.SGD(network.parameters(), 0.01),
-        mem_size=24,
-        batch_size_mem=8,
-        train_mb_size=16,
-        evaluator=None,
-    )
+    strategy = der(TwoTowers())
     strategy.storage_policy = MemoryBuffer(24, logits=True)
     for experience in benchmark(source=ImagesAndTexts("mapping"), transform=image_as_floats).train_stream:
         strategy.train(experience)
