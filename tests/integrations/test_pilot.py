@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from exmem.errors import InvalidExemplarError, SchemaError
+from exmem.integrations.pilot import ByteMemory
 from exmem.integrations.pilot.exemplars import LearnerExemplars
 from exmem.integrations.pilot.images import pixels, resize_of, square
 from exmem.integrations.pilot.learner import herded
@@ -151,3 +152,17 @@ def test_herding_in_single_precision_orders_as_in_double_where_there_are_no_ties
     order = list(herded(vectors))
     assert sorted(order) == list(range(200))
     assert order[:50] == herding(vectors, count=50).tolist()
+
+
+def test_a_place_that_cannot_be_filled_in_is_told():
+    class Learner:
+        _fixed_memory, _memory_per_class = False, None
+
+        def __init__(self, args):
+            self._memory_size = args["memory_size"]
+
+    class OurLearner(ByteMemory, Learner):
+        pass
+
+    with pytest.raises(SchemaError, match=r"place 'p_\{sed\}' is filled in with keys of the configuration"):
+        OurLearner({"memory_size": 20, "exmem": {"place": "p_{sed}"}, "seed": 1})

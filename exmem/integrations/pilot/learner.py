@@ -65,7 +65,12 @@ class ByteMemory:
         if unknown := sorted(set(settings) - set(_SETTINGS)):
             raise SchemaError(f"exmem has no setting {unknown} here; it has {list(_SETTINGS)}")
         if isinstance(settings.get("place"), str):
-            settings["place"] = settings["place"].format(**args)
+            try:
+                settings["place"] = settings["place"].format(**args)
+            except (KeyError, IndexError, ValueError) as error:
+                raise SchemaError(
+                    f"place {settings['place']!r} is filled in with keys of the configuration, in braces; {error!r}"
+                ) from error
         count = self._memory_per_class if self._fixed_memory else self._limit
         self._exemplars = LearnerExemplars(count, is_fixed=self._fixed_memory, **settings)
 
