@@ -28,7 +28,7 @@ PAGES = [
     "exmem.masking",
     "exmem.masking.scorers",
     "exmem.memory",
-    "exmem.memory.mirror:mirror",
+    "exmem.store.mirror:mirror",
     "exmem.memory.reservoir:StreamReservoir",
     "exmem.recipes",
     "exmem.recipes.forms",

@@ -11,8 +11,8 @@ import numpy as np
 
 from bench.costs.server import remote
 from exmem import Exemplar, ExemplarMemory, Schema, TokenSet, TokenSpec
-from exmem.memory.mirror import mirror
 from exmem.replay import replay_loader
+from exmem.store.mirror import mirror
 
 __all__ = ["WAYS", "print_waiting", "waited"]
 

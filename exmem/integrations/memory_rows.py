@@ -7,16 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exmem.errors import StaleSnapshotError
 from exmem.memory import ExemplarMemory
 from exmem.recipes import Restorer
 from exmem.replay import SAMPLERS, ReplayDataset, Sampler
-from exmem.replay.handle import MemoryHandle
 from exmem.store import Place
 
 __all__ = ["MemoryRows"]
-
-_ATTEMPTS = 64  # at a memory that another process commits to meanwhile
 
 
 class MemoryRows:
@@ -27,16 +23,20 @@ class MemoryRows:
     """
 
     def __init__(self, source: "ExemplarMemory | Place", *, fields: Sequence[str], fill: str = "mean") -> None:
-        memory = MemoryHandle(source).memory
+        self._rows = ReplayDataset(source, fields=fields, fill=fill)
+        memory = self._rows.memory
         self.schema, self.location = memory.schema, memory.location
         self.fields, self.has_pixels = tuple(fields), Restorer.of(memory).grid is not None
-        for _ in range(_ATTEMPTS):
-            self.generation, self.labels = memory.generation, memory.labels
-            self._rows = ReplayDataset(memory, fields=fields, fill=fill)
-            memory.refresh()
-            if memory.generation == self.generation:  # so what was made in between is of it, too
-                return
-        raise StaleSnapshotError(f"{memory.location}: another process changes it all the time; try again later")
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes of all exemplars."""
+        return self._rows.labels
+
+    @property
+    def generation(self) -> int:
+        """The memory's, when this was made."""
+        return self._rows.generation
 
     def __len__(self) -> int:
         return len(self._rows)

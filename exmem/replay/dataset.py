@@ -41,6 +41,13 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
     target_transform : callable, optional
         Applied to each label: `torch.tensor` beside data sets whose labels are tensors.
 
+    Attributes
+    ----------
+    labels : ndarray, shape (N,), int64
+        Classes of the exemplars.
+    generation : int
+        That of the memory which it shows.
+
     Raises
     ------
     SchemaError
@@ -75,7 +82,15 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
             raise SchemaError(f"{memory.location}: no field {unknown}; choose of {sorted(known)}")
         if transform is not None and not (pixels and "image" in self.fields):
             raise SchemaError("transform has no effect: it changes images, and no field is one; leave it out")
-        self._slots, self._generation = memory.slots, memory.generation
+        self._take(memory)
+
+    def _take(self, memory: ExemplarMemory) -> None:
+        self._slots, self.labels, self.generation = memory.slots, memory.labels, memory.generation
+
+    @property
+    def memory(self) -> ExemplarMemory:
+        """The memory as this process reads it."""
+        return self._handle.memory
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -88,7 +103,7 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         for index in indices:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
-        stored = self._handle.read(self._slots[list(indices)], generation=self._generation)
+        stored = self._handle.read(self._slots[list(indices)], generation=self.generation)
         batch = self._pipeline(stored)
         columns = [self._column(stored, batch, name) for name in self.fields]
         return list(zip(*columns, strict=True))
@@ -97,7 +112,7 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         """Show what is committed now; not in the middle of an epoch."""
         memory = self._handle.memory
         memory.refresh()
-        self._slots, self._generation = memory.slots, memory.generation
+        self._take(memory)
 
     def _column(self, stored: TensorBatch, batch: ReplayBatch, name: str) -> Sequence[Any]:
         for modality, positions in self._positions.items():

@@ -9,7 +9,7 @@ import zarr.storage
 from exmem import ExemplarMemory
 from exmem.errors import LockedError, StoreExistsError, StoreIOError, StoreNotFoundError
 from exmem.memory.maintenance import check
-from exmem.memory.mirror import mirror
+from exmem.store.mirror import mirror
 from exmem.store.objects import remote
 from tests.store.made import BLOBS, NUMBERS, QUICK, blob, contents, numbered
 
@@ -71,7 +71,7 @@ def test_it_is_right_after_any_changes_and_interruptions(store, tmp_path, seed, 
         return real(self, keys)
 
     monkeypatch.setattr(remote.RemoteObjects, "views", views)
-    monkeypatch.setattr("exmem.memory.mirror._AT_ONCE", 2)
+    monkeypatch.setattr("exmem.store.mirror._AT_ONCE", 2)
     with create(store, schema=BLOBS, max_bytes="60kB") as memory:
         for turn in range(40):
             kind = rng.random()

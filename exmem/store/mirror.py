@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from exmem.errors import StaleSnapshotError, StoreExistsError, StoreNotFoundError
-from exmem.store import Place
 from exmem.store.format.layout import parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY
 from exmem.store.format.state import MOST_STATE_BYTES, STATE_KEY, State, parse_state
-from exmem.store.objects import LOCK_KEY, TEMPORARY, Objects, objects_at
+from exmem.store.objects import LOCK_KEY, TEMPORARY, Objects, Place, objects_at
 
 __all__ = ["mirror"]
 
