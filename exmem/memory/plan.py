@@ -114,17 +114,17 @@ class Policy:
         return np.sort(np.concatenate(evicted))
 
     def change(self, what: str, **changes: Any) -> NDArray[np.int64]:
-        """Change budget, charges or the most exemplars: evict until everything fits, then have the document say so.
+        """Change budget, charges, target or the most exemplars: evict until all fits, then have the document say so.
 
         What is wanted is recorded first, so that it is carried through after a crash. BudgetTooSmallError if it would
         not fit even without exemplars; nothing was changed then.
         """
         writer = self._writer()
         state = dataclasses.replace(writer.state, **changes)
-        best = target_for(state.budget_bytes)
+        best = changes.get("target", target_for(state.budget_bytes))
         # Half or twice the best target does nearly as well; to lay out anew takes room for the metadata of another era.
-        near = best // 2 <= state.target <= 2 * best and self._least(state) <= state.budget_bytes
-        changes["target"] = state.target if near else best
+        near = state.budget_bytes == writer.state.budget_bytes or best // 2 <= state.target <= 2 * best
+        changes["target"] = state.target if near and self._least(state) <= state.budget_bytes else best
         state = dataclasses.replace(state, target=changes["target"])
         self._check_least(state, what)
         smaller = state.target < writer.state.target and writer.misfits(state.target)
@@ -242,6 +242,9 @@ class Policy:
     def compact(self) -> None:
         """Clean whatever holds dead rows, and pack what is only half full or of an old era, where that has room."""
         writer = self._writer()
+        for name in writer.staged_with_dead_rows():
+            writer.clean(name)
+            writer.stage(Rows.none(self._store.layout))  # what fills a segment waits no longer
         for name in sorted(writer.worth_packing()):
             while name in writer.segments and (writer.segments[name].dead_rows or writer.shortage() <= 0):
                 if not writer.clean(name, within_reserve=True):

@@ -11,7 +11,7 @@ from exmem.errors import CarriedThroughWarning, ReadOnlyError, SchemaError
 from exmem.memory.holdings import Holdings
 from exmem.memory.quota import Quota
 from exmem.memory.reports import ClassSummary, CompactReport
-from exmem.store import Store, Writer, parse_bytes
+from exmem.store import Store, Writer, parse_bytes, target_of
 from exmem.tokens.checks import label_of, mapping_of, plain_json, shown, whole_number
 
 __all__ = ["Settings", "checked_count"]
@@ -28,7 +28,11 @@ class Settings(Holdings):
             self._carry_through()
 
     def resize(
-        self, max_bytes: int | str | None = None, *, max_exemplars: int | None = _UNCHANGED
+        self,
+        max_bytes: int | str | None = None,
+        *,
+        max_exemplars: int | None = _UNCHANGED,
+        segment_bytes: int | None = None,
     ) -> NDArray[np.int64]:
         """Change the budget; going down evicts by policy.
 
@@ -38,6 +42,10 @@ class Settings(Holdings):
             The new budget; unchanged when left out.
         max_exemplars : int, optional
             The most exemplars that are held; None ends that limit; unchanged when left out.
+        segment_bytes : int, optional
+            About the bytes of exemplars that share a file of each array from now on, 1 KiB to 16 MiB: fewer and larger
+            files open and copy faster, and the budget always keeps room for two. When left out, unchanged with the
+            budget; another budget chooses what costs it least.
 
         Returns
         -------
@@ -62,6 +70,8 @@ class Settings(Holdings):
             changes["max_bytes"] = parse_bytes(max_bytes)
         if max_exemplars is not _UNCHANGED:
             changes["max_exemplars"] = checked_count(max_exemplars)
+        if segment_bytes is not None:
+            changes["target"] = target_of(segment_bytes)
         if all(getattr(writer.state, name) == value for name, value in changes.items()):
             return np.zeros(0, np.int64)
         most = changes.get("max_bytes", writer.state.max_bytes)

@@ -5,6 +5,7 @@ from exmem.store.maintenance import Damage
 from exmem.store.objects import Place
 from exmem.store.opening import create_store, open_store
 from exmem.store.segments import Rows
+from exmem.store.sizes import target_of
 from exmem.store.store import Store
 from exmem.store.units import format_bytes, parse_bytes
 from exmem.store.writer import Writer
@@ -20,4 +21,5 @@ __all__ = [
     "least_budget",
     "open_store",
     "parse_bytes",
+    "target_of",
 ]

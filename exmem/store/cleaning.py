@@ -79,6 +79,10 @@ class Cleaning(Books):
         alive = info.size - info.dead_size
         return alive <= self.state.target or self.used_bytes + alive + 2 * self.reserve(2) <= self.state.budget_bytes
 
+    def staged_with_dead_rows(self) -> list[int]:
+        """Return the segments that nothing committed refers to yet, and that hold evicted exemplars."""
+        return [name for name, put in self.staged.segments.items() if put.dead and name not in self._damaged]
+
     def worth_packing(self) -> list[int]:
         """Return the segments with dead rows, those of old eras, and those that are less than half full."""
         number = self.state.era

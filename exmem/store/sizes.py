@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from exmem.store.format.chunks import CRC_BYTES, ENTRY_BYTES, index_bytes, most_row_bytes
 from exmem.store.format.layout import Layout
+from exmem.tokens.checks import whole_number
 
 __all__ = [
     "MOST_LENGTH",
@@ -24,10 +25,12 @@ __all__ = [
     "rows_for",
     "segment_bytes",
     "target_for",
+    "target_of",
 ]
 
 MOST_LENGTH = 10**14 - 1  # more places than the arrays of an era can get
 _LEAST_TARGET, _MOST_TARGET = 2**10, 2**18
+_MOST_GIVEN = 2**24  # of a target that is asked for
 _MOST_ROWS = 256
 _OVERHEAD_BYTES = 64  # of a segment beside its payloads, about: frames, checksums, names in the state
 
@@ -39,6 +42,11 @@ def target_for(budget_bytes: int) -> int:
     """
     best = math.sqrt(_OVERHEAD_BYTES * max(1, budget_bytes))
     return int(min(max(2 ** round(math.log2(best)), _LEAST_TARGET), _MOST_TARGET))
+
+
+def target_of(segment_bytes: int) -> int:
+    """Return a target that is asked for; SchemaError if it is none."""
+    return whole_number(segment_bytes, "segment_bytes", least=_LEAST_TARGET, most=_MOST_GIVEN)
 
 
 def rows_for(target: int, total_bytes: int, count: int) -> int:

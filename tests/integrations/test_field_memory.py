@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +367,7 @@ def test_a_kill_in_the_middle_of_a_restore_leaves_the_one_or_the_other(
 
     monkeypatch.setattr(Path, "rename", counted(Path.rename))
     monkeypatch.setattr(Path, "mkdir", counted(Path.mkdir))
-    monkeypatch.setattr("exmem.integrations.samples.exchange.shutil.rmtree", counted(lambda *args, **options: None))
+    monkeypatch.setattr("exmem.integrations.samples.folders.shutil.rmtree", counted(lambda *args, **options: None))
     with contextlib.suppress(KeyboardInterrupt):
         memory.restore(new.snapshot())
     monkeypatch.undo()
@@ -398,3 +400,21 @@ def test_limits_are_those_that_were_given_last(tmp_path: Path) -> None:
     again = FieldMemory(tmp_path / "m", max_exemplars=5, recipe="raw")
     assert len(again) == 5
     assert again.memory.max_bytes == raw_bytes(5, again.fields)
+
+
+def test_a_memory_of_a_count_is_few_files_whose_bytes_are_those_of_what_it_holds() -> None:
+    memory = FieldMemory(max_exemplars=200, recipe="raw", eviction="by_priority", seed=0)
+    for turn in range(100):
+        memory.add({"image": images(32, first=turn)})
+    memory.commit()
+    held = int(memory.memory.sizes.sum())
+    assert len(memory) == 200
+    assert memory.memory.used_bytes < 2.2 * held, "as many bytes again may lie with evicted exemplars, and a segment"
+    taken = memory.read(memory.slots)["image"]
+    snapshot = memory.snapshot()
+    assert len(snapshot) < 1.1 * held
+    assert memory.memory.used_bytes < 1.1 * held, "a snapshot takes none along"
+    assert len(zipfile.ZipFile(io.BytesIO(snapshot)).namelist()) < 30
+    again = FieldMemory(max_exemplars=200, recipe="raw", eviction="by_priority", seed=0)
+    again.restore(snapshot)
+    assert torch.equal(again.read(again.slots)["image"], taken)

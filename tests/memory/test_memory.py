@@ -519,3 +519,28 @@ def test_a_resize_below_what_foreign_files_leave_is_refused_and_evicts_nothing(t
         with pytest.raises(BudgetTooSmallError, match="not of this memory"):
             memory.resize(30_000)
         assert (len(memory), memory.max_bytes) == (10, 200_000)
+
+
+def test_larger_segments_are_fewer_files_until_the_budget_chooses_anew(tmp_path):
+    given = [exemplar(seed, label=seed % 2) for seed in range(40)]
+
+    def files():
+        return sum(path.is_file() for path in (tmp_path / "m").rglob("*"))
+
+    with ExemplarMemory.create(tmp_path / "m", schema=schema("lossless"), max_bytes="2MB", durable=False) as memory:
+        memory.resize(segment_bytes=500_000)
+        slots = memory.add(given).slots
+        memory.commit()
+        few = files()
+        memory.resize(2_000_000)  # the budget it has
+        assert files() == few
+        memory.resize("1.99MB")
+        assert few < files() / 2
+        for seed, slot in enumerate(slots.tolist()):
+            assert_same(memory.read([slot]).exemplar(0), given[seed])
+        for wrong in (0, 1023, 2**24 + 1, 2.5, "4kB"):
+            with pytest.raises(SchemaError, match="segment_bytes must be an integer of 1024"):
+                memory.resize(segment_bytes=wrong)
+        with pytest.raises(BudgetTooSmallError):
+            memory.resize(segment_bytes=2**21)
+        assert len(memory) == 40

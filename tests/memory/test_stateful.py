@@ -68,12 +68,12 @@ class MemoryMachine(RuleBasedStateMachine):
         self.memory.evict(victims)
         self.forget(victims)
 
-    @rule(max_bytes=st.integers(4_000, 120_000))
-    def resize(self, max_bytes):
+    @rule(max_bytes=st.integers(4_000, 120_000), segment_bytes=st.sampled_from([None, None, 1024, 3_000, 20_000]))
+    def resize(self, max_bytes, segment_bytes):
         try:
-            self.forget(self.memory.resize(max_bytes))
+            self.forget(self.memory.resize(max_bytes, segment_bytes=segment_bytes))
         except BudgetTooSmallError:
-            assert max_bytes - sum(self.memory.charges.values()) < 6_500
+            assert max_bytes - sum(self.memory.charges.values()) < 6_500 + 3 * (segment_bytes or 0)
 
     @rule(nbytes=st.integers(0, 30_000))
     def charge(self, nbytes):

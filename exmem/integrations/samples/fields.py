@@ -23,7 +23,8 @@ IMAGE, TEXT = "image", "text"
 _CHANNELS = (1, 3)
 _NOTE = "fields"  # among the notes of a memory
 _EACH, _ROOT = 320, 65_536  # bytes of an exemplar beside its values, and of a memory beside its exemplars: generous
-_ROOM = 4  # a memory that fills its budget writes small files, and writes them anew; in four times as much it does not
+_ROOM = 4  # a memory that fills its budget writes its files anew; in four times as much it seldom does
+_FILES, _MOST_FILE = 4, 2**22  # raw samples take at least so many files of each array, of 4 MiB at most: a choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,12 @@ class FieldSpec:
 def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
     """Return a budget that never limits so many samples of these fields: four times what they take uncompressed."""
     return _ROOM * (samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT)
+
+
+def file_bytes(budget: int) -> int:
+    """Return about the bytes of exemplars that share a file of each array, in a budget that never limits them."""
+    shared = budget // (_ROOM * _FILES)
+    return int(min(1 << shared.bit_length() - 1, _MOST_FILE))
 
 
 class FieldLayout:

@@ -4,8 +4,6 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -18,8 +16,8 @@ from torch import Tensor
 from exmem.errors import DataError, ExmemError, InvalidExemplarError, SchemaError, StoreError, StoreNotFoundError
 from exmem.integrations.samples.archive import read_files, write_files
 from exmem.integrations.samples.decoded import DecodedExemplars
-from exmem.integrations.samples.exchange import beside_of, files_of, finish_swap, swap
-from exmem.integrations.samples.fields import TEXT, FieldLayout, FieldSpec, raw_bytes
+from exmem.integrations.samples.fields import TEXT, FieldLayout, FieldSpec, file_bytes, raw_bytes
+from exmem.integrations.samples.folders import beside_of, files_of, finish_swap, swap, temporary_folder
 from exmem.memory import AddReport, EncodedExemplars, ExemplarMemory
 from exmem.memory.reservoir import StreamReservoir
 from exmem.recipes import BoundRecipe, Recipe
@@ -61,7 +59,7 @@ class FieldMemory:
         self._recipe = recipe if recipe is None or isinstance(recipe, BoundRecipe) else Recipe.of(recipe)
         self._seed, self._ram_bytes = seed, parse_bytes(ram_bytes)
         self._forget()
-        self._place: Place = self._own_folder() if place is None else place
+        self._place: Place = temporary_folder(self) if place is None else place
         if isinstance(self._place, str | os.PathLike):
             finish_swap(self._root())
         with contextlib.suppress(StoreNotFoundError):  # it is made when it is known what samples hold
@@ -73,11 +71,7 @@ class FieldMemory:
         self._bound: BoundRecipe | None = None
         self._decoded: DecodedExemplars | None = None
         self._stream: StreamReservoir | None = None
-
-    def _own_folder(self) -> Path:
-        folder = tempfile.mkdtemp(prefix="exmem-")
-        weakref.finalize(self, _remove, folder, os.getpid())
-        return Path(folder) / "memory"
+        self._tidy_bytes = 0
 
     def _open(self, place: Place) -> ExemplarMemory:
         opening = {name: self._options[name] for name in ("durable", "threads") if name in self._options}
@@ -114,13 +108,18 @@ class FieldMemory:
         self._memory, self._layout, self._bound = memory, layout, bound
         self._decoded = DecodedExemplars(memory, layout, ram_bytes=self._ram_bytes)
         self._stream = None if self._seed is None else StreamReservoir(memory, seed=self._seed)
+        self._tidy_bytes = memory.used_bytes
 
     def _limits_for(self, layout: FieldLayout) -> dict[str, Any]:
-        """Return both limits of a memory of such samples: a budget that was left out follows the count."""
+        """Return the limits of a memory of such samples: a budget that was left out follows the count."""
         most, budget = self._limits["max_exemplars"], self._limits["max_bytes"]
+        if budget is not None:
+            return {"max_bytes": budget, "max_exemplars": most}
+        budget = raw_bytes(most or 0, layout.fields)
         return {
-            "max_bytes": raw_bytes(most or 0, layout.fields) if budget is None else budget,
+            "max_bytes": budget,
             "max_exemplars": most,
+            "segment_bytes": self._options.get("segment_bytes", file_bytes(budget)),
         }
 
     def _make(self, values: Mapping[str, Tensor]) -> None:
@@ -128,7 +127,9 @@ class FieldMemory:
         layout = FieldLayout(fields, by_recipe=self._recipe is not None)
         bound = layout.bound(self._recipe)
         limits = self._limits_for(layout)
+        segment_bytes = limits.pop("segment_bytes", None)
         memory = ExemplarMemory.create(self._place, schema=layout.schema(bound), **limits, **self._options)
+        memory.resize(segment_bytes=segment_bytes)
         memory.annotate(attrs=layout.to_json())
         self._hold(memory, layout, bound)
 
@@ -268,7 +269,14 @@ class FieldMemory:
             self.decoded.keep_only(self.slots)  # some may be evicted
             raise
         self.decoded.drop(report.evicted)
+        self._tidy()
         return report
+
+    def _tidy(self, grown: float = 2) -> None:
+        """Give back what evicted exemplars take once the files have grown so much since: what is copied stays less."""
+        if self.memory.used_bytes > grown * self._tidy_bytes:
+            self.memory.compact()
+            self._tidy_bytes = self.memory.used_bytes
 
     def read(self, slots: NDArray[np.int64], *, device: "torch.device | str" = "cpu") -> dict[str, Tensor]:
         """Return all fields of some exemplars, as they were given."""
@@ -278,11 +286,13 @@ class FieldMemory:
         """Give exemplars other values of fields that are neither image nor text."""
         evicted = self.memory.update(slots, extras={name: as_array(held) for name, held in values.items()})
         self.decoded.drop(np.union1d(slots, evicted))
+        self._tidy()
 
     def evict(self, slots: NDArray[np.int64]) -> None:
         """Evict exemplars."""
         self.memory.evict(slots)
         self.decoded.drop(slots)
+        self._tidy()
 
     def resize(self, **limits: Any) -> None:
         """Change `max_bytes` or `max_exemplars`; going down evicts by policy; a budget left out follows the count."""
@@ -323,6 +333,8 @@ class FieldMemory:
     def write_snapshot(self, file: IO[bytes]) -> None:
         """Write what `snapshot` returns into a file, without holding it in RAM."""
         self.commit()
+        if self.exists:
+            self._tidy(grown=1)
         root = self._root()
         write_files(file, root, files_of(root) if self.exists else [])
 
@@ -377,7 +389,7 @@ class FieldMemory:
         data = state.pop("snapshot")
         self.__dict__.update(state)
         self._forget()
-        self._place = self._own_folder()
+        self._place = temporary_folder(self)
         self.restore(data)
 
 
@@ -386,8 +398,3 @@ def _told(recipe: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> 
     if recipe is None or other is None:
         return "no recipe" if recipe is None else f"the recipe {recipe.get('name')!r}"
     return "a recipe of " + ", ".join(f"{key} {shown(recipe[key])}" for key in recipe if recipe[key] != other.get(key))
-
-
-def _remove(folder: str, pid: int) -> None:
-    if os.getpid() == pid:  # a forked child has the finaliser, too
-        shutil.rmtree(folder, ignore_errors=True)

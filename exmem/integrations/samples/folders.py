@@ -1,9 +1,12 @@
-"""A folder exchanged for another one, whole: a kill in the middle leaves the one or the other."""
+"""Folders of memories: exchanged whole, so that a kill in the middle leaves the one or the other; of one process."""
 
+import os
 import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
-__all__ = ["beside_of", "files_of", "finish_swap", "swap"]
+__all__ = ["beside_of", "files_of", "finish_swap", "swap", "temporary_folder"]
 
 
 def beside_of(root: Path) -> Path:
@@ -34,3 +37,15 @@ def files_of(root: Path) -> list[Path]:
     """Return the files of a memory but its lock."""
     files = [path for path in sorted(root.rglob("*")) if path.is_file()]
     return [path for path in files if path.relative_to(root).parts[0] != "lock"]
+
+
+def temporary_folder(owner: object) -> Path:
+    """Return where a memory may be made, in a folder that goes with its owner, or with this process."""
+    folder = tempfile.mkdtemp(prefix="exmem-")
+    weakref.finalize(owner, _remove, folder, os.getpid())
+    return Path(folder) / "memory"
+
+
+def _remove(folder: str, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child has the finaliser, too
+        shutil.rmtree(folder, ignore_errors=True)
