@@ -1,5 +1,7 @@
 """Times of works that take turns, so that whatever else the machine does slows all of them alike."""
 
+import ctypes
+import gc
 import resource
 import statistics
 import time
@@ -7,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["in_turn", "interleaved", "resident_bytes"]
+__all__ = ["anonymous_bytes", "in_turn", "interleaved", "resident_bytes"]
 
 
 def in_turn(works: Iterable[Callable[[Any], object]], inputs: Iterable[Any]) -> list[float]:
@@ -26,6 +28,14 @@ def in_turn(works: Iterable[Callable[[Any], object]], inputs: Iterable[Any]) -> 
 def interleaved(*works: Callable[[], object], rounds: int = 15) -> list[float]:
     """Median seconds of works without inputs."""
     return in_turn([lambda _, work=work: work() for work in works], range(rounds))
+
+
+def anonymous_bytes() -> int:
+    """RAM of this process that is in use and belongs to no file: what an allocator keeps for later is given back."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines["RssAnon"].split()[0])
 
 
 def resident_bytes() -> int:

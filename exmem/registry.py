@@ -110,6 +110,7 @@ class Registry(Mapping[str, Any], Generic[_Made]):
 
     def __init__(self, kind: str, parts: Mapping[str, Any], *, error: type[ExmemError] = SchemaError) -> None:
         self.kind, self._parts, self._error = kind, dict(parts), error
+        self._options: dict[str, dict[str, Any]] = {}
 
     @functools.cached_property
     def _others(self) -> dict[str, list[EntryPoint]]:
@@ -165,10 +166,12 @@ class Registry(Mapping[str, Any], Generic[_Made]):
     def options(self, name: str) -> dict[str, Any]:
         """Return the options of a part with their defaults; `inspect.Parameter.empty` where one must be given."""
         part = self[name]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        takes = {keyword, inspect.Parameter.POSITIONAL_OR_KEYWORD} if inspect.isclass(part) else {keyword}
-        parameters = inspect.signature(part).parameters.values()
-        return {parameter.name: parameter.default for parameter in parameters if parameter.kind in takes}
+        if name not in self._options:  # of a recipe each is asked for many times
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            takes = {keyword, inspect.Parameter.POSITIONAL_OR_KEYWORD} if inspect.isclass(part) else {keyword}
+            parameters = inspect.signature(part).parameters.values()
+            self._options[name] = {each.name: each.default for each in parameters if each.kind in takes}
+        return dict(self._options[name])
 
     def check(self, name: str, options: Collection[str], *, given: Collection[str] = ()) -> None:
         """Refuse options that a part does not have, or that whoever calls it gives (`given`)."""

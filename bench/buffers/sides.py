@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.timing import in_turn, interleaved, resident_bytes
+from bench.timing import anonymous_bytes, in_turn, interleaved
 from tests.exemplars import patches
 
 __all__ = ["BATCH", "Samples", "Side", "grown", "measured", "ram", "samples", "table"]
@@ -98,7 +98,7 @@ def measured(sides: list[Side], *, count: int, size: int, rounds: int = 200) -> 
 
 
 def ram(module: str, name: str, *, count: int, size: int) -> int:
-    """Bytes by which a process of its own grows that fills a side and draws 200 batches, without the samples."""
+    """Bytes of RAM, but files, by which a process of its own grows that fills a side and draws 200 batches."""
     script = (
         "import sys; from bench.buffers.sides import grown; import importlib; "
         f"print(grown(importlib.import_module({module!r}).sides(), {name!r}, {count}, {size}))"
@@ -113,11 +113,11 @@ def grown(sides: list[Side], name: str, count: int, size: int) -> int:
     small = side.fill(samples(BATCH, size))
     side.draw(small, 1)
     given = samples(count, size)
-    before = resident_bytes()
+    before = anonymous_bytes()
     buffer = side.fill(given)
     for _ in range(200):
         side.draw(buffer, BATCH)
-    return resident_bytes() - before
+    return anonymous_bytes() - before
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -125,10 +125,12 @@ class DecodedExemplars:
         return late
 
     def _rows_for(self, count: int) -> NDArray[np.int64]:
-        """Return up to so many free rows; the tensors grow by doubling, up to the bytes allowed."""
+        """Return up to so many free rows; the tensors grow by doubling, up to what is allowed and can be held."""
         if len(self._free) < count:
             now = len(next(iter(self._kept.values())))
-            grown = min(self._most, max(2 * now, now + count))
+            held = self._memory.max_exemplars
+            most = self._most if held is None else min(self._most, max(held, now + count - len(self._free)))
+            grown = min(most, max(2 * now, now + count))
             if grown > now:
                 self._free.extend(reversed(range(now, grown)))
                 self._arrays = {}
