@@ -198,7 +198,7 @@ def test_an_option_without_effect_is_refused(document, message):
 
 NEEDS_LINEAR = "needs the linear head, which is trained with the blocks; tuner.phases is"
 PRUNED = "shows the learner kept tokens only: that needs image hidden, or patches"
-SUMS = ("ridge", "ranpac:projection=64", "nearest_mean")
+SUMS = ("ridge", "slda", "ranpac:projection=64", "nearest_mean")
 
 
 @pytest.mark.parametrize(

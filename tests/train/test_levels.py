@@ -39,7 +39,7 @@ STORED = {
     "features, text beside": {"image": "features", "codec": "float16", "text": "all"},
     "masked": {"text": "all"},
 }
-SUMS = ("ridge", "ranpac:projection=64", "nearest_mean")
+SUMS = ("ridge", "slda", "ranpac:projection=64", "nearest_mean")
 HEADS = ("logistic", "linear", *SUMS)
 BUDGET = 200_000
 

@@ -14,5 +14,6 @@ HEADS: Registry[Head] = Registry(
         "nearest_mean": "exmem.train.methods.nearest_mean:NearestMean",
         "ranpac": "exmem.train.methods.ranpac:RanPac",
         "ridge": "exmem.train.methods.ridge:Ridge",
+        "slda": "exmem.train.methods.slda:Slda",
     },
 )

@@ -119,8 +119,9 @@ def test_a_head_keeps_its_sums_alone_and_nothing_before_the_first_fit(name):
     made.fit(examples(70, -3))
     fit(made, examples(70), examples(12))
     nothing = {"logistic": 0, "nearest_exemplar_mean": 0}
-    values = nothing | {"nearest_mean": 3 * DIM, "ridge": 3 * 7 + 7 * 8 // 2, "ranpac": 3 * 40 + 40 * 41 // 2}
-    others = nothing | {"nearest_mean": 3, "ridge": 3, "ranpac": 3 + 3 + 1}  # classes, projection, strength
+    values = nothing | {"nearest_mean": 3 * DIM, "ranpac": 3 * 40 + 40 * 41 // 2}
+    values |= dict.fromkeys(["ridge", "slda"], 3 * 7 + 7 * 8 // 2)
+    others = nothing | {"nearest_mean": 3, "ridge": 3, "slda": 3, "ranpac": 3 + 3 + 1}  # classes, projection, strength
     assert kept(made) == 4 * values[name] + 8 * others[name]
 
 

@@ -1,0 +1,69 @@
+"""Linear discriminant analysis with one covariance of all classes, by sums over all examples."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from exmem.errors import DataError, SchemaError
+from exmem.tokens.checks import real_number, shown
+from exmem.train.methods.head import Labelled
+from exmem.train.methods.sums import Sums, SumsHead
+
+__all__ = ["Slda"]
+
+
+class Slda(SumsHead):
+    """Class means and one covariance S of what is left around them (SLDA, Hayes & Kanan 2020, equations 1 and 2).
+
+    The class with the largest `m P f - m P m / 2` for its mean m, P being the inverse of `(1 - s) S + s v I`. The mean
+    variance v, which is 1 in the paper, makes `shrinkage` s free of the scale of features (a choice). Classes count the
+    same, whatever their number of examples. Phase by phase it is one fit on everything.
+    """
+
+    def __init__(self, *, shrinkage: float = 1e-4) -> None:
+        self.shrinkage = real_number(shrinkage, "shrinkage")
+        if not 0 < self.shrinkage <= 1:
+            raise SchemaError(f"shrinkage must be above 0 and at most 1, got {shown(shrinkage)}")
+        self._weights: NDArray[np.float64] = np.zeros((0, 0))  # (C, D + 1), the bias last
+
+    @override
+    def _learn(self, examples: Labelled) -> None:
+        rows = np.concatenate([examples.features, np.ones((len(examples.labels), 1), np.float32)], 1)
+        self._set(self._plus(Sums.of(rows, examples.labels, gram=True)))
+
+    def _set(self, sums: Sums) -> None:
+        counts, totals = sums.class_sums[:, -1].astype(np.float64), sums.class_sums[:, :-1].astype(np.float64)
+        if not (counts > 0).all():
+            raise DataError("state 'class_sums': expected examples of each class in the last column")
+        means = totals / counts[:, None]
+        within = sums.square()[:-1, :-1] - np.tril(totals.T @ means)  # around the means, the lower triangle
+        covariance = within / counts.sum()
+        variance = max(float(covariance.diagonal().mean()), np.finfo(np.float32).tiny)
+        covariance *= 1 - self.shrinkage
+        covariance[np.diag_indices_from(covariance)] += self.shrinkage * variance
+        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
+        if failed:
+            raise DataError(f"the covariance is singular in float32 with shrinkage {self.shrinkage:g}; raise it")
+        precise = torch.cholesky_solve(torch.from_numpy(means.T.copy()), factor).numpy().T
+        self._weights = np.concatenate([precise, -(precise * means).sum(1, keepdims=True) / 2], 1)
+        self._sums = sums
+
+    @override
+    def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        assert self._sums is not None
+        scores = features @ self._weights[:, :-1].T + self._weights[:, -1]
+        predicted: NDArray[np.int64] = self._sums.classes[scores.argmax(1)]
+        return predicted
+
+    @override
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if not state:
+            self._sums = self._width = None
+            return
+        sums = Sums.read(state, gram=True)
+        self._set(sums)
+        self._width = sums.class_sums.shape[1] - 1
