@@ -37,6 +37,12 @@ def _check_used(config: "TrainConfig") -> None:
         (random_masks, "no masks are random (loop.stored_form, loop.stored_masks)", ("loop.random_ratio",)),
         (config.method.distill_weight > 0, "method.distill_weight is 0", ("method.temperature",)),
         (config.tuner.phases != "none", "tuner.phases is none", ("tuner.adapter", "tuner.charged")),
+        (config.tuned_phases == "all", "no phase but the first is tuned", ("method.asymmetric", "method.aligned")),
+        (
+            config.tuned_phases != "none",
+            "no phase is tuned",
+            ("method.label_smoothing", "loop.warmup", "loop.clip_norm"),
+        ),
         (backbone.family != "bert", "bert sees no images", ("backbone.vision",)),
         (backbone.family in {"joint", "bert"}, f"{backbone.family} has no text encoder apart", ("backbone.text",)),
     ):

@@ -16,6 +16,7 @@ from exmem.store import parse_bytes
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.checks import check_choices, check_count, check_number
 from exmem.train.combinations import check_combinations
+from exmem.train.method_config import MethodConfig
 from exmem.train.methods import HEADS
 from exmem.train.reading import plain, read_fields
 from exmem.train.tuners import TUNERS, Tuner
@@ -134,38 +135,6 @@ class TunerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-    """What the loss is besides the cross entropy of new examples and replayed exemplars, and what classifies.
-
-    Parameters
-    ----------
-    head : Part
-        What classifies after a phase: logistic (refitted on the exemplars as they are stored, balanced by class; on the
-        new examples where none are), nearest_exemplar_mean (as iCaRL classifies; refitted alike), linear (the head
-        that was trained with the blocks), ridge, slda, ranpac or nearest_mean (which carry sums over all examples;
-        these count).
-    distill_weight : float
-        Weight of the distillation on old classes; 0 turns it off.
-    temperature : float
-        Temperature of the distillation.
-    """
-
-    head: Part = Part("logistic")
-    distill_weight: float = 1.0
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "head", Part.of(self.head))
-        if self.head.name not in {"linear", *HEADS}:
-            raise SchemaError(f"method.head: unknown {self.head.name!r}; choose one of {sorted(['linear', *HEADS])}")
-        if self.head != Part("linear"):
-            HEADS.check(self.head.name, self.head.kwargs)
-            HEADS.make(self.head.name, **self.head.kwargs)  # a value out of range is told here
-        check_number(self, "method", "distill_weight", least=0)
-        check_number(self, "method", "temperature", above=0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """How a phase is trained, and how exemplars are replayed in it.
 
@@ -181,6 +150,10 @@ class LoopConfig:
         Highest learning rate of AdamW; it falls to zero over a phase by a cosine.
     weight_decay : float
         Weight decay of AdamW.
+    warmup : float
+        Share of a phase in which the learning rate rises to its highest, 0 or more and below 1.
+    clip_norm : float, optional
+        Largest norm of the gradient of a step; longer ones are scaled down. No limit when left out.
     sampler : str
         How exemplars are drawn: balanced over the classes, or uniform.
     augment : tuple of Part
@@ -213,6 +186,8 @@ class LoopConfig:
     replay_batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    warmup: float = 0.0
+    clip_norm: Annotated[float | None, _shown("FLOAT")] = None
     sampler: str = "balanced"
     augment: tuple[Part, ...] = ()
     stored_form: float = 0.0
@@ -229,6 +204,9 @@ class LoopConfig:
         whole_number(self.num_workers, "loop.num_workers")
         check_number(self, "loop", "lr", above=0)
         check_number(self, "loop", "weight_decay", least=0)
+        check_number(self, "loop", "warmup", least=0, most=0.99)
+        if self.clip_norm is not None:
+            check_number(self, "loop", "clip_norm", above=0)
         check_number(self, "loop", "stored_form", least=0, most=1)
         check_number(self, "loop", "random_ratio", above=0, most=1)
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))

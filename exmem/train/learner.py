@@ -7,15 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
+from torch.nn.functional import cross_entropy, log_softmax, normalize
 from typing_extensions import override
 
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.blocks import scaled
 from exmem.errors import DataError
+from exmem.train.losses import Objective, distillation, negative_log_likelihood
 from exmem.train.tuners import Tuner
 
-__all__ = ["ClassMeans", "Learner", "distillation"]
+__all__ = ["ClassMeans", "Learner"]
 
 
 class Learner(nn.Module):
@@ -28,6 +29,7 @@ class Learner(nn.Module):
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(name in moved or name.startswith(extras))
         self.classes: tuple[int, ...] = ()
+        self._new = 0  # of the classes, the last ones
         self.weight = nn.Parameter(torch.zeros(0, backbone.feature_dim))
         self.bias = nn.Parameter(torch.zeros(0))
         self.to(backbone.pixel_mean.device)
@@ -45,7 +47,7 @@ class Learner(nn.Module):
 
     def grow(self, classes: Sequence[int]) -> None:
         """Add outputs for new classes; those of old classes stay as they are, new ones start at zero."""
-        self.classes = (*self.classes, *classes)
+        self.classes, self._new = (*self.classes, *classes), len(classes)
         grown = self.weight.new_zeros(len(classes), self.weight.shape[1])
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), grown]))
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), grown[:, 0]]))
@@ -106,29 +108,38 @@ class Learner(nn.Module):
                 value.copy_(tensors[name])
 
     def loss(
-        self, hidden: Hidden, labels: Tensor, *, teacher: Mapping[str, Tensor], weight: float, temperature: float
+        self,
+        hidden: Hidden,
+        labels: Tensor,
+        *,
+        objective: Objective,
+        teacher: Mapping[str, Tensor] | None = None,
+        replayed: bool = False,
     ) -> Tensor:
-        """Return cross-entropy over all classes seen, plus weighted distillation on the old ones.
+        """Return cross-entropy, plus weighted distillation on the old classes.
 
-        `teacher` is what `tuned` returned before the phase; empty in the first phase.
+        `teacher` is what `tuned` returned before the phase; nothing in the first phase.
         """
         logits = self(hidden)
-        loss = cross_entropy(logits, self.targets(labels))
-        if teacher and weight > 0:
+        loss = negative_log_likelihood(
+            logits, self.targets(labels), objective=objective, old=len(self.classes) - self._new, replayed=replayed
+        )
+        if teacher and objective.distill_weight > 0:
             with torch.no_grad():
                 expected = functional_call(self, dict(teacher), (hidden,))
-            loss = loss + weight * distillation(logits[:, : expected.shape[1]], expected, temperature=temperature)
+            old = distillation(logits[:, : expected.shape[1]], expected, temperature=objective.temperature)
+            loss = loss + objective.distill_weight * old
         return loss
 
+    def align(self) -> None:
+        """Scale the weights of the newest classes until their mean norm is that of the others (WA).
 
-def distillation(logits: Tensor, expected: Tensor, *, temperature: float) -> Tensor:
-    """Return how far predictions are from those of the model before (Hinton et al. 2015; Li & Hoiem 2016).
-
-    Kullback-Leibler divergence of logits (B, C) of the old classes at a temperature, mean over the batch, times its
-    square.
-    """
-    now, before = log_softmax(logits / temperature, -1), softmax(expected / temperature, -1)
-    return kl_div(now, before, reduction="batchmean") * temperature**2
+        Zhao et al. 2020, equations 7 to 9; biases stay. Nothing is done in the first phase, or to weights of norm 0.
+        """
+        norms, old = self.weight.detach().norm(dim=1), len(self.classes) - self._new
+        if old and self._new and norms[old:].any():
+            with torch.no_grad():
+                self.weight[old:] *= norms[:old].mean() / norms[old:].mean()
 
 
 class ClassMeans:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from exmem.train.config import TrainConfig
 from exmem.train.exemplars import Exemplars
@@ -44,11 +45,11 @@ def train_phase(
     The learner has outputs for the new classes already; the seed and the phase decide all randomness; the teacher is
     the learner before the phase, empty in the first; `report` is told how many new examples each step took.
     """
-    loop, seed = config.loop, config.seed
+    loop, seed, objective = config.loop, config.seed, config.method.objective
     steps = -(-len(new.rows) // loop.batch)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=loop.lr, weight_decay=loop.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps * loop.epochs)
+    schedule = _schedule(optimizer, steps * loop.epochs, warmup=loop.warmup)
     share = 0.5 if held else 1.0  # of new examples in the loss
     for epoch in range(loop.epochs):
         order = np.random.default_rng([seed, phase, epoch]).permutation(new.rows)
@@ -60,19 +61,27 @@ def train_phase(
             for hidden_of, rows in ((new.whole, chosen[~as_stored]), (new.stored, chosen[as_stored])):
                 if hidden_of is not None and len(rows):
                     portion = share * len(rows) / len(chosen)
-                    parts.append((hidden_of(rows), torch.from_numpy(new.labels[rows]), portion))
+                    parts.append((hidden_of(rows), torch.from_numpy(new.labels[rows]), portion, False))
             if replayed is not None:
-                parts.append((*next(replayed), 1 - share))
+                parts.append((*next(replayed), 1 - share, True))
             optimizer.zero_grad()
-            for hidden, labels, portion in parts:  # apart: dropped tokens then save work, not become padding
-                loss = learner.loss(
-                    hidden,
-                    labels,
-                    teacher=teacher,
-                    weight=config.method.distill_weight,
-                    temperature=config.method.temperature,
-                )
+            for hidden, labels, portion, is_old in parts:  # apart: dropped tokens then save work, not become padding
+                loss = learner.loss(hidden, labels, objective=objective, teacher=teacher, replayed=is_old)
                 backward(loss * portion)
+            if loop.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(trained, loop.clip_norm)
             optimizer.step()
             schedule.step()
             report(len(chosen))
+    if config.method.aligned:
+        learner.align()
+
+
+def _schedule(optimizer: torch.optim.Optimizer, steps: int, *, warmup: float) -> LRScheduler:
+    """Let the learning rate rise for a share of the steps, then fall to zero by a cosine."""
+    rising = int(warmup * steps)
+    falling = CosineAnnealingLR(optimizer, T_max=steps - rising)
+    if not rising:
+        return falling
+    rise = LinearLR(optimizer, start_factor=1 / (rising + 1), total_iters=rising)
+    return SequentialLR(optimizer, [rise, falling], milestones=[rising])

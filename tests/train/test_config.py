@@ -21,10 +21,12 @@ NOT_DEFAULT = TrainConfig(
     data=DataConfig(first_classes=3, increments=(2, 1), modalities="image", label_column="kind"),
     backbone=BackboneConfig(family="joint", vision="folder", image_size=112),
     tuner=TunerConfig(blocks=1, adapter="lora:rank=4,alpha=8"),
-    method=MethodConfig(distill_weight=0.5),
+    method=MethodConfig(distill_weight=0.5, label_smoothing=0.1, aligned=True),
     loop=LoopConfig(
         augment=(Part.of("flip"), Part.of("token_dropout:ratio=0.25")),
         lr=1,
+        warmup=0.1,
+        clip_norm=2.5,
         stored_form=0.5,
         stored_masks="random",
     ),
@@ -184,6 +186,10 @@ WITHOUT_EFFECT = [
     ({"loop": {"stored_masks": "random"}}, "loop.stored_masks 'random' has no effect: loop.stored_form is 0"),
     ({"loop": {"random_ratio": 0.5}}, "loop.random_ratio 0.5 has no effect: no masks are random"),
     ({"method": {"distill_weight": 0, "temperature": 3.0}}, "method.temperature 3.0 has no effect"),
+    ({"recipe": "features", "method": {"aligned": True}}, "method.aligned True has no effect: no phase but the first"),
+    ({"tuner": {"phases": "first"}, "method": {"asymmetric": True}}, "method.asymmetric True has no effect"),
+    ({"recipe": "features", "loop": {"warmup": 0.1}}, "loop.warmup 0.1 has no effect: no phase is tuned"),
+    ({"method": {"head": "slda", "label_smoothing": 0.1}}, "method.label_smoothing 0.1 has no effect"),
     ({"backbone": {"family": "bert", "vision": "a"}}, "backbone.vision 'a' has no effect: bert sees no images"),
     ({"backbone": {"family": "clip", "text": "a"}}, "backbone.text 'a' has no effect: clip has no text encoder apart"),
 ]
@@ -336,6 +342,8 @@ def _changed(document):
         "tuner.adapter": "ssf",
         "tuner.charged": True,
         "method.head": "linear",
+        "method.asymmetric": True,
+        "method.aligned": False,
     }
     for key, value in document.items():
         if not isinstance(value, dict):

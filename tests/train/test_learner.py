@@ -9,7 +9,8 @@ import torch
 from exmem.errors import DataError
 from exmem.masking.scorers import ClsAttention, GradAttention
 from exmem.tokens.tensors import TensorBatch
-from exmem.train.learner import ClassMeans, Learner, distillation
+from exmem.train.learner import ClassMeans, Learner
+from exmem.train.losses import Objective, distillation
 from exmem.train.tuners.lora import Lora
 from tests.exemplars import crop
 from tests.tiny import SIDE, load_joint
@@ -32,9 +33,9 @@ def learner_of(backbone, classes=(3, 5)):
     return learner
 
 
-def step(learner, hidden, labels, **options):
+def step(learner, hidden, labels, *, objective=Objective(), teacher=None):  # noqa: B008 - immutable
     learner.zero_grad()
-    loss = learner.loss(hidden, labels, **({"teacher": {}, "weight": 0.0, "temperature": 2.0} | options))
+    loss = learner.loss(hidden, labels, objective=objective, teacher=teacher)
     loss.backward()
     return loss.item()
 
@@ -90,13 +91,66 @@ def test_distillation_pulls_towards_the_model_before(backbone):
     hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
     teacher = learner.tuned() | {"weight": torch.randn_like(learner.weight)}
     alone = step(learner, hidden, labels)
-    both = step(learner, hidden, labels, teacher=teacher, weight=2.0)
+    both = step(learner, hidden, labels, objective=Objective(distill_weight=2.0), teacher=teacher)
     with torch.no_grad():
         before = learner.features(hidden) @ teacher["weight"].T
         expected = 2 * distillation(learner(hidden), before, temperature=2.0)
     assert both == pytest.approx(alone + float(expected), rel=1e-5)
     same = torch.randn(4, 3)
     assert float(distillation(same, same, temperature=2.0)) == pytest.approx(0, abs=1e-6)
+
+
+def head_of(learner, weight, bias=0.0):
+    with torch.no_grad():
+        learner.weight.copy_(weight)
+        learner.bias.fill_(bias)
+
+
+def test_new_examples_of_an_asymmetric_loss_compete_with_new_classes_and_replayed_ones_with_all(backbone):
+    learner = learner_of(backbone)
+    learner.grow((9, 4))
+    head_of(learner, torch.randn(4, backbone.feature_dim, generator=torch.Generator().manual_seed(0)))
+    hidden, labels = backbone.embed(batch(backbone)), torch.tensor([9, 4, 4, 9])
+    logits = learner(hidden).detach()
+    targets = torch.tensor([2, 3, 3, 2])
+    whole = torch.nn.functional.cross_entropy(logits, targets)
+    among_new = torch.nn.functional.cross_entropy(logits[:, 2:], targets - 2)
+    assert not torch.isclose(whole, among_new)
+    for objective, replayed, expected in (
+        (Objective(), False, whole),
+        (Objective(asymmetric=True), False, among_new),
+        (Objective(asymmetric=True), True, whole),
+    ):
+        found = learner.loss(hidden, labels, objective=objective, replayed=replayed)
+        torch.testing.assert_close(found.detach(), expected)
+    learner.zero_grad()
+    learner.loss(hidden, labels, objective=Objective(asymmetric=True)).backward()
+    assert not learner.weight.grad[:2].any(), "old classes are left alone"
+
+
+def test_label_smoothing_shares_a_part_of_the_target_among_all_classes(backbone):
+    learner = learner_of(backbone)
+    head_of(learner, torch.randn(2, backbone.feature_dim, generator=torch.Generator().manual_seed(0)))
+    hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
+    log_p = torch.log_softmax(learner(hidden).detach(), -1)
+    own = log_p[torch.arange(4), torch.tensor([0, 1, 0, 1])]
+    expected = -(0.8 * own + 0.2 * log_p.mean(1)).mean()
+    found = learner.loss(hidden, labels, objective=Objective(label_smoothing=0.2))
+    torch.testing.assert_close(found.detach(), expected)
+
+
+def test_weights_of_new_classes_are_scaled_to_the_mean_norm_of_old_ones(backbone):
+    learner = learner_of(backbone, classes=(3,))
+    weights = torch.zeros(3, backbone.feature_dim)
+    weights[0, 0], weights[1, 1], weights[2, :2] = 2, 3, torch.tensor([3.0, 4.0])
+    learner.align()  # of the first phase: nothing to be aligned with
+    learner.grow((5, 7))
+    learner.align()  # new weights of norm 0
+    assert not learner.weight.any()
+    head_of(learner, weights, bias=0.5)
+    learner.align()
+    torch.testing.assert_close(learner.weight.detach(), weights * torch.tensor([[1.0], [0.5], [0.5]]))
+    assert learner.bias.tolist() == [0.5] * 3
 
 
 def test_the_nearest_class_mean_worked_by_hand():

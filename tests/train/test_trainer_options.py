@@ -400,3 +400,45 @@ def test_a_folder_in_which_a_file_manager_looked_is_empty(tmp_path, backbone, da
     trainer = start(folder, backbone, data)
     assert not trainer.folder.claim(trainer.config, {})
     assert trainer.folder.is_run
+
+
+def test_the_learning_rate_rises_to_its_highest_and_falls_to_zero(one_phase, monkeypatch):
+    rates, step = [], torch.optim.AdamW.step
+
+    def spied(self, *args, **options):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spied)
+    one_phase(loop={"warmup": 0.5, "epochs": 2, "batch": 4, "lr": 0.1})
+    assert len(rates) == 16
+    np.testing.assert_allclose(rates[:9], 0.1 * np.arange(1, 10) / 9, rtol=1e-6)
+    np.testing.assert_allclose(rates[8:], 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8)), rtol=1e-6)
+
+
+def test_a_gradient_is_never_longer_than_asked_for(one_phase, monkeypatch):
+    norms, step = [], torch.optim.AdamW.step
+
+    def spied(self, *args, **options):
+        gradients = [value.grad.flatten() for group in self.param_groups for value in group["params"]]
+        norms.append(float(torch.cat(gradients).norm()))
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spied)
+    one_phase()
+    longest = max(norms)
+    norms.clear()
+    one_phase(loop={"clip_norm": longest / 4})
+    assert longest / 5 < max(norms) <= longest / 4 * 1.001
+
+
+def test_after_a_phase_new_and_old_weights_are_as_long(tmp_path, backbone, data):
+    options = {"data": {"first_classes": 2, "increments": [2]}, "max_bytes": "400kB"}
+    lengths = {}
+    for aligned in (False, True):
+        trainer = start(tmp_path / str(aligned), backbone, data, None, **options, method={"aligned": aligned})
+        trainer.run(QUIET)
+        norms = trainer.learner.weight.detach().norm(dim=1)
+        lengths[aligned] = float(norms[2:].mean() / norms[:2].mean())
+    assert lengths[True] == pytest.approx(1, rel=1e-5)
+    assert abs(lengths[False] - 1) > 0.01

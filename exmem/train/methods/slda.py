@@ -42,7 +42,7 @@ class Slda(SumsHead):
         means = totals / counts[:, None]
         within = sums.square()[:-1, :-1] - np.tril(totals.T @ means)  # around the means, the lower triangle
         covariance = within / counts.sum()
-        variance = max(float(covariance.diagonal().mean()), np.finfo(np.float32).tiny)
+        variance = max(float(covariance.diagonal().mean()), float(np.finfo(np.float32).tiny))
         covariance *= 1 - self.shrinkage
         covariance[np.diag_indices_from(covariance)] += self.shrinkage * variance
         factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
