@@ -104,6 +104,11 @@ def _check_levels(config: "TrainConfig") -> None:
                 f"{wrong[0]} needs the linear head, which is trained with the blocks; tuner.phases is "
                 f"{config.tuned_phases}, use all"
             )
+    if config.method.dark_weight and "logits" not in recipe.extras:
+        raise SchemaError(
+            f"method.dark_weight {config.method.dark_weight:g} needs the logits of exemplars, which recipe "
+            f"{recipe.name!r} does not store; use recipe.extras logits"
+        )
     if recipe.level in {"hidden", "features"}:
         strange = sorted({part.name for part in loop.augment} - ON_HIDDEN)
         if recipe.level == "features":

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from exmem.train.hidden import Advance, embedded, features_of
 from exmem.train.learner import Learner
 from exmem.train.methods import Labelled
 
-__all__ = ["Exemplars", "keeps_hidden"]
+__all__ = ["Exemplars", "Replayed", "keeps_hidden"]
 
 _ROWS = 256
 
@@ -36,6 +36,14 @@ def keeps_hidden(config: TrainConfig, backbone: Backbone) -> bool:
     if kept and "text_exchange" in names and not backbone.text_is_separate:
         raise SchemaError("text_exchange needs loop.keep_hidden=False with frozen blocks that mix image and text")
     return kept
+
+
+class Replayed(NamedTuple):
+    """A batch of exemplars: hidden tokens, classes (B,), and stored logits (B, C) by class where they are replayed."""
+
+    hidden: Hidden
+    labels: Tensor
+    logits: Tensor | None
 
 
 class Exemplars:
@@ -54,7 +62,12 @@ class Exemplars:
         self._pipeline, self._level = Pipeline(bound.restore), bound.recipe.level
         self._hidden: dict[int, Hidden] = {}  # phase -> hidden tokens of what it added
         self._place_of: dict[int, tuple[int, int]] = {}  # slot -> phase, row
+        self._logits: dict[int, Tensor] = {}  # by slot
         self._memory = ExemplarMemory.open(folder.memory)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._backbone.pixel_mean.device
 
     @property
     def slots(self) -> NDArray[np.int64]:
@@ -105,7 +118,7 @@ class Exemplars:
         by_phase = sorted(range(len(places)), key=lambda index: places[index][0])  # stable: the order of `together`
         order = torch.empty(len(places), dtype=torch.int64)
         order[torch.tensor(by_phase)] = torch.arange(len(places))
-        return together.select(order).to(self._backbone.pixel_mean.device).to(torch.float32)
+        return together.select(order).to(self._device).to(torch.float32)
 
     def features(self, learner: Learner, slots: NDArray[np.int64]) -> Tensor:
         """Return what the classifiers see of exemplars, (N, D), by slot: stored ones as they are."""
@@ -119,8 +132,19 @@ class Exemplars:
         """Return features and classes of all that are held."""
         return Labelled(self.features(learner, self.slots).numpy(), self.labels)
 
-    def draw(self, batches: int, *, number: int) -> Iterator[tuple[Hidden, Tensor]]:
-        """Draw batches of hidden tokens and classes; the number of the pass decides which."""
+    def _stored_logits(self, slots: NDArray[np.int64]) -> Tensor | None:
+        """Return stored logits by slot, which are read once; None where the loss does not ask for them."""
+        if not self._config.method.dark_weight:
+            return None
+        late = np.array([slot for slot in np.unique(slots).tolist() if slot not in self._logits], np.int64)
+        for start in range(0, len(late), _ROWS):
+            chosen = late[start : start + _ROWS]
+            logits = torch.from_numpy(self._memory.read(chosen).extras["logits"])
+            self._logits.update(zip(chosen.tolist(), logits, strict=True))
+        return torch.stack([self._logits[slot] for slot in slots.tolist()]).to(self._device)
+
+    def draw(self, batches: int, *, number: int) -> Iterator[Replayed]:
+        """Draw batches; the number of the pass decides which."""
         loop, seed, size = self._config.loop, self._config.seed, self._config.loop.replay_batch
         if not self._kept:
             loader = replay_loader(
@@ -134,7 +158,8 @@ class Exemplars:
             )
             loader.set_epoch(number)
             for batch in loader:
-                yield self._backbone.embed(batch), batch.labels
+                logits = batch.extras["logits"].to(self._device) if self._config.method.dark_weight else None
+                yield Replayed(self._backbone.embed(batch), batch.labels, logits)
             return
         generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, number, 1]).integers(2**62)))
         augment = functools.partial(self._augment, generator=generator)
@@ -145,7 +170,9 @@ class Exemplars:
             chosen = slots[start : start + size]
             labels = torch.tensor([label_of[slot] for slot in chosen.tolist()])
             hidden = self.hidden(chosen)
-            yield (hidden.augmented(augment, labels.to(hidden.prefix.device)) if loop.augment else hidden), labels
+            if loop.augment:
+                hidden = hidden.augmented(augment, labels.to(hidden.prefix.device))
+            yield Replayed(hidden, labels, self._stored_logits(chosen))
 
     def _tokens(self, slots: NDArray[np.int64]) -> TensorBatch:
         return self._pipeline(TensorBatch.from_numpy(self._memory.read(slots)))

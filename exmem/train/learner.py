@@ -13,7 +13,7 @@ from typing_extensions import override
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.blocks import scaled
 from exmem.errors import DataError
-from exmem.train.losses import Objective, distillation, negative_log_likelihood
+from exmem.train.losses import Objective, dark_knowledge, distillation, negative_log_likelihood
 from exmem.train.tuners import Tuner
 
 __all__ = ["ClassMeans", "Learner"]
@@ -115,10 +115,12 @@ class Learner(nn.Module):
         objective: Objective,
         teacher: Mapping[str, Tensor] | None = None,
         replayed: bool = False,
+        stored: Tensor | None = None,
     ) -> Tensor:
-        """Return cross-entropy, plus weighted distillation on the old classes.
+        """Return cross-entropy, plus weighted distillation on the old classes, or from stored logits.
 
-        `teacher` is what `tuned` returned before the phase; nothing in the first phase.
+        `teacher` is what `tuned` returned before the phase; nothing in the first phase. `stored` are logits (B, C) of
+        replayed exemplars in the order of `classes`.
         """
         logits = self(hidden)
         loss = negative_log_likelihood(
@@ -129,6 +131,8 @@ class Learner(nn.Module):
                 expected = functional_call(self, dict(teacher), (hidden,))
             old = distillation(logits[:, : expected.shape[1]], expected, temperature=objective.temperature)
             loss = loss + objective.distill_weight * old
+        if stored is not None and objective.dark_weight > 0:
+            loss = loss + objective.dark_weight * dark_knowledge(logits, stored)
         return loss
 
     def align(self) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
-__all__ = ["Objective", "distillation", "negative_log_likelihood"]
+__all__ = ["Objective", "dark_knowledge", "distillation", "negative_log_likelihood"]
 
 
 class Objective(NamedTuple):
@@ -15,6 +15,7 @@ class Objective(NamedTuple):
     temperature: float = 2.0
     label_smoothing: float = 0.0
     asymmetric: bool = False
+    dark_weight: float = 0.0
 
 
 def negative_log_likelihood(
@@ -29,6 +30,15 @@ def negative_log_likelihood(
     if objective.asymmetric and not replayed:
         logits, targets = logits[:, old:], targets - old
     return cross_entropy(logits, targets, label_smoothing=objective.label_smoothing)
+
+
+def dark_knowledge(logits: Tensor, stored: Tensor) -> Tensor:
+    """Return the mean squared error of logits (B, C) from those that were stored, NaN where a class was not learnt.
+
+    DER++ (Buzzega et al. 2020, equation 6).
+    """
+    known = ~stored.isnan()
+    return (logits[known] - stored[known]).square().mean()
 
 
 def distillation(logits: Tensor, expected: Tensor, *, temperature: float) -> Tensor:

@@ -31,6 +31,9 @@ class MethodConfig:
         Share of a target that all classes have in common, 0..1.
     asymmetric : bool
         Whether new examples compete with the new classes alone, so that they do not push old classes away (ER-ACE).
+    dark_weight : float
+        Weight of the squared error of replayed exemplars from the logits that were stored with them (DER++; it needs
+        `recipe.extras` logits); 0 turns it off.
     aligned : bool
         Whether the weights of new classes in the linear head are scaled after a phase, until they are as long as those
         of old classes (WA).
@@ -41,6 +44,7 @@ class MethodConfig:
     temperature: float = 2.0
     label_smoothing: float = 0.0
     asymmetric: bool = False
+    dark_weight: float = 0.0
     aligned: bool = False
 
     def __post_init__(self) -> None:
@@ -53,10 +57,11 @@ class MethodConfig:
         check_number(self, "method", "distill_weight", least=0)
         check_number(self, "method", "temperature", above=0)
         check_number(self, "method", "label_smoothing", least=0, most=1)
+        check_number(self, "method", "dark_weight", least=0)
         for name in ("asymmetric", "aligned"):
             flag(getattr(self, name), f"method.{name}")
 
     @property
     def objective(self) -> Objective:
         """What a step minimises."""
-        return Objective(self.distill_weight, self.temperature, self.label_smoothing, self.asymmetric)
+        return Objective(self.distill_weight, self.temperature, self.label_smoothing, self.asymmetric, self.dark_weight)

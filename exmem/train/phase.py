@@ -61,13 +61,15 @@ def train_phase(
             for hidden_of, rows in ((new.whole, chosen[~as_stored]), (new.stored, chosen[as_stored])):
                 if hidden_of is not None and len(rows):
                     portion = share * len(rows) / len(chosen)
-                    parts.append((hidden_of(rows), torch.from_numpy(new.labels[rows]), portion, False))
-            if replayed is not None:
-                parts.append((*next(replayed), 1 - share, True))
+                    parts.append((hidden_of(rows), torch.from_numpy(new.labels[rows]), portion))
             optimizer.zero_grad()
-            for hidden, labels, portion, is_old in parts:  # apart: dropped tokens then save work, not become padding
-                loss = learner.loss(hidden, labels, objective=objective, teacher=teacher, replayed=is_old)
-                backward(loss * portion)
+            for hidden, labels, portion in parts:  # apart: dropped tokens then save work, not become padding
+                backward(learner.loss(hidden, labels, objective=objective, teacher=teacher) * portion)
+            if replayed is not None:
+                hidden, labels, logits = next(replayed)
+                stored = None if logits is None else logits[:, list(learner.classes)]
+                loss = learner.loss(hidden, labels, objective=objective, teacher=teacher, replayed=True, stored=stored)
+                backward(loss * (1 - share))
             if loop.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(trained, loop.clip_norm)
             optimizer.step()

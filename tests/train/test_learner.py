@@ -128,6 +128,19 @@ def test_new_examples_of_an_asymmetric_loss_compete_with_new_classes_and_replaye
     assert not learner.weight.grad[:2].any(), "old classes are left alone"
 
 
+def test_stored_logits_pull_those_of_classes_that_were_learnt_then(backbone):
+    learner = learner_of(backbone)
+    head_of(learner, torch.randn(2, backbone.feature_dim, generator=torch.Generator().manual_seed(0)))
+    hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
+    logits = learner(hidden).detach()
+    stored = logits + torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, float("nan")], [0.0, float("nan")]])
+    plain = learner.loss(hidden, labels, objective=Objective())
+    dark = learner.loss(hidden, labels, objective=Objective(dark_weight=0.5), replayed=True, stored=stored)
+    torch.testing.assert_close(dark - plain, torch.tensor(0.5 * (1 + 4 + 0 + 1 + 9 + 0) / 6))
+    dark.backward()
+    assert learner.weight.grad.isfinite().all()
+
+
 def test_label_smoothing_shares_a_part_of_the_target_among_all_classes(backbone):
     learner = learner_of(backbone)
     head_of(learner, torch.randn(2, backbone.feature_dim, generator=torch.Generator().manual_seed(0)))

@@ -309,7 +309,7 @@ def replayed(tmp_path):
 
 def drawn(exemplars, number=0):
     (batch,) = exemplars.draw(1, number=number)
-    return batch
+    return batch.hidden, batch.labels
 
 
 def test_hidden_tokens_of_exemplars_are_kept_only_where_no_augmentation_needs_pixels(one_phase, replayed):
@@ -442,3 +442,32 @@ def test_after_a_phase_new_and_old_weights_are_as_long(tmp_path, backbone, data)
         lengths[aligned] = float(norms[2:].mean() / norms[:2].mean())
     assert lengths[True] == pytest.approx(1, rel=1e-5)
     assert abs(lengths[False] - 1) > 0.01
+
+
+@pytest.mark.parametrize("keep_hidden", [True, False])
+def test_replayed_exemplars_come_with_the_logits_that_were_stored_with_them(
+    tmp_path, backbone, data, monkeypatch, keep_hidden
+):
+    seen, loss = [], Learner.loss
+
+    def spied(self, hidden, labels, **options):
+        if options.get("replayed"):
+            seen.append((labels.clone(), options["stored"].clone()))
+        return loss(self, hidden, labels, **options)
+
+    monkeypatch.setattr(Learner, "loss", spied)
+    options = {"data": {"first_classes": 2, "increments": [2]}, "max_bytes": "400kB"}
+    method, loop = {"dark_weight": 0.5, "distill_weight": 0}, {"keep_hidden": keep_hidden}
+    trainer = start(tmp_path / "run", backbone, data, {"extras": ["logits"]}, **options, method=method, loop=loop)
+    trainer.run(QUIET)
+    first, second = trainer.scenario.phases
+    memory = ExemplarMemory.open(tmp_path / "run" / "memory")
+    held = memory.read(memory.slots)
+    old = np.isin(held.labels, first)
+    assert np.isnan(held.extras["logits"][old][:, list(second)]).all()
+    known = {tuple(row) for row in held.extras["logits"][old][:, list(first)].tolist()}
+    assert seen, "old exemplars are replayed in the second phase"
+    for labels, stored in seen:
+        assert set(labels.tolist()) <= set(first)
+        assert stored[:, 2:].isnan().all()
+        assert {tuple(row) for row in stored[:, :2].tolist()} <= known
