@@ -23,7 +23,7 @@ test-core: $(CORE)/.ready
 # Each in a process of its own: TorchRL, when it is imported, changes how all processes are started.
 peers: $(PEERS)/.ready
 	tests/integrations/peers/fetch.sh $(SOURCES)
-	for peer in avalanche lightning mammoth pilot torchrl; do \
+	for peer in avalanche lightning mammoth methods pilot torchrl; do \
 	  EXMEM_PEERS=$(abspath $(SOURCES)) $(PEERS)/bin/python -m pytest -rs tests/integrations/peers/test_$$peer.py || exit 1; \
 	done
 	$(PEERS)/bin/python -m pytest -p tests.integrations.peers.conftest tests/test_docstrings.py tests/test_public_api.py
