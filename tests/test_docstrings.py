@@ -28,7 +28,6 @@ PAGES = [
     "exmem.masking",
     "exmem.masking.scorers",
     "exmem.memory",
-    "exmem.store.mirror:mirror",
     "exmem.memory.reservoir:StreamReservoir",
     "exmem.recipes",
     "exmem.recipes.forms",
@@ -40,6 +39,7 @@ PAGES = [
     "exmem.report.view.scoring",
     "exmem.report.view.sheet",
     "exmem.selection",
+    "exmem.store.mirror:mirror",
     "exmem.tokens",
     "exmem.train.config",
     "exmem.train.data",
@@ -47,6 +47,7 @@ PAGES = [
     "exmem.train.metrics:backward_transfer",
     "exmem.train.metrics:forgetting",
     "exmem.train.metrics:last_accuracy",
+    "exmem.train.predictor",
     "exmem.train.scenario:Scenario",
     "exmem.train.trainer:Trainer",
 ]

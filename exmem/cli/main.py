@@ -21,6 +21,8 @@ COMMANDS = {
     "data": "exmem.cli.data:data",
     "advise": "exmem.cli.advise:advise",
     "train": "exmem.cli.train:train",
+    "eval": "exmem.cli.predict:evaluate",
+    "predict": "exmem.cli.predict:predict",
     "tradeoff": "exmem.cli.tradeoff:tradeoff",
     "compare": "exmem.cli.compare:compare",
     "demo": "exmem.cli.demo.command:demo",

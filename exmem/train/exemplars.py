@@ -91,6 +91,13 @@ class Exemplars:
         self._hidden = {earlier: hidden for earlier, hidden in self._hidden.items() if earlier in used}
         self._take(phase, slots[np.isin(slots, self.slots)], advance)
 
+    def follow(self, phases: int) -> None:
+        """Take in what so many phases added, as the run's folder notes it."""
+        for phase in range(phases):
+            noted = self._folder.note(phase, "stored")
+            slots = np.array((noted or {}).get("slots") or [], np.int64)
+            self.update(phase, slots[slots >= 0])
+
     def _take(self, phase: int, slots: NDArray[np.int64], advance: Advance | None) -> None:
         """Embed exemplars of a phase, or take them from the file in which they were kept."""
         file = self._folder.hidden(phase)

@@ -185,8 +185,7 @@ class Trainer:
                 return  # it is made with the first exemplars, by the backbone that they are of
             create_memory(self.config, self.bound, self.folder.memory)
         self._exemplars = Exemplars(self.config, self.bound, self.folder)
-        for phase in range(done):
-            self._exemplars.update(phase, self._slots(phase))
+        self._exemplars.follow(done)
         expected = self.folder.metrics()[-1]["exemplars"] if done else 0
         if len(self._exemplars.slots) < expected and self.folder.note(done, "stored") is None:
             warnings.warn(
@@ -195,11 +194,6 @@ class Trainer:
                 DataWarning,
                 stacklevel=2,
             )
-
-    def _slots(self, phase: int) -> NDArray[np.int64]:
-        noted = self.folder.note(phase, "stored")
-        slots = np.array((noted or {}).get("slots") or [], np.int64)
-        return slots[slots >= 0]
 
     def _phase(self, phase: int) -> dict[str, Any]:
         began = time.monotonic()

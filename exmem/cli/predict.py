@@ -1,0 +1,104 @@
+"""`exmem predict` and `exmem eval`: what a run learnt, asked about other images."""
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+
+from exmem.cli.output import make_console, make_progress
+
+if TYPE_CHECKING:
+    from exmem.train.predictor import Predictor
+
+__all__ = ["evaluate", "predict"]
+
+
+def predict(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")],
+    /,
+    *,
+    text: Annotated[str, tyro.conf.arg(metavar="TEXT")] = "",
+    json: bool = False,
+) -> None:
+    """Say which class images are of, by what a run has learnt after its last finished phase.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a run.
+    images : tuple of Path
+        Image files, one or more; of each the centre is taken, as in training.
+    text : str
+        The text that belongs to the images, where the run learnt from texts.
+    json : bool
+        Print a JSON object for each image instead of lines.
+    """
+    import numpy as np
+
+    from exmem.errors import SchemaError
+    from exmem.train.data import ImageText
+
+    if not images:
+        raise SchemaError("expected one or more images, got none")
+    told = Console(stderr=True, soft_wrap=True)
+    predictor = _loaded(run, told)
+    none = np.zeros(len(images), np.int64)
+    given = ImageText(images, [text] * len(images), none, predictor.class_names, ids=[*map(str, images)])
+    with make_progress(told) as bar:
+        task = bar.add_task("looking at images", total=len(images))
+        classes = predictor.predict(given, advance=lambda count: bar.advance(task, count))
+    console = make_console()
+    for path, number in zip(images, classes.tolist(), strict=True):
+        name = predictor.class_names[number]
+        line = dumps({"image": str(path), "class": name}) if json else f"{path}: {name}"
+        console.file.write(line + "\n")
+
+
+def evaluate(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+    /,
+    *,
+    json: bool = False,
+) -> None:
+    """Measure a run after its last finished phase on the test examples of a folder, of the classes that it has learnt.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a run.
+    folder : Path
+        Folder with train/ and test/ of the run's classes, as `exmem train` takes it; test/ is measured.
+    json : bool
+        Print JSON, with the accuracy on the classes of each phase.
+    """
+    from exmem.train.folder import RunFolder
+    from exmem.train.parts import load_run_data
+
+    told, console = Console(stderr=True, soft_wrap=True), make_console()
+    predictor = _loaded(run, told)
+    config, _ = RunFolder(run).described()
+    _, test = load_run_data(config, folder)
+    with make_progress(told) as bar:
+        task = bar.add_task("measuring", total=len(test))
+        measured = predictor.measure(test, advance=lambda count: bar.advance(task, count))
+    if json:
+        console.file.write(dumps({"classes": len(predictor.seen), **measured}, indent=2) + "\n")
+        return
+    by_phase = measured["by_phase"]
+    assert isinstance(by_phase, list)
+    console.print(f"{measured['all']:.1%} right of {len(predictor.seen)} classes", soft_wrap=True)
+    for number, share in enumerate(by_phase, 1):
+        console.print(f"  classes of phase {number}: {share:.1%}", soft_wrap=True)
+
+
+def _loaded(run: Path, told: Console) -> "Predictor":
+    import transformers
+
+    from exmem.train.predictor import Predictor
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    return Predictor(run, tell=lambda line: told.print(line, highlight=False))

@@ -1,0 +1,172 @@
+"""What a run learnt, asked about other examples."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exmem.backbones import Hidden
+from exmem.errors import DataError
+from exmem.recipes import BoundRecipe
+from exmem.train.data import ImageText
+from exmem.train.exemplars import Exemplars
+from exmem.train.folder import RunFolder
+from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, features_of, scored, tokens_of
+from exmem.train.learner import Learner
+from exmem.train.methods import HEADS, Head
+from exmem.train.metrics import accuracies
+from exmem.train.parts import bind_recipe, load_run_backbone
+from exmem.train.scenario import Scenario, learnt_classes
+
+__all__ = ["Predictor"]
+
+
+def _nowhere(count: int) -> None:
+    """Tell nobody."""
+
+
+class Predictor:
+    """The learner of a run as it is after its last finished phase.
+
+    A head that is fitted to exemplars is fitted again to those that the memory holds, which gives the same one.
+
+    Parameters
+    ----------
+    run : path
+        Folder of a run of `exmem train`; it is read only.
+    tell : callable, optional
+        Told what goes on, a line each.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        Names of all classes of the run.
+    seen : tuple of int
+        Classes that were learnt so far, as indices into them.
+
+    Raises
+    ------
+    DataError
+        If it is no run, no phase was finished, or what it needs is gone.
+    """
+
+    def __init__(self, run: str | os.PathLike[str], *, tell: Callable[[str], None] = lambda line: None) -> None:
+        folder = RunFolder(run)
+        if not folder.is_run:
+            raise DataError(f"{folder.path}: expected the folder of a run of `exmem train`, found none")
+        self._phase = len(folder.metrics()) - 1
+        if self._phase < 0:
+            raise DataError(f"{folder.path}: no phase of this run was finished; go on with the command that began it")
+        self._config, noted = folder.described()
+        self.class_names: tuple[str, ...] = tuple(noted["classes"])
+        self._scenario = Scenario.of(self._config.data, len(self.class_names))
+        self.seen = self._scenario.seen(self._phase)
+        tell("loading the backbone of the run")
+        self._learner = self._fresh(tell, noted["train"])
+        self._before = self._bound(self._fresh(tell, noted["train"])) if self._config.prunes else None
+        checkpoint = folder.checkpoint(self._phase)
+        if checkpoint is None:
+            raise DataError(f"{folder.path}: the checkpoint of phase {self._phase + 1} is gone")
+        self._learner.load(learnt_classes(self._config, self._scenario, self._phase), checkpoint)
+        tell(f"the head ({self._config.method.head.name})")
+        self._head = self._restored(folder)
+
+    def _fresh(self, tell: Callable[[str], None], key: str) -> Learner:
+        """Return the learner as it was before any tuning; DataError if its weights are not those of the run."""
+        backbone = load_run_backbone(self._config, tell)
+        if not key.endswith(backbone_key(backbone)):
+            raise DataError(f"the run's backbone had other weights, or sizes, than {self._config.backbone.names} now")
+        return Learner(backbone, self._config.make_tuner())
+
+    def _bound(self, learner: Learner) -> BoundRecipe | None:
+        return bind_recipe(self._config, learner, num_classes=len(self.class_names))
+
+    def _restored(self, folder: RunFolder) -> Head | None:
+        part = self._config.method.head
+        if part.name == "linear":
+            return None
+        head: Head = HEADS.make(part.name, **part.kwargs)
+        if head.keeps_sums:
+            head.load({name: tensor.numpy() for name, tensor in folder.head(self._phase).items()})
+            return head
+        bound = self._bound(self._learner)
+        if bound is None:
+            raise DataError(
+                f"{folder.path}: the head {part.name!r} was fitted to examples that this run did not store; train with "
+                "a recipe, or with method.head linear"
+            )
+        if folder.note(self._phase + 1, "stored") is not None:
+            raise DataError(
+                f"{folder.path}: phase {self._phase + 2} was begun, and the memory has changed since; go "
+                "on with the run first"
+            )
+        if not (folder.memory / "zarr.json").exists():
+            raise DataError(f"{folder.memory}: the memory of this run is gone, to which its head is fitted")
+        exemplars = Exemplars(self._config, bound, folder)
+        exemplars.follow(self._phase + 1)
+        head.fit(exemplars.labelled(self._learner))
+        return head
+
+    def predict(self, data: ImageText, *, advance: Advance = _nowhere) -> NDArray[np.int64]:
+        """Return the class of each example, an index into `class_names`; the labels of the data are not looked at.
+
+        Parameters
+        ----------
+        data : ImageText
+            Images, and texts where the run learnt from them.
+        advance : callable, optional
+            Told how many examples were looked at, some at a time.
+
+        Returns
+        -------
+        ndarray, shape (N,), int64
+            Classes, of those that were learnt so far.
+        """
+        backbone, rows = self._learner.backbone, np.arange(len(data))
+        if not len(data):
+            return np.zeros(0, np.int64)
+        tokens = tokens_of(backbone, data)
+        hidden = self._pruned(data, embedded(backbone, tokens, rows, advance), rows)
+        features = features_of(self._learner, KeptHidden(hidden, backbone.pixel_mean.device), rows)
+        if self._head is not None:
+            return self._head.predict(features.numpy())
+        chosen: NDArray[np.int64] = np.array(self._learner.classes)[self._learner.logits(features).argmax(-1).numpy()]
+        return chosen
+
+    def _pruned(self, data: ImageText, hidden: Hidden, rows: NDArray[np.int64]) -> Hidden:
+        """Leave the image tokens that a learner saw that sees kept tokens alone."""
+        if not self._config.prunes:
+            return hidden
+        assert self._before is not None  # the configuration refuses a recipe that keeps all tokens
+        of_rows = KeptHidden(hidden, self._learner.backbone.pixel_mean.device)
+        scores = scored(self._before.masking, tokens_of(self._learner.backbone, data), of_rows, rows, _nowhere)
+        return self._before.pruned(hidden, scores)
+
+    def measure(self, data: ImageText, *, advance: Advance = _nowhere) -> dict[str, float | list[float]]:
+        """Return the accuracy on examples of the classes that were learnt so far: `all`, and `by_phase`.
+
+        Parameters
+        ----------
+        data : ImageText
+            Examples of the run's classes, by the same names; those of classes that are not learnt yet are left out.
+        advance : callable, optional
+            As in `predict`.
+
+        Returns
+        -------
+        dict
+            Shares of right predictions, 0..1; NaN where there are no examples.
+
+        Raises
+        ------
+        DataError
+            If the data has a class that the run does not know.
+        """
+        if strange := sorted(set(data.class_names) - set(self.class_names)):
+            raise DataError(f"expected the classes of the run, {list(self.class_names)[:5]}, got {strange[:5]} too")
+        own = np.array([self.class_names.index(name) for name in data.class_names], np.int64)
+        labels = own[data.labels]
+        rows = np.flatnonzero(np.isin(labels, self.seen))
+        predicted = self.predict(data.subset(rows), advance=advance)
+        return accuracies(predicted, labels[rows], self._scenario, self._phase)

@@ -1,0 +1,76 @@
+"""`exmem predict` and `exmem eval` on a run that has ended, and on images as people have them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from exmem.train.data import load_imagefolder
+from tests.cli.running import outcome
+from tests.tiny import load_joint, start, write_imagefolder, write_models
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run, what it measured last, and the folder of its data."""
+    folder = tmp_path_factory.mktemp("predict")
+    data, models = write_imagefolder(folder / "data"), write_models(folder / "models")
+    vision, text = map(str, models)
+    options = {"backbone": {"vision": vision, "text": text}, "max_bytes": "400kB"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXMEM_CACHE", str(folder / "cache"))
+        trainer = start(folder / "run", lambda: load_joint(models), load_imagefolder(data), "raw", **options)
+        entry = trainer.run(Console(quiet=True))[-1]
+    return folder / "run", entry, data
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command; return its exit code, what it printed, and its errors."""
+    return lambda *words: outcome(words, monkeypatch, capsys)
+
+
+def test_the_test_examples_are_measured_as_by_the_run(finished, run):
+    folder, entry, data = finished
+    code, out, _ = run("eval", folder, data, "--json")
+    assert (code, json.loads(out)) == (0, {"classes": 4, **entry["head"]})
+    code, out, _ = run("eval", folder, data)
+    assert out.splitlines()[0] == f"{entry['head']['all']:.1%} right of 4 classes"
+    assert len(out.splitlines()) == 4
+
+
+def test_each_image_is_named_with_its_class(finished, run, tmp_path):
+    folder, _, data = finished
+    files = sorted((data / "test").glob("*.png"))[:3]
+    odd = [tmp_path / "a [1] b.png", tmp_path / "clear.png", tmp_path / "grey.jpg"]
+    crop = np.array(Image.open(files[0]))
+    Image.fromarray(crop).save(odd[0])
+    Image.fromarray(np.dstack([crop, np.full(crop.shape[:2], 128, np.uint8)])).save(odd[1])
+    Image.fromarray(crop[..., 0]).save(odd[2])
+    code, out, errors = run("predict", folder, *files, *odd, "--text", "temple red stone")
+    assert code == 0, errors
+    names = [line.rpartition(": ") for line in out.splitlines()]
+    assert [name[0] for name in names] == [*map(str, files), *map(str, odd)]
+    assert {name[2] for name in names} <= {f"class{label}" for label in range(4)}
+    assert names[0][2] == names[3][2], "the same image by another name"
+    code, out, _ = run("predict", folder, *files, "--text", "temple red stone", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["image"], line["class"]) for line in lines] == [(name[0], name[2]) for name in names[:3]]
+
+
+def test_what_cannot_be_asked_is_one_line(finished, run, tmp_path):
+    folder, _, data = finished
+    (tmp_path / "broken.png").write_bytes(b"none")
+    for words, expected, code in (
+        (("predict", folder), "expected one or more images", 2),
+        (("predict", tmp_path, data / "none.png"), "expected the folder of a run", 1),
+        (("predict", folder, tmp_path / "none.png"), "none.png: expected an image", 1),
+        (("predict", folder, tmp_path / "broken.png"), "broken.png", 1),
+        (("eval", folder, tmp_path), "expected the folders train/ and test/", 1),
+    ):
+        found, _, errors = run(*words)
+        assert found == code, errors
+        assert expected in errors
+        assert "Traceback" not in errors
