@@ -11,7 +11,7 @@ from exmem.errors import CarriedThroughWarning, ReadOnlyError, SchemaError
 from exmem.memory.holdings import Holdings
 from exmem.memory.quota import Quota
 from exmem.memory.reports import ClassSummary, CompactReport
-from exmem.store import Store, Writer, parse_bytes, target_of
+from exmem.store import Store, Writer, new_id, parse_bytes, target_of
 from exmem.tokens.checks import label_of, mapping_of, plain_json, shown, whole_number
 
 __all__ = ["Settings", "checked_count"]
@@ -75,7 +75,8 @@ class Settings(Holdings):
         if all(getattr(writer.state, name) == value for name, value in changes.items()):
             return np.zeros(0, np.int64)
         most = changes.get("max_bytes", writer.state.max_bytes)
-        return self._policy.change(f"a budget of {most:,} bytes", **changes)
+        segments = "" if segment_bytes is None else f" with segments of {segment_bytes:,}"
+        return self._policy.change(f"a budget of {most:,} bytes{segments}", **changes)
 
     def charge(self, name: str, nbytes: int | str) -> NDArray[np.int64]:
         """Account for bytes that a learner keeps elsewhere under the same budget; 0 ends the charge.
@@ -181,6 +182,14 @@ class Settings(Holdings):
         if all(settings.get(name, {}) == value for name, value in changes.items()):
             return np.zeros(0, np.int64)
         return self._policy.put_settings("what is noted", **changes)
+
+    def renew(self) -> None:
+        """Say that this memory is another one than that of which it is a copy: it goes its own way from now on.
+
+        Readers and mirrors of a place know a memory again by its identity. They would take a copy that was put in its
+        place for the same one, further on, and mix both up. What is staged stays staged.
+        """
+        self._ready().change_state(store_id=new_id())
 
     def compact(self) -> CompactReport:
         """Pack what is held into as few segments as it needs; slots stay.

@@ -1,5 +1,6 @@
 """The store: format 1 on any Zarr store, under a strict budget of bytes."""
 
+from exmem.store.format.state import new_id
 from exmem.store.least import least_budget
 from exmem.store.maintenance import Damage
 from exmem.store.objects import Place
@@ -19,6 +20,7 @@ __all__ = [
     "create_store",
     "format_bytes",
     "least_budget",
+    "new_id",
     "open_store",
     "parse_bytes",
     "target_of",

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExis
 from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
-from exmem.store.format.state import STATE_KEY, Era, State
+from exmem.store.format.state import STATE_KEY, Era, State, new_id
 from exmem.store.least import least_budget
 from exmem.store.loading import load, read_state
 from exmem.store.objects import LOCK_KEY, TEMPORARY, BudgetedObjects, Objects, Place, objects_at
@@ -44,9 +43,7 @@ def create_store(
     objects, layout, root = objects_at(place, durable=durable), Layout(schema), Root(schema, settings)
     target = target_for(max_bytes)
     era = Era(1, least_length(1, 1))
-    state = State(
-        store_id=secrets.token_hex(8), max_bytes=max_bytes, target=target, eras={0: era}, max_exemplars=max_exemplars
-    )
+    state = State(store_id=new_id(), max_bytes=max_bytes, target=target, eras={0: era}, max_exemplars=max_exemplars)
     documents = layout.era_documents(0, 1, era.length)
     needed = least_budget(layout, root, state)
     if max_bytes < needed:

@@ -168,11 +168,15 @@ class DecodedExemplars:
         """Forget exemplars that were evicted or changed."""
         rows = self._rows_of(slots)
         kept = np.asarray(slots)[rows >= 0]
+        self._rows[kept - self._first] = -1  # before their rows are free for others
         if self._is_lent and len(kept):  # views stay as they are when the rows become those of others
             self._kept = {name: values.clone() for name, values in self._kept.items()}
             self._arrays, self._is_lent = {}, False
         self._free.extend(rows[rows >= 0].tolist())
-        self._rows[kept - self._first] = -1
+
+    def forget(self) -> None:
+        """Forget all; what was lent stays as it is."""
+        self._clear()
 
     def keep_only(self, slots: NDArray[np.int64]) -> None:
         """Forget all but these."""

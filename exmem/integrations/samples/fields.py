@@ -17,10 +17,11 @@ from exmem.tokens import Exemplar, ExtraSpec, PaddedTokens, Schema, TokenBatch, 
 from exmem.tokens.checks import mapping_of
 from exmem.tokens.tensors import TensorBatch
 
-__all__ = ["IMAGE", "TEXT", "FieldLayout", "FieldSpec", "raw_bytes"]
+__all__ = ["IMAGE", "TEXT", "FieldLayout", "FieldSpec", "file_bytes", "raw_bytes", "rows_of"]
 
 IMAGE, TEXT = "image", "text"
 _CHANNELS = (1, 3)
+_STORED = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 _NOTE = "fields"  # among the notes of a memory
 _EACH, _ROOT = 320, 65_536  # bytes of an exemplar beside its values, and of a memory beside its exemplars: generous
 _ROOM = 4  # a memory that fills its budget writes its files anew; in four times as much it seldom does
@@ -53,6 +54,14 @@ class FieldSpec:
         return math.prod(self.shape) * self.torch_dtype.itemsize
 
 
+def rows_of(values: Any, name: str) -> Tensor:
+    """Return a field as a tensor of rows; arrays that run backwards are copied, which torch does not take."""
+    tensor = torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) and values.ndim else values)
+    if not tensor.ndim:
+        raise InvalidExemplarError(f"{name}: expected one value for each sample, got a single one")
+    return tensor
+
+
 def raw_bytes(samples: int, fields: Mapping[str, FieldSpec]) -> int:
     """Return a budget that never limits so many samples of these fields: four times what they take uncompressed."""
     return _ROOM * (samples * (sum(spec.nbytes for spec in fields.values()) + _EACH) + _ROOT)
@@ -78,6 +87,11 @@ class FieldLayout:
         self.fields, self.by_recipe = dict(fields), by_recipe
         shape = fields[IMAGE].shape
         self._channels_first = bool(shape) and shape[0] in _CHANNELS
+        for name, spec in fields.items():
+            if spec.dtype not in _STORED and not (by_recipe and name == IMAGE):
+                raise SchemaError(
+                    f"{name}: expected one of {', '.join(_STORED)}, got {spec.dtype}; convert it before it is added"
+                )
         if by_recipe and not self._is_image():
             raise SchemaError(
                 f"{IMAGE}: expected uint8, or floats of 0..1, of shape (3, H, W), (H, W, 3), (1, H, W) or (H, W, 1), "
@@ -204,7 +218,7 @@ class FieldLayout:
             least, most = (float(pixels.amin()), float(pixels.amax())) if len(images) else (0.0, 0.0)
             if not (least >= 0 and most <= 1):  # NaN is neither
                 raise InvalidExemplarError(
-                    f"{IMAGE}: expected floats of 0..1, got {least:.3g}..{most:.3g}; give images as they are before "
+                    f"{IMAGE}: expected floats of 0..1, got {least:.6g}..{most:.6g}; give images as they are before "
                     "they are normalised"
                 )
             pixels = pixels.mul(255).round().to(torch.uint8)

@@ -6,7 +6,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
-__all__ = ["beside_of", "files_of", "finish_swap", "swap", "temporary_folder"]
+__all__ = ["beside_of", "files_of", "finish_swap", "remove", "swap", "temporary_folder"]
 
 
 def beside_of(root: Path) -> Path:
@@ -21,6 +21,15 @@ def swap(root: Path) -> None:
         root.rename(beside / "old")
     (beside / "new").rename(root)
     shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove(root: Path) -> None:
+    """Remove a folder: after a kill in the middle it is whole, or away."""
+    if root.exists():
+        beside = beside_of(root)
+        beside.mkdir(parents=True, exist_ok=True)
+        root.rename(beside / "gone")
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def finish_swap(root: Path) -> None:

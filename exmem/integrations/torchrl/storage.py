@@ -21,6 +21,7 @@ from exmem.integrations.samples.memory import AnyRecipe, FieldMemory
 from exmem.integrations.samples.ring_memory import UNLIMITED, RingMemory
 from exmem.integrations.torchrl.checkpoint import ExmemCheckpointer
 from exmem.integrations.torchrl.entries import EntryForm, rows_of, stacked, unsqueezed
+from exmem.integrations.torchrl.indices import is_one, plain, rewind
 from exmem.integrations.torchrl.updates import ConditionalUpdates
 from exmem.memory import ExemplarMemory
 from exmem.store import Place
@@ -159,7 +160,15 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
         BudgetError
             If an entry is larger than the budget, or the writer remembers indices and the bytes are full.
         """
-        batch = unsqueezed(data) if _is_one(cursor) else stacked(data) if isinstance(data, list) else data
+        try:
+            self._set(cursor, data, set_cursor=set_cursor)
+        except BaseException:
+            if set_cursor:
+                rewind(self._attached, cursor, len(self))
+            raise
+
+    def _set(self, cursor: Any, data: Any, *, set_cursor: bool) -> None:
+        batch = unsqueezed(data) if is_one(cursor) else stacked(data) if isinstance(data, list) else data
         index = self._ring.indices(self._indices(cursor, set_cursor=set_cursor), rows_of(batch))
         batch = batch if self._form is None else self._form.with_index(batch, index)
         form = EntryForm.of(batch, self._image) if self._form is None else self._form
@@ -202,7 +211,7 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
             return self.get(slice(None))[index]
         if isinstance(index, tuple):
             return self._within(*index)
-        slots = self._ring.slots[_plain(index)]
+        slots = self._ring.slots[plain(index)]
         values = self._ring.fields.read(np.reshape(slots, -1), device=self.device)
         entries = self._form.entries(values, np.shape(slots), torch.device(self.device))
         return entries.lock_() if isinstance(index, slice) and isinstance(entries, TensorDictBase) else entries
@@ -210,7 +219,7 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
     def _within(self, first: Any, *others: Any) -> Any:
         """Return parts of entries, as one index into all of them would."""
         entries = self.get(first)
-        if not others or _is_one(first):
+        if not others or is_one(first):
             return entries[others] if others else entries
         rows = slice(None) if isinstance(first, slice) else torch.arange(len(entries))
         return entries[(rows, *others)]
@@ -342,11 +351,11 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
             return self._indices(cursor[0], set_cursor=set_cursor)
         if isinstance(cursor, slice):
             return np.arange(*cursor.indices(self.max_size if set_cursor and cursor.stop is not None else len(self)))
-        plain = np.asarray(_plain(cursor))
-        plain = np.flatnonzero(plain) if plain.dtype == np.bool_ else plain
-        if plain.dtype.kind not in "iu" and plain.size:
-            raise IndexError(f"expected integers as indices, got {plain.dtype}")
-        return plain.reshape(-1).astype(np.int64)
+        given = np.asarray(plain(cursor))
+        given = np.flatnonzero(given) if given.dtype == np.bool_ else given
+        if given.dtype.kind not in "iu" and given.size:
+            raise IndexError(f"expected integers as indices, got {given.dtype}")
+        return given.reshape(-1).astype(np.int64)
 
     @property
     def _attached(self) -> list[Any]:
@@ -380,19 +389,6 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
     def __repr__(self) -> str:
         held = repr(self.memory) if self.initialized else "empty"
         return f"{type(self).__name__}({held}, len={len(self)}, max_size={self.max_size})"
-
-
-def _is_one(cursor: Any) -> bool:
-    return isinstance(cursor, int | np.integer) or (isinstance(cursor, Tensor | np.ndarray) and cursor.ndim == 0)
-
-
-def _plain(index: Any) -> Any:
-    """Return an index as NumPy takes it."""
-    if isinstance(index, Tensor):
-        return index.numpy(force=True)
-    if isinstance(index, range | list):
-        return np.array(index, np.int64) if not len(index) else np.asarray(index)
-    return index
 
 
 def _closed(memory: ExemplarMemory, pid: int) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import operator
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from exmem.store.format.numbers import (
     unpack_increasing,
 )
 
-__all__ = ["MOST_STATE_BYTES", "STATE_KEY", "Era", "State", "parse_state"]
+__all__ = ["MOST_STATE_BYTES", "STATE_KEY", "Era", "State", "new_id", "parse_state"]
 
 STATE_KEY = "state/zarr.json"
 MOST_STATE_BYTES = 2**28  # what a reader fetches at most
@@ -32,6 +33,11 @@ _MOST_SEGMENTS = 2**32
 _WANTED_BYTES = 112  # an ordinary `wanted`: the target and one number
 _STREAM_BYTES = 48  # what the numbers of a stream's state can grow by
 _NONE = np.zeros(0, np.int64)
+
+
+def new_id() -> str:
+    """Return what no other store has as its `store_id`."""
+    return secrets.token_hex(8)
 
 
 @dataclasses.dataclass(frozen=True)
