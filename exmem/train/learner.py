@@ -136,12 +136,13 @@ class Learner(nn.Module):
         return loss
 
     def align(self) -> None:
-        """Scale the weights of the newest classes until their mean norm is that of the others (WA).
+        """Shorten the weights of the newest classes until their mean norm is that of the others (WA).
 
-        Zhao et al. 2020, equations 7 to 9; biases stay. Nothing is done in the first phase, or to weights of norm 0.
+        Zhao et al. 2020, equations 7 to 9; biases stay. Shorter ones stay, too (a choice): WA is against a head that is
+        biased to new classes, and one that has seen them for a few epochs, beside as many exemplars, is not.
         """
         norms, old = self.weight.detach().norm(dim=1), len(self.classes) - self._new
-        if old and self._new and norms[old:].any():
+        if old and self._new and norms[old:].mean() > norms[:old].mean():
             with torch.no_grad():
                 self.weight[old:] *= norms[:old].mean() / norms[old:].mean()
 

@@ -35,8 +35,8 @@ class MethodConfig:
         Weight of the squared error of replayed exemplars from the logits that were stored with them (DER++; it needs
         `recipe.extras` logits); 0 turns it off.
     aligned : bool
-        Whether the weights of new classes in the linear head are scaled after a phase, until they are as long as those
-        of old classes (WA).
+        Whether the weights of new classes in the linear head are shortened after a phase, until they are no longer than
+        those of old classes (WA).
     """
 
     head: Part = Part("logistic")

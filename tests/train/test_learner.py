@@ -152,7 +152,7 @@ def test_label_smoothing_shares_a_part_of_the_target_among_all_classes(backbone)
     torch.testing.assert_close(found.detach(), expected)
 
 
-def test_weights_of_new_classes_are_scaled_to_the_mean_norm_of_old_ones(backbone):
+def test_weights_of_new_classes_are_shortened_to_the_mean_norm_of_old_ones(backbone):
     learner = learner_of(backbone, classes=(3,))
     weights = torch.zeros(3, backbone.feature_dim)
     weights[0, 0], weights[1, 1], weights[2, :2] = 2, 3, torch.tensor([3.0, 4.0])
@@ -164,6 +164,10 @@ def test_weights_of_new_classes_are_scaled_to_the_mean_norm_of_old_ones(backbone
     learner.align()
     torch.testing.assert_close(learner.weight.detach(), weights * torch.tensor([[1.0], [0.5], [0.5]]))
     assert learner.bias.tolist() == [0.5] * 3
+    short = weights * torch.tensor([[3.0], [1.0], [1.0]])
+    head_of(learner, short)
+    learner.align()
+    assert torch.equal(learner.weight.detach(), short), "new weights are not lengthened"
 
 
 def test_the_nearest_class_mean_worked_by_hand():

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [(2, 3), (10, 1)])
 def test_weights_are_aligned_as_in_pycil(old, new):
     weights = torch.randn(old + new, 7, generator=torch.Generator().manual_seed(old))
+    weights[old:] *= 3
     theirs = types.SimpleNamespace(fc=torch.nn.Linear(7, old + new))
     theirs.fc.weight.data.copy_(weights)
     with loaded("PyCIL"):

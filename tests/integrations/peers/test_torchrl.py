@@ -32,6 +32,7 @@ from torchrl.data import (
 
 from exmem import ExemplarMemory
 from exmem.errors import BudgetError, DataError, InvalidExemplarError, SchemaError
+from exmem.integrations.samples.ring_memory import RingMemory
 from exmem.integrations.torchrl import ExmemStorage
 from exmem.integrations.torchrl.entries import EntryForm
 
@@ -352,6 +353,31 @@ def test_entries_that_look_different_are_refused_and_nothing_changes(wrong: Tens
     with pytest.raises(InvalidExemplarError, match=match):
         storage.set(range(2), wrong)
     assert storage.get(slice(None))["number"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cut", ["refused", "before it is stored", "after it"])
+@pytest.mark.parametrize("held", [3, 8, 10])
+def test_after_entries_that_were_refused_or_interrupted_the_writer_goes_on_where_it_was(
+    cut: str, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = TensorDictReplayBuffer(storage=ExmemStorage(10, image=None), batch_size=4)
+    buffer.extend(steps(held))
+    put = RingMemory.put
+
+    def interrupted(*given: Any, **options: Any) -> Any:
+        if cut == "after it":
+            put(*given, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if cut != "refused":
+            patch.setattr(RingMemory, "put", interrupted)
+        with pytest.raises((InvalidExemplarError, KeyboardInterrupt)):
+            buffer.extend(steps(3, size=16 if cut != "refused" else 24))
+    for first in range(held, held + 9, 3):
+        buffer.extend(steps(3, first=first))
+    assert sorted(numbers(buffer)) == [*range(held + 9 - len(buffer), held + 9)]
+    assert len(buffer) == 10
 
 
 def test_a_place_of_another_kind_is_refused(tmp_path: Path) -> None:
