@@ -25,7 +25,8 @@ class FieldMemory(PlacedMemory):
 
     `recipe` says how images are stored, None stores any tensor as it is; `seed`, with eviction `by_priority`, makes it
     a uniform sample of all that came. Without `max_bytes` the budget is `raw_bytes` of `max_exemplars`; `options` are
-    those of `ExemplarMemory.create`. A copy, a pickle, or one without a place lies in a folder of its own process.
+    those of `ExemplarMemory.create`. A copy, a pickle, or one without a place lies in a folder of its own process; to
+    copy it is to commit it.
     """
 
     @property
