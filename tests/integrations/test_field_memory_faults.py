@@ -14,6 +14,7 @@ from exmem import ExemplarMemory
 from exmem.errors import (
     DataWarning,
     InvalidExemplarError,
+    LockedError,
     SchemaError,
     StaleSnapshotError,
     StoreExistsError,
@@ -182,6 +183,26 @@ def _remove(path: Path, **_: Any) -> None:
     for held in sorted(Path(path).rglob("*"), reverse=True):
         held.rmdir() if held.is_dir() else held.unlink()
     Path(path).rmdir()
+
+
+def test_of_two_who_make_a_memory_at_one_place_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (FieldMemory(tmp_path / "m", **LIMIT) for _ in range(2))
+    annotate = ExemplarMemory.annotate
+
+    def meanwhile(self: ExemplarMemory, **options: Any) -> Any:
+        monkeypatch.undo()
+        annotate(self, **options)
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "made").touch()
+
+    monkeypatch.setattr(ExemplarMemory, "annotate", meanwhile)
+    with pytest.raises(StoreExistsError, match="another process made something there"):
+        one.add({"image": images(2)})
+    (tmp_path / "m" / "made").unlink()
+    other.add({"image": images(3)})
+    with pytest.raises(LockedError):
+        one.add({"image": images(2)})
+    assert len(other) == 3
 
 
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:

@@ -6,12 +6,26 @@ import tempfile
 import weakref
 from pathlib import Path
 
-__all__ = ["beside_of", "files_of", "finish_swap", "remove", "swap", "temporary_folder"]
+from exmem.errors import StoreExistsError
+
+__all__ = ["beside_of", "files_of", "finish_swap", "put", "remove", "swap", "temporary_folder"]
 
 
 def beside_of(root: Path) -> Path:
     """Return where what takes the place of a folder is made: as `new` in this one, beside it."""
     return root.with_name(f".{root.name}.restoring")
+
+
+def put(root: Path) -> None:
+    """Put what was made beside a folder that is missing or empty in its place; StoreExistsError if it is neither."""
+    beside = beside_of(root)
+    try:
+        if root.exists():
+            root.rmdir()
+        (beside / "new").rename(root)
+    except OSError as error:
+        raise StoreExistsError(f"{root}: another process made something there ({error}); open that") from error
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def swap(root: Path) -> None:

@@ -16,7 +16,7 @@ from exmem.integrations.samples.archive import read_files, write_files
 from exmem.integrations.samples.checking import checked_layout
 from exmem.integrations.samples.decoded import DecodedExemplars
 from exmem.integrations.samples.fields import FieldLayout, FieldSpec, file_bytes, raw_bytes
-from exmem.integrations.samples.folders import beside_of, files_of, finish_swap, remove, swap, temporary_folder
+from exmem.integrations.samples.folders import beside_of, files_of, finish_swap, put, remove, swap, temporary_folder
 from exmem.memory import ExemplarMemory
 from exmem.memory.reservoir import StreamReservoir
 from exmem.recipes import BoundRecipe, Recipe
@@ -109,11 +109,7 @@ class PlacedMemory:
         if budget is not None:
             return {"max_bytes": budget, "max_exemplars": most}
         budget = raw_bytes(most or 0, layout.fields)
-        return {
-            "max_bytes": budget,
-            "max_exemplars": most,
-            "segment_bytes": self._options.get("segment_bytes", file_bytes(budget)),
-        }
+        return {"max_bytes": budget, "max_exemplars": most, "segment_bytes": file_bytes(budget)}
 
     def _make(self, values: Mapping[str, Tensor]) -> None:
         fields = {name: FieldSpec.of(held) for name, held in values.items()}
@@ -130,7 +126,7 @@ class PlacedMemory:
         if root is not None and place != self._place:
             self._leaving = memory
             self._left()
-            swap(root)
+            put(root)
             memory = self._open(root)
         self._hold(memory, layout, bound)
 
