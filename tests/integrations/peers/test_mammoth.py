@@ -6,6 +6,7 @@ these do not apply: TwF stores attention maps and writes into them; GSS and LWS 
 `task_number`, which mammoth's buffer lacks, too. mammoth has no test of its buffer alone.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
-        MAMMOTH is None,
+        MAMMOTH is None or importlib.util.find_spec("torchvision") is None,
         reason="needs a folder in EXMEM_PEERS with a clone of https://github.com/aimagelab/mammoth, and what its "
         "requirements.txt names",
     ),
