@@ -143,6 +143,10 @@ class MemoryMachine(RuleBasedStateMachine):
         self.forget(gone)
 
     @rule()
+    def renew(self):
+        self.memory.renew()
+
+    @rule()
     def compact(self):
         assert self.memory.compact().after_bytes <= self.memory.max_bytes
 
