@@ -58,7 +58,7 @@ class MemoryHandle:
                 if not follow or attempt == _ATTEMPTS - 1:
                     raise StaleSnapshotError(
                         f"{memory.location}: exemplars were evicted while a pass over them ran ({error}); begin a new "
-                        "pass, of a loader with follow=True"
+                        "pass (`replay_loader(follow=True)` goes on by itself)"
                     ) from error
             memory.refresh()
             held = memory.slots
