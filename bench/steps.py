@@ -21,7 +21,7 @@ from exmem.replay import Pipeline
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.data import ImageText, load_imagefolder
 from exmem.train.learner import Learner
-from exmem.train.losses import Objective
+from exmem.train.method_config import MethodConfig
 from exmem.train.tuners.lora import Lora
 
 _STEP = 64  # exemplars
@@ -50,7 +50,7 @@ def steps(backbone: Backbone, train: ImageText) -> dict[str, float]:
                 slots = np.random.default_rng(turn).choice(memory.slots, _STEP, replace=False)
                 began = time.perf_counter()
                 batch = pipeline(TensorBatch.from_numpy(memory.read(slots)))
-                learner.loss(backbone.embed(batch), batch.labels, objective=Objective()).backward()
+                learner.loss(backbone.embed(batch), batch.labels, method=MethodConfig()).backward()
                 seconds[name].append(time.perf_counter() - began)
     return {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
 

@@ -75,13 +75,11 @@ def evaluate(
     json : bool
         Print JSON, with the accuracy on the classes of each phase.
     """
-    from exmem.train.folder import RunFolder
     from exmem.train.parts import load_run_data
 
     told, console = Console(stderr=True, soft_wrap=True), make_console()
     predictor = _loaded(run, told)
-    config, _ = RunFolder(run).described()
-    _, test = load_run_data(config, folder)
+    _, test = load_run_data(predictor.config, folder)
     with make_progress(told) as bar:
         task = bar.add_task("measuring", total=len(test))
         measured = predictor.measure(test, advance=lambda count: bar.advance(task, count))

@@ -26,11 +26,13 @@ __all__ = [
     "KeptHidden",
     "Known",
     "LiveHidden",
+    "Tokens",
     "backbone_key",
     "embedded",
     "features_of",
     "kept_and_scored",
     "scored",
+    "scored_and_embedded",
     "stored_form",
     "tokens_of",
 ]

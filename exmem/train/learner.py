@@ -13,7 +13,8 @@ from typing_extensions import override
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.blocks import scaled
 from exmem.errors import DataError
-from exmem.train.losses import Objective, dark_knowledge, distillation, negative_log_likelihood
+from exmem.train.losses import dark_knowledge, distillation
+from exmem.train.method_config import MethodConfig
 from exmem.train.tuners import Tuner
 
 __all__ = ["ClassMeans", "Learner"]
@@ -112,27 +113,27 @@ class Learner(nn.Module):
         hidden: Hidden,
         labels: Tensor,
         *,
-        objective: Objective,
+        method: MethodConfig,
         teacher: Mapping[str, Tensor] | None = None,
         replayed: bool = False,
         stored: Tensor | None = None,
     ) -> Tensor:
         """Return cross-entropy, plus weighted distillation on the old classes, or from stored logits.
 
-        `teacher` is what `tuned` returned before the phase; nothing in the first phase. `stored` are logits (B, C) of
-        replayed exemplars in the order of `classes`.
+        Asymmetric, new examples compete with new classes alone (ER-ACE, Caccia et al. 2022, section 4): those of the
+        phase, where theirs are those of a batch (a choice). `teacher` is what `tuned` returned before the phase,
+        nothing in the first. `stored` are logits (B, C) of replayed exemplars in the order of `classes`.
         """
-        logits = self(hidden)
-        loss = negative_log_likelihood(
-            logits, self.targets(labels), objective=objective, old=len(self.classes) - self._new, replayed=replayed
-        )
-        if teacher and objective.distill_weight > 0:
+        logits, targets = self(hidden), self.targets(labels)
+        first = len(self.classes) - self._new if method.asymmetric and not replayed else 0
+        loss = cross_entropy(logits[:, first:], targets - first, label_smoothing=method.label_smoothing)
+        if teacher and method.distill_weight > 0:
             with torch.no_grad():
                 expected = functional_call(self, dict(teacher), (hidden,))
-            old = distillation(logits[:, : expected.shape[1]], expected, temperature=objective.temperature)
-            loss = loss + objective.distill_weight * old
-        if stored is not None and objective.dark_weight > 0:
-            loss = loss + objective.dark_weight * dark_knowledge(logits, stored)
+            old = distillation(logits[:, : expected.shape[1]], expected, temperature=method.temperature)
+            loss = loss + method.distill_weight * old
+        if stored is not None and method.dark_weight > 0:
+            loss = loss + method.dark_weight * dark_knowledge(logits, stored)
         return loss
 
     def align(self) -> None:

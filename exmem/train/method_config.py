@@ -6,7 +6,6 @@ from exmem.errors import SchemaError
 from exmem.registry import Part
 from exmem.tokens.checks import flag
 from exmem.train.checks import check_number
-from exmem.train.losses import Objective
 from exmem.train.methods import HEADS
 
 __all__ = ["MethodConfig"]
@@ -60,8 +59,3 @@ class MethodConfig:
         check_number(self, "method", "dark_weight", least=0)
         for name in ("asymmetric", "aligned"):
             flag(getattr(self, name), f"method.{name}")
-
-    @property
-    def objective(self) -> Objective:
-        """What a step minimises."""
-        return Objective(self.distill_weight, self.temperature, self.label_smoothing, self.asymmetric, self.dark_weight)

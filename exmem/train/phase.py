@@ -45,7 +45,7 @@ def train_phase(
     The learner has outputs for the new classes already; the seed and the phase decide all randomness; the teacher is
     the learner before the phase, empty in the first; `report` is told how many new examples each step took.
     """
-    loop, seed, objective = config.loop, config.seed, config.method.objective
+    loop, seed, method = config.loop, config.seed, config.method
     steps = -(-len(new.rows) // loop.batch)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=loop.lr, weight_decay=loop.weight_decay)
@@ -64,18 +64,18 @@ def train_phase(
                     parts.append((hidden_of(rows), torch.from_numpy(new.labels[rows]), portion))
             optimizer.zero_grad()
             for hidden, labels, portion in parts:  # apart: dropped tokens then save work, not become padding
-                backward(learner.loss(hidden, labels, objective=objective, teacher=teacher) * portion)
+                backward(learner.loss(hidden, labels, method=method, teacher=teacher) * portion)
             if replayed is not None:
                 hidden, labels, logits = next(replayed)
                 stored = None if logits is None else logits[:, list(learner.classes)]
-                loss = learner.loss(hidden, labels, objective=objective, teacher=teacher, replayed=True, stored=stored)
+                loss = learner.loss(hidden, labels, method=method, teacher=teacher, replayed=True, stored=stored)
                 backward(loss * (1 - share))
             if loop.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(trained, loop.clip_norm)
             optimizer.step()
             schedule.step()
             report(len(chosen))
-    if config.method.aligned:
+    if method.aligned:
         learner.align()
 
 

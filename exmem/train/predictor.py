@@ -12,7 +12,17 @@ from exmem.recipes import BoundRecipe
 from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
-from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, features_of, scored, tokens_of
+from exmem.train.hidden import (
+    Advance,
+    KeptHidden,
+    Tokens,
+    backbone_key,
+    embedded,
+    features_of,
+    scored,
+    scored_and_embedded,
+    tokens_of,
+)
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Head
 from exmem.train.metrics import accuracies
@@ -34,12 +44,14 @@ class Predictor:
     Parameters
     ----------
     run : path
-        Folder of a run of `exmem train`; it is read only.
+        Folder of a run of `exmem train`.
     tell : callable, optional
         Told what goes on, a line each.
 
     Attributes
     ----------
+    config : TrainConfig
+        What the run was configured with.
     class_names : tuple of str
         Names of all classes of the run.
     seen : tuple of int
@@ -58,32 +70,35 @@ class Predictor:
         self._phase = len(folder.metrics()) - 1
         if self._phase < 0:
             raise DataError(f"{folder.path}: no phase of this run was finished; go on with the command that began it")
-        self._config, noted = folder.described()
+        self.config, noted = folder.described()
         self.class_names: tuple[str, ...] = tuple(noted["classes"])
-        self._scenario = Scenario.of(self._config.data, len(self.class_names))
+        self._scenario = Scenario.of(self.config.data, len(self.class_names))
         self.seen = self._scenario.seen(self._phase)
         tell("loading the backbone of the run")
         self._learner = self._fresh(tell, noted["train"])
-        self._before = self._bound(self._fresh(tell, noted["train"])) if self._config.prunes else None
+        pruning = self._bound(self._learner) if self.config.prunes else None
+        if pruning is not None and not pruning.masking.is_fixed:  # what is kept was chosen before any tuning
+            pruning = self._bound(self._fresh(tell, noted["train"]))
+        self._pruning = pruning
         checkpoint = folder.checkpoint(self._phase)
         if checkpoint is None:
             raise DataError(f"{folder.path}: the checkpoint of phase {self._phase + 1} is gone")
-        self._learner.load(learnt_classes(self._config, self._scenario, self._phase), checkpoint)
-        tell(f"the head ({self._config.method.head.name})")
+        self._learner.load(learnt_classes(self.config, self._scenario, self._phase), checkpoint)
+        tell(f"the head ({self.config.method.head.name})")
         self._head = self._restored(folder)
 
     def _fresh(self, tell: Callable[[str], None], key: str) -> Learner:
         """Return the learner as it was before any tuning; DataError if its weights are not those of the run."""
-        backbone = load_run_backbone(self._config, tell)
+        backbone = load_run_backbone(self.config, tell)
         if not key.endswith(backbone_key(backbone)):
-            raise DataError(f"the run's backbone had other weights, or sizes, than {self._config.backbone.names} now")
-        return Learner(backbone, self._config.make_tuner())
+            raise DataError(f"the run's backbone had other weights, or sizes, than {self.config.backbone.names} now")
+        return Learner(backbone, self.config.make_tuner())
 
     def _bound(self, learner: Learner) -> BoundRecipe | None:
-        return bind_recipe(self._config, learner, num_classes=len(self.class_names))
+        return bind_recipe(self.config, learner, num_classes=len(self.class_names))
 
     def _restored(self, folder: RunFolder) -> Head | None:
-        part = self._config.method.head
+        part = self.config.method.head
         if part.name == "linear":
             return None
         head: Head = HEADS.make(part.name, **part.kwargs)
@@ -103,7 +118,7 @@ class Predictor:
             )
         if not (folder.memory / "zarr.json").exists():
             raise DataError(f"{folder.memory}: the memory of this run is gone, to which its head is fitted")
-        exemplars = Exemplars(self._config, bound, folder)
+        exemplars = Exemplars(self.config, bound, folder)
         exemplars.follow(self._phase + 1)
         head.fit(exemplars.labelled(self._learner))
         return head
@@ -126,22 +141,26 @@ class Predictor:
         backbone, rows = self._learner.backbone, np.arange(len(data))
         if not len(data):
             return np.zeros(0, np.int64)
-        tokens = tokens_of(backbone, data)
-        hidden = self._pruned(data, embedded(backbone, tokens, rows, advance), rows)
+        hidden = self._hidden(tokens_of(backbone, data), rows, advance)
         features = features_of(self._learner, KeptHidden(hidden, backbone.pixel_mean.device), rows)
         if self._head is not None:
             return self._head.predict(features.numpy())
         chosen: NDArray[np.int64] = np.array(self._learner.classes)[self._learner.logits(features).argmax(-1).numpy()]
         return chosen
 
-    def _pruned(self, data: ImageText, hidden: Hidden, rows: NDArray[np.int64]) -> Hidden:
-        """Leave the image tokens that a learner saw that sees kept tokens alone."""
-        if not self._config.prunes:
-            return hidden
-        assert self._before is not None  # the configuration refuses a recipe that keeps all tokens
-        of_rows = KeptHidden(hidden, self._learner.backbone.pixel_mean.device)
-        scores = scored(self._before.masking, tokens_of(self._learner.backbone, data), of_rows, rows, _nowhere)
-        return self._before.pruned(hidden, scores)
+    def _hidden(self, tokens: Tokens, rows: NDArray[np.int64], advance: Advance) -> Hidden:
+        """Return what the learner sees: of a learner that sees kept tokens alone, those."""
+        if self._pruning is None:
+            return embedded(self._learner.backbone, tokens, rows, advance)
+        masking = self._pruning.masking
+        if masking.is_fixed:
+            hidden, scores = scored_and_embedded(masking, tokens, rows, advance)
+        else:
+            hidden = embedded(self._learner.backbone, tokens, rows, advance)
+            scores = scored(
+                masking, tokens, KeptHidden(hidden, self._learner.backbone.pixel_mean.device), rows, _nowhere
+            )
+        return self._pruning.pruned(hidden, scores)
 
     def measure(self, data: ImageText, *, advance: Advance = _nowhere) -> dict[str, float | list[float]]:
         """Return the accuracy on examples of the classes that were learnt so far: `all`, and `by_phase`.

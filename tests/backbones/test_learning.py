@@ -5,7 +5,7 @@ import torch
 
 from exmem.backbones import BACKBONES
 from exmem.train.learner import Learner
-from exmem.train.losses import Objective
+from exmem.train.method_config import MethodConfig
 from exmem.train.tuners.lora import Lora
 from tests.backbones.models import load, whole
 
@@ -22,7 +22,7 @@ def test_gradients_reach_all_adapters_and_extras_and_the_loss_falls(kind, writte
     losses = []
     for _ in range(3):  # LoRA starts at B = 0, the head at 0: A moves in the third step
         optimizer.zero_grad()
-        loss = learner.loss(hidden, labels, objective=Objective())
+        loss = learner.loss(hidden, labels, method=MethodConfig())
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -10,7 +10,8 @@ from exmem.errors import DataError
 from exmem.masking.scorers import ClsAttention, GradAttention
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.learner import ClassMeans, Learner
-from exmem.train.losses import Objective, distillation
+from exmem.train.losses import distillation
+from exmem.train.method_config import MethodConfig
 from exmem.train.tuners.lora import Lora
 from tests.exemplars import crop
 from tests.tiny import SIDE, load_joint
@@ -33,9 +34,9 @@ def learner_of(backbone, classes=(3, 5)):
     return learner
 
 
-def step(learner, hidden, labels, *, objective=Objective(), teacher=None):  # noqa: B008 - immutable
+def step(learner, hidden, labels, *, method=MethodConfig(), teacher=None):  # noqa: B008 - immutable
     learner.zero_grad()
-    loss = learner.loss(hidden, labels, objective=objective, teacher=teacher)
+    loss = learner.loss(hidden, labels, method=method, teacher=teacher)
     loss.backward()
     return loss.item()
 
@@ -91,7 +92,7 @@ def test_distillation_pulls_towards_the_model_before(backbone):
     hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
     teacher = learner.tuned() | {"weight": torch.randn_like(learner.weight)}
     alone = step(learner, hidden, labels)
-    both = step(learner, hidden, labels, objective=Objective(distill_weight=2.0), teacher=teacher)
+    both = step(learner, hidden, labels, method=MethodConfig(distill_weight=2.0), teacher=teacher)
     with torch.no_grad():
         before = learner.features(hidden) @ teacher["weight"].T
         expected = 2 * distillation(learner(hidden), before, temperature=2.0)
@@ -116,15 +117,15 @@ def test_new_examples_of_an_asymmetric_loss_compete_with_new_classes_and_replaye
     whole = torch.nn.functional.cross_entropy(logits, targets)
     among_new = torch.nn.functional.cross_entropy(logits[:, 2:], targets - 2)
     assert not torch.isclose(whole, among_new)
-    for objective, replayed, expected in (
-        (Objective(), False, whole),
-        (Objective(asymmetric=True), False, among_new),
-        (Objective(asymmetric=True), True, whole),
+    for method, replayed, expected in (
+        (MethodConfig(), False, whole),
+        (MethodConfig(asymmetric=True), False, among_new),
+        (MethodConfig(asymmetric=True), True, whole),
     ):
-        found = learner.loss(hidden, labels, objective=objective, replayed=replayed)
+        found = learner.loss(hidden, labels, method=method, replayed=replayed)
         torch.testing.assert_close(found.detach(), expected)
     learner.zero_grad()
-    learner.loss(hidden, labels, objective=Objective(asymmetric=True)).backward()
+    learner.loss(hidden, labels, method=MethodConfig(asymmetric=True)).backward()
     assert not learner.weight.grad[:2].any(), "old classes are left alone"
 
 
@@ -134,8 +135,8 @@ def test_stored_logits_pull_those_of_classes_that_were_learnt_then(backbone):
     hidden, labels = backbone.embed(batch(backbone)), torch.tensor([3, 5, 3, 5])
     logits = learner(hidden).detach()
     stored = logits + torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, float("nan")], [0.0, float("nan")]])
-    plain = learner.loss(hidden, labels, objective=Objective())
-    dark = learner.loss(hidden, labels, objective=Objective(dark_weight=0.5), replayed=True, stored=stored)
+    plain = learner.loss(hidden, labels, method=MethodConfig())
+    dark = learner.loss(hidden, labels, method=MethodConfig(dark_weight=0.5), replayed=True, stored=stored)
     torch.testing.assert_close(dark - plain, torch.tensor(0.5 * (1 + 4 + 0 + 1 + 9 + 0) / 6))
     dark.backward()
     assert learner.weight.grad.isfinite().all()
@@ -148,7 +149,7 @@ def test_label_smoothing_shares_a_part_of_the_target_among_all_classes(backbone)
     log_p = torch.log_softmax(learner(hidden).detach(), -1)
     own = log_p[torch.arange(4), torch.tensor([0, 1, 0, 1])]
     expected = -(0.8 * own + 0.2 * log_p.mean(1)).mean()
-    found = learner.loss(hidden, labels, objective=Objective(label_smoothing=0.2))
+    found = learner.loss(hidden, labels, method=MethodConfig(label_smoothing=0.2))
     torch.testing.assert_close(found.detach(), expected)
 
 

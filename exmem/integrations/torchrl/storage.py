@@ -261,7 +261,8 @@ class ExmemStorage(ConditionalUpdates, TensorStorage):  # type: ignore[misc]
         DataError
             If it is something else; nothing was changed.
         """
-        data, ring = (dict(state_dict or {}).get(name) for name in ("snapshot", "ring"))
+        given = state_dict if isinstance(state_dict, Mapping) else {}
+        data, ring = given.get("snapshot"), given.get("ring")
         if not isinstance(data, Tensor) or not isinstance(ring, Mapping):
             raise DataError(f"expected what state_dict() of an ExmemStorage returned, got {shown(state_dict)}")
         self.become(data.numpy(force=True).tobytes(), ring)

@@ -1,8 +1,6 @@
 """Ridge regression on one-hot targets, by sums over all examples."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +9,14 @@ from typing_extensions import override
 from exmem.errors import DataError
 from exmem.tokens.checks import flag
 from exmem.train.methods.head import Labelled, positive
-from exmem.train.methods.sums import Sums, SumsHead, ridge_weights
+from exmem.train.methods.sums import LinearSumsHead, Sums, ridge_weights, with_ones
 
 __all__ = ["Ridge"]
 
 _BALANCED_EXAMPLES = 100  # that each class counts as when balanced (a choice): `strength` keeps its scale
 
 
-class Ridge(SumsHead):
+class Ridge(LinearSumsHead):
     """Ridge regression on one-hot targets with a bias; phase by phase it is the same as one fit on all examples.
 
     `strength` is the penalty on squared weights, as `alpha` of scikit-learn; the bias is free. `balanced` lets each
@@ -29,12 +27,11 @@ class Ridge(SumsHead):
     # 1 point of the best, and 2.5 behind 300 where classes have 10 or 70. To balance gained 3 points there.
     def __init__(self, *, strength: float = 100.0, balanced: bool = True) -> None:
         self.strength, self.balanced = positive(strength, "strength"), flag(balanced, "balanced")
-        self._weights: NDArray[np.float64] = np.zeros((0, 0))  # (C, D + 1), the bias last
 
     @override
     def _learn(self, examples: Labelled) -> None:
         labels = examples.labels
-        rows = np.concatenate([examples.features, np.ones((len(labels), 1), np.float32)], 1)
+        rows = with_ones(examples.features)
         sums = self._balanced(rows, labels) if self.balanced else Sums.of(rows, labels, gram=True)
         self._set(self._plus(sums))
 
@@ -46,24 +43,9 @@ class Ridge(SumsHead):
         sums = Sums.of(rows * roots[places], labels, gram=True)  # both factors of an outer product have a root
         return dataclasses.replace(sums, class_sums=sums.class_sums * roots)
 
+    @override
     def _set(self, sums: Sums) -> None:
         penalty = np.full(sums.class_sums.shape[1], self.strength)
         penalty[-1] = 0.0
         self._weights = ridge_weights(sums.square(), sums.class_sums, penalty)
         self._sums = sums
-
-    @override
-    def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        assert self._sums is not None
-        scores = features @ self._weights[:, :-1].T + self._weights[:, -1]
-        predicted: NDArray[np.int64] = self._sums.classes[scores.argmax(1)]
-        return predicted
-
-    @override
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if not state:
-            self._sums = self._width = None
-            return
-        sums = Sums.read(state, gram=True)
-        self._set(sums)
-        self._width = sums.class_sums.shape[1] - 1

@@ -1,22 +1,18 @@
 """Linear discriminant analysis with one covariance of all classes, by sums over all examples."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from exmem.errors import DataError, SchemaError
 from exmem.tokens.checks import real_number, shown
 from exmem.train.methods.head import Labelled
-from exmem.train.methods.sums import Sums, SumsHead
+from exmem.train.methods.sums import LinearSumsHead, Sums, with_ones
 
 __all__ = ["Slda"]
 
 
-class Slda(SumsHead):
+class Slda(LinearSumsHead):
     """Class means and one covariance S of what is left around them (SLDA, Hayes & Kanan 2020, equations 1 and 2).
 
     The class with the largest `m P f - m P m / 2` for its mean m, P being the inverse of `(1 - s) S + s v I`. The mean
@@ -30,13 +26,12 @@ class Slda(SumsHead):
         self.shrinkage = real_number(shrinkage, "shrinkage")
         if not 0 < self.shrinkage <= 1:
             raise SchemaError(f"shrinkage must be above 0 and at most 1, got {shown(shrinkage)}")
-        self._weights: NDArray[np.float64] = np.zeros((0, 0))  # (C, D + 1), the bias last
 
     @override
     def _learn(self, examples: Labelled) -> None:
-        rows = np.concatenate([examples.features, np.ones((len(examples.labels), 1), np.float32)], 1)
-        self._set(self._plus(Sums.of(rows, examples.labels, gram=True)))
+        self._set(self._plus(Sums.of(with_ones(examples.features), examples.labels, gram=True)))
 
+    @override
     def _set(self, sums: Sums) -> None:
         counts, totals = sums.class_sums[:, -1].astype(np.float64), sums.class_sums[:, :-1].astype(np.float64)
         if not (counts > 0).all():
@@ -53,19 +48,3 @@ class Slda(SumsHead):
         precise = torch.cholesky_solve(torch.from_numpy(means.T.copy()), factor).numpy().T
         self._weights = np.concatenate([precise, -(precise * means).sum(1, keepdims=True) / 2], 1)
         self._sums = sums
-
-    @override
-    def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        assert self._sums is not None
-        scores = features @ self._weights[:, :-1].T + self._weights[:, -1]
-        predicted: NDArray[np.int64] = self._sums.classes[scores.argmax(1)]
-        return predicted
-
-    @override
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if not state:
-            self._sums = self._width = None
-            return
-        sums = Sums.read(state, gram=True)
-        self._set(sums)
-        self._width = sums.class_sums.shape[1] - 1

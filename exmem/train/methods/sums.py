@@ -1,5 +1,6 @@
 """Sums over examples that are carried from phase to phase, and the ridge regression that they determine."""
 
+import abc
 import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from typing_extensions import override
 from exmem.errors import DataError
 from exmem.train.methods.head import Head
 
-__all__ = ["Sums", "SumsHead", "array_of_state", "gram_of", "ridge_weights"]
+__all__ = ["LinearSumsHead", "Sums", "SumsHead", "array_of_state", "gram_of", "ridge_weights", "with_ones"]
 
 _ROWS = 4096  # that are turned into float64 at a time
 
@@ -109,6 +110,37 @@ class SumsHead(Head):
 
     def _plus(self, sums: Sums) -> Sums:
         return sums if self._sums is None else self._sums.plus(sums)
+
+
+class LinearSumsHead(SumsHead):
+    """One whose sums of rows (N, D + 1), of features and a 1, determine weights (C, D + 1), the bias last."""
+
+    _weights: NDArray[np.float64]
+
+    @abc.abstractmethod
+    def _set(self, sums: Sums) -> None:
+        """Take over sums, and find the weights; DataError, and nothing is changed, where that cannot be done."""
+
+    @override
+    def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        assert self._sums is not None
+        scores = features @ self._weights[:, :-1].T + self._weights[:, -1]
+        predicted: NDArray[np.int64] = self._sums.classes[scores.argmax(1)]
+        return predicted
+
+    @override
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if not state:
+            self._sums = self._width = None
+            return
+        sums = Sums.read(state, gram=True)
+        self._set(sums)
+        self._width = sums.class_sums.shape[1] - 1
+
+
+def with_ones(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows (N, D + 1) of features and a 1."""
+    return np.concatenate([features, np.ones((len(features), 1), np.float32)], 1)
 
 
 def array_of_state(state: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:

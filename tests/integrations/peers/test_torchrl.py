@@ -403,6 +403,15 @@ def test_a_dump_that_is_damaged_changes_nothing(tmp_path: Path) -> None:
         assert storage.get(slice(None))["number"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("given", [None, 5, [], {}, {"snapshot": torch.zeros(3), "ring": 1}])
+def test_a_state_that_is_none_is_refused(given: Any) -> None:
+    storage = ExmemStorage(10)
+    storage.set(range(3), steps(3))
+    with pytest.raises(DataError, match="expected what state_dict"):
+        storage.load_state_dict(given)
+    assert len(storage) == 3
+
+
 def test_the_memory_says_what_its_fields_are(tmp_path: Path) -> None:
     storage = ExmemStorage(10, tmp_path / "place", image="pixels")
     storage.set(range(3), steps(3))

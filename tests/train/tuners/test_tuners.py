@@ -9,7 +9,7 @@ from torch import nn
 from exmem.registry import Part
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.learner import Learner
-from exmem.train.losses import Objective
+from exmem.train.method_config import MethodConfig
 from exmem.train.tuners import TUNERS
 from exmem.train.tuners.ssf import SsfConfig, SsfLayer
 from tests.backbones.models import MAKERS, TEXTS, load, write
@@ -49,7 +49,7 @@ def test_the_tuned_blocks_move_and_the_frozen_trunk_stays(written, family, tuner
     hidden, labels = backbone.embed(batch), torch.tensor([0, 1])
     for _ in range(3):  # the head starts at zero, LoRA's B too
         optimizer.zero_grad()
-        learner.loss(hidden, labels, objective=Objective()).backward()
+        learner.loss(hidden, labels, method=MethodConfig()).backward()
         optimizer.step()
     learner.eval()
     for name, value in learner.named_parameters():
