@@ -207,6 +207,17 @@ def test_of_two_who_make_a_memory_at_one_place_one_does(tmp_path: Path, monkeypa
     assert len(other) == 3
 
 
+def test_what_an_earlier_clear_could_not_remove_is_not_in_the_way(tmp_path: Path) -> None:
+    memory = FieldMemory(tmp_path / "m", **LIMIT)
+    memory.add({"image": images(2)})
+    (tmp_path / ".m.restoring" / "gone").mkdir(parents=True)
+    (tmp_path / ".m.restoring" / "gone" / "left").touch()
+    memory.clear()
+    memory.add({"image": images(3)})
+    assert len(memory) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "real").symlink_to(tmp_path / "disk" / "m")

@@ -40,8 +40,9 @@ def swap(root: Path) -> None:
 def remove(root: Path) -> None:
     """Remove a folder: after a kill in the middle it is whole, or away."""
     if root.exists():
+        finish_swap(root)  # of an earlier one, what could not be removed
         beside = beside_of(root)
-        beside.mkdir(parents=True, exist_ok=True)
+        beside.mkdir(parents=True)
         root.rename(beside / "gone")
         shutil.rmtree(beside, ignore_errors=True)
 
