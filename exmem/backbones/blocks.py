@@ -1,9 +1,12 @@
 """Transformer blocks of transformers, found and run alike in all families."""
 
+import contextlib
+import contextvars
 import inspect
 import re
-from collections.abc import Sequence
-from typing import Any
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +24,7 @@ __all__ = [
     "pooled",
     "projection",
     "run_blocks",
+    "running_blocks",
     "scaled",
     "tuned_from",
 ]
@@ -62,6 +66,31 @@ def attention_tap(block: nn.Module, num_heads: int) -> AttentionTap:
     return AttentionTap(num_heads=num_heads, **{kind: projection(block, kind) for kind in _PROJECTIONS})
 
 
+class _Way(NamedTuple):
+    """How blocks are run."""
+
+    dtype: torch.dtype = torch.float32
+    compiled: bool = False
+
+
+_PLAIN = _Way()
+_WAY: contextvars.ContextVar[_Way] = contextvars.ContextVar("way", default=_PLAIN)
+_COMPILED: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def running_blocks(*, dtype: torch.dtype = torch.float32, compiled: bool = False) -> Iterator[None]:
+    """Have `run_blocks` compute in a dtype for a while, or by compiled blocks; weights and states stay what they are.
+
+    Hooks that are put on a block after it was compiled are not called.
+    """
+    token = _WAY.set(_Way(dtype, compiled))
+    try:
+        yield
+    finally:
+        _WAY.reset(token)
+
+
 def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None) -> Tensor:
     """Run blocks one after the other over hidden states (B, T, D).
 
@@ -70,7 +99,16 @@ def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None)
     """
     if not hidden.shape[1]:  # attention of transformers cannot shape what is empty
         return hidden
-    bias = attention_bias(mask, hidden.dtype)
+    way = _WAY.get()
+    low = way.dtype != torch.float32
+    # Without its cache of cast weights, which would keep those of a pass without gradients for one with them.
+    lower = torch.autocast(hidden.device.type, way.dtype, cache_enabled=False) if low else contextlib.nullcontext()
+    with lower:
+        found = _run(blocks, hidden, attention_bias(mask, way.dtype if low else hidden.dtype), compiled=way.compiled)
+    return found.to(hidden.dtype)
+
+
+def _run(blocks: Sequence[nn.Module], hidden: Tensor, bias: Tensor | None, *, compiled: bool) -> Tensor:
     for block in blocks:
         takes_mask = "attention_mask" in inspect.signature(block.forward).parameters
         if bias is not None and not takes_mask:
@@ -78,9 +116,16 @@ def run_blocks(blocks: Sequence[nn.Module], hidden: Tensor, mask: Tensor | None)
                 f"{type(block).__name__} takes no attention mask, and would attend to padding; install transformers "
                 "5.18 or newer"
             )
-        output: Any = block(hidden, attention_mask=bias) if takes_mask else block(hidden)
+        call: Any = _compiled(block) if compiled else block
+        output: Any = call(hidden, attention_mask=bias) if takes_mask else call(hidden)
         hidden = output[0] if isinstance(output, tuple) else output
     return hidden
+
+
+def _compiled(block: nn.Module) -> Any:
+    if block not in _COMPILED:
+        _COMPILED[block] = torch.compile(block.forward, dynamic=True)
+    return _COMPILED[block]
 
 
 def attention_mask(*keeps: Tensor) -> Tensor | None:

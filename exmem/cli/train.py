@@ -124,16 +124,22 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None
     from exmem.report.run import draw_run
     from exmem.train.folder import RunFolder
     from exmem.train.parts import load_run_backbone, load_run_data
+    from exmem.train.ranks import Ranks
     from exmem.train.trainer import Trainer
 
+    ranks = Ranks.joined()
     console = make_console()
+    console.quiet = not ranks.is_first
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_run_data(config, folder)
     run = RunFolder(out)
     if chooses:
         config = with_chosen_recipe(run, config, learning, console)
-    trainer = Trainer(run, config, load_run_backbone(config, console.print), train=learning, test=testing)
+    backbone = load_run_backbone(config, console.print)
+    trainer = Trainer(run, config, backbone, train=learning, test=testing, ranks=ranks)
     trainer.run(console)
+    if not ranks.is_first:
+        return
     draw_run(trainer)
     files = {
         "Metrics": run.metrics_file,

@@ -22,7 +22,7 @@ from exmem.train.data import ImageText
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import backbone_key
 from exmem.train.learner import Learner
-from exmem.train.parts import bind_recipe, load_run_backbone, load_run_data
+from exmem.train.parts import bind_recipe, load_run_backbone, load_run_data, make_learner
 from exmem.train.scenario import Scenario, learnt_classes
 from exmem.train.storing import stored_rows
 from exmem.train.trainer import Trainer
@@ -73,12 +73,12 @@ def known_of_folder(
         train, _ = load_run_data(config, data)
         if list(train.class_names) != names:
             raise DataError(f"{data}: expected the classes {names[:5]}, got {list(train.class_names)[:5]}")
-        if backbone is not None and f"{train.key()}-{backbone_key(backbone)}" != noted["train"]:
+        if backbone is not None and f"{train.key()}-{backbone_key(backbone, config.loop.dtype)}" != noted["train"]:
             notes.append("The data was changed since the run: originals may be others.")
     if not scores:
         notes.append("No scores: they were not asked for.")
     elif backbone is not None and train is not None:
-        learner = Learner(backbone, config.make_tuner())
+        learner = make_learner(config, backbone)
         _load_last_phase(folder, config, learner, num_classes=len(names))
         bound = bind_recipe(config, learner, num_classes=len(names))
         masking = bound.masking if bound is not None else None

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,8 +14,9 @@ from torch import Tensor
 from exmem.backbones.packaged import cache_dir
 from exmem.errors import SchemaError
 from exmem.store import parse_bytes
+from exmem.train.ranks import ALONE, Ranks
 
-__all__ = ["cached", "keep", "kept_or_computed", "text_key"]
+__all__ = ["cached", "keep", "text_key"]
 
 _ABANDONED_S = 86_400  # since a file was last written to that its writer has not put in place
 
@@ -25,14 +26,13 @@ def text_key(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def kept_or_computed(name: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors of a name in the cache that all runs share, or compute and keep them."""
-    tensors = cached(name)
-    return keep(name, compute()) if tensors is None else tensors
+def cached(name: str, ranks: Ranks = ALONE) -> dict[str, Tensor] | None:
+    """Return the tensors of a name in the cache that all runs share; None where a process finds none."""
+    tensors = _cached(name)
+    return tensors if ranks.every(tensors is not None) else None
 
 
-def cached(name: str) -> dict[str, Tensor] | None:
-    """Return the tensors of a name in the cache that all runs share; None where it holds none."""
+def _cached(name: str) -> dict[str, Tensor] | None:
     _most_bytes()  # a setting that cannot be read is told before anything is computed
     file = _file(name)
     try:
@@ -42,13 +42,22 @@ def cached(name: str) -> dict[str, Tensor] | None:
         return None
 
 
-def keep(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put tensors into the cache that all runs share, and return them.
+def keep(name: str, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """Put tensors, the same of all processes, into the cache that all runs share, and return them.
 
     The cache holds at most `EXMEM_HIDDEN_BYTES` (16GB when unset); what was not used for longest goes first, and what
-    is larger by itself is not kept.
+    is larger by itself is not kept. Several processes share what it holds.
     """
     tensors = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+    if ranks.writes_here:
+        _keep(name, tensors)
+    if ranks.count > 1:
+        ranks.wait()
+        tensors = _cached(name) or tensors
+    return tensors
+
+
+def _keep(name: str, tensors: dict[str, Tensor]) -> None:
     most, file = _most_bytes(), _file(name)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
@@ -59,7 +68,6 @@ def keep(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return tensors
 
 
 def _file(name: str) -> Path:

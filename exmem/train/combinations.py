@@ -20,6 +20,7 @@ ON_HIDDEN = frozenset({"text_exchange", "token_dropout"})
 def check_combinations(config: "TrainConfig") -> None:
     """Refuse options that have no effect, cannot be, or would be wrong beside the others (SchemaError)."""
     _check_used(config)
+    _check_method(config)
     _check_stored_form(config)
     _check_levels(config)
 
@@ -29,7 +30,15 @@ def _check_used(config: "TrainConfig") -> None:
     loop, recipe, backbone = config.loop, config.recipe, config.backbone
     random_masks = loop.stored_form > 0 and loop.stored_masks == "random"
     drops = "fill" in recipe.form().uses or random_masks or (recipe.level == "pixels" and bool(loop.augment))
-    replay = ("quota", "selection", "ranked_form", "loop.augment", "loop.sampler")
+    replay = (
+        "quota",
+        "selection",
+        "ranked_form",
+        "loop.augment",
+        "loop.sampler",
+        "loop.candidates",
+        "method.corrected",
+    )
     for acts, reason, names in (
         (not recipe.is_empty, f"recipe {recipe.name!r} stores nothing", replay),
         (drops, f"image {str(recipe.image)!r} drops no tokens, and nothing else does", ("recipe.fill",)),
@@ -37,11 +46,24 @@ def _check_used(config: "TrainConfig") -> None:
         (random_masks, "no masks are random (loop.stored_form, loop.stored_masks)", ("loop.random_ratio",)),
         (config.method.distill_weight > 0, "method.distill_weight is 0", ("method.temperature",)),
         (config.tuner.phases != "none", "tuner.phases is none", ("tuner.adapter", "tuner.charged")),
-        (config.tuned_phases == "all", "no phase but the first is tuned", ("method.asymmetric", "method.aligned")),
+        (config.method.dark_weight > 0, "method.dark_weight is 0", ("method.dark_update",)),
+        (
+            config.tuned_phases == "all",
+            "no phase but the first is tuned",
+            ("method.asymmetric", "method.aligned", "method.corrected", "loop.candidates"),
+        ),
         (
             config.tuned_phases != "none",
             "no phase is tuned",
-            ("method.label_smoothing", "loop.warmup", "loop.clip_norm"),
+            (
+                "method.label_smoothing",
+                "loop.warmup",
+                "loop.clip_norm",
+                "loop.ema",
+                "loop.accumulation",
+                "loop.compile",
+                "loop.joint",
+            ),
         ),
         (backbone.family != "bert", "bert sees no images", ("backbone.vision",)),
         (backbone.family in {"joint", "bert"}, f"{backbone.family} has no text encoder apart", ("backbone.text",)),
@@ -52,6 +74,30 @@ def _check_used(config: "TrainConfig") -> None:
             value = getattr(part, option)
             if value != type(part).__dataclass_fields__[option].default:
                 raise SchemaError(f"{name} {shown(plain(value))} has no effect: {reason}; leave it out")
+
+
+def _check_method(config: "TrainConfig") -> None:
+    """Refuse what a method cannot do beside another option."""
+    loop, method = config.loop, config.method
+    if loop.joint and not config.recipe.is_empty:
+        raise SchemaError(
+            f"loop.joint learns from all examples of earlier phases and stores none, recipe {config.recipe.name!r} "
+            "does; use recipe none"
+        )
+    if loop.joint and (config.keeps_sums or config.tuned_phases != "all" or method.asymmetric or method.aligned):
+        raise SchemaError(
+            "loop.joint learns all classes anew in each phase; leave out method.asymmetric, method.aligned, a "
+            "tuner.phases other than all, and heads that keep sums, which see all examples anyway"
+        )
+    if method.corrected and not method.head.name == "linear":
+        raise SchemaError(f"method.corrected corrects the linear head, and {method.head.name!r} classifies; use linear")
+    if method.aligned and method.head.name == "cosine":
+        raise SchemaError("method.aligned shortens weights, whose length a cosine does not see; leave it out")
+    if method.corrected and not (loop.keep_hidden and {part.name for part in loop.augment} <= ON_HIDDEN):
+        raise SchemaError(
+            "method.corrected holds exemplars back from replay, which needs loop.keep_hidden and augmentations of "
+            f"hidden tokens ({', '.join(sorted(ON_HIDDEN))})"
+        )
 
 
 def _check_stored_form(config: "TrainConfig") -> None:
@@ -94,7 +140,7 @@ def _check_levels(config: "TrainConfig") -> None:
         )
     if config.tuned_phases != "all":
         asked = {
-            "head 'linear'": head == "linear",
+            f"head {head!r}": config.method.trains_head,
             "extras 'logits'": "logits" in recipe.extras,
             f"selection {config.selection.name!r}": config.selection.name in {"loss", "entropy"},
             f"scorer {recipe.scorer.name!r}": "objective" in SCORERS.options(recipe.scorer.name),

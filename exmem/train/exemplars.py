@@ -1,8 +1,9 @@
 """What a learner replays: exemplars as hidden tokens."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from exmem.train.folder import RunFolder
 from exmem.train.hidden import Advance, embedded, features_of
 from exmem.train.learner import Learner
 from exmem.train.methods import Labelled
+from exmem.train.ranks import ALONE, Ranks
 
 __all__ = ["Exemplars", "Replayed", "keeps_hidden"]
 
 _ROWS = 256
+_NONE = np.zeros(0, np.int64)
 
 
 def keeps_hidden(config: TrainConfig, backbone: Backbone) -> bool:
@@ -38,12 +41,18 @@ def keeps_hidden(config: TrainConfig, backbone: Backbone) -> bool:
     return kept
 
 
-class Replayed(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replayed:
     """A batch of exemplars: hidden tokens, classes (B,), and stored logits (B, C) by class where they are replayed."""
 
     hidden: Hidden
     labels: Tensor
     logits: Tensor | None
+
+    def select(self, rows: Tensor) -> "Replayed":
+        """Return some rows."""
+        logits = None if self.logits is None else self.logits[rows]
+        return Replayed(self.hidden.select(rows), self.labels[rows], logits)
 
 
 class Exemplars:
@@ -53,11 +62,11 @@ class Exemplars:
     step. Where they are kept, payloads are not read again: what is damaged later is noticed only by `exmem check`.
     """
 
-    def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder) -> None:
+    def __init__(self, config: TrainConfig, bound: BoundRecipe, folder: RunFolder, ranks: Ranks = ALONE) -> None:
         backbone = bound.backbone
         assert isinstance(backbone, Backbone), "what trains has one"
         self._kept = keeps_hidden(config, backbone)
-        self._config, self._backbone, self._folder = config, backbone, folder
+        self._config, self._backbone, self._folder, self._ranks = config, backbone, folder, ranks
         self._augment = _augmentation(config, bound)
         self._pipeline, self._level = Pipeline(bound.restore), bound.recipe.level
         self._hidden: dict[int, Hidden] = {}  # phase -> hidden tokens of what it added
@@ -105,9 +114,11 @@ class Exemplars:
             return
         tensors = load_file(file) if file.exists() else {}
         known = tensors.pop("slots", torch.zeros(0, dtype=torch.int64)).tolist()
-        if not set(slots.tolist()) <= set(known):
-            hidden, known = embedded(self._backbone, self._tokens, slots, advance), slots.tolist()
-            self._folder.save_tensors(file, {"slots": torch.tensor(known), **hidden.tensors()})
+        if not self._ranks.every(set(slots.tolist()) <= set(known)):
+            known = slots.tolist()
+            hidden = embedded(self._backbone, self._tokens, slots, advance, ranks=self._ranks)
+            tensors = {"slots": torch.tensor(known), **hidden.tensors()}
+            self._ranks.first(lambda: self._folder.save_tensors(file, tensors))
         else:
             hidden = Hidden.of(tensors)
         self._hidden[phase] = hidden
@@ -130,7 +141,7 @@ class Exemplars:
     def features(self, learner: Learner, slots: NDArray[np.int64]) -> Tensor:
         """Return what the classifiers see of exemplars, (N, D), by slot: stored ones as they are."""
         if self._level != "features":
-            return features_of(learner, self.hidden, slots)
+            return features_of(learner, self.hidden, slots, ranks=self._ranks)
         parts = [self._tokens(slots[start : start + _ROWS]) for start in range(0, len(slots), _ROWS)]
         none = torch.zeros(0, self._backbone.feature_dim)
         return torch.cat([none, *(part.tokens["features"].values[:, 0] for part in parts)])
@@ -150,9 +161,25 @@ class Exemplars:
             self._logits.update(zip(chosen.tolist(), logits, strict=True))
         return torch.stack([self._logits[slot] for slot in slots.tolist()]).to(self._device)
 
-    def draw(self, batches: int, *, number: int) -> Iterator[Replayed]:
-        """Draw batches; the number of the pass decides which."""
-        loop, seed, size = self._config.loop, self._config.seed, self._config.loop.replay_batch
+    def forget_logits(self) -> None:
+        """Read stored logits again: they were changed."""
+        self._memory.refresh()
+        self._logits.clear()
+
+    def held_back(self, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose a share of the exemplars of each class that has two or more, at least one of each: their slots."""
+        labels, slots = self.labels, self.slots
+        classes = [slots[labels == label] for label in np.unique(labels)]
+        chosen = [rng.permutation(own)[: max(1, round(share * len(own)))] for own in classes if len(own) > 1]
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))
+
+    def draw(self, batches: int, *, number: int, but: NDArray[np.int64] = _NONE) -> Iterator[Replayed]:
+        """Draw batches of as many as are replayed, times the candidates; the number of the pass decides which.
+
+        Some slots may be left out where hidden tokens are kept.
+        """
+        loop, seed = self._config.loop, self._config.seed
+        size = loop.replay_batch * loop.candidates
         if not self._kept:
             loader = replay_loader(
                 self._folder.memory,
@@ -171,7 +198,8 @@ class Exemplars:
         generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, number, 1]).integers(2**62)))
         augment = functools.partial(self._augment, generator=generator)
         sampler: Sampler = SAMPLERS[loop.sampler]
-        slots = sampler(self.slots, self.labels, length=batches * size, seed=seed, number=number)
+        drawn = ~np.isin(self.slots, but)
+        slots = sampler(self.slots[drawn], self.labels[drawn], length=batches * size, seed=seed, number=number)
         label_of = dict(zip(self.slots.tolist(), self.labels.tolist(), strict=True))
         for start in range(0, len(slots), size):
             chosen = slots[start : start + size]

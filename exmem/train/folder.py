@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,10 +174,15 @@ class RunFolder:
 
         return load_file(file)
 
-    def save_checkpoint(self, phase: int, tensors: "Mapping[str, Tensor]") -> None:
-        """Save the tensors that were trained in a phase; the checkpoint before the last is dropped."""
+    def save_checkpoint(self, phase: int, tensors: "Mapping[str, Tensor]", losses: Sequence[float] = ()) -> None:
+        """Save the tensors that were trained in a phase, and its losses; the checkpoint before the last is dropped."""
+        self.save_note(phase, "losses", {"losses": list(losses)})
         self.save_tensors(self._state(phase, "tuned.safetensors"), tensors)
         self._state(phase - 2, "tuned.safetensors").unlink(missing_ok=True)
+
+    def losses(self, phase: int) -> list[float]:
+        """Return the losses that were saved with the checkpoint of a phase."""
+        return list((self.note(phase, "losses") or {}).get("losses", []))
 
     def head(self, phase: int) -> "dict[str, Tensor]":
         """Return what the head carried out of a phase; DataError if it is gone."""

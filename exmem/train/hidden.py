@@ -17,9 +17,10 @@ from exmem.recipes import BoundRecipe, Masking
 from exmem.replay import Pipeline
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
-from exmem.train.cache import cached, keep, kept_or_computed, text_key
+from exmem.train.cache import cached, keep, text_key
 from exmem.train.data import ImageText
 from exmem.train.learner import Learner
+from exmem.train.ranks import ALONE, Ranks
 
 __all__ = [
     "HiddenOf",
@@ -31,6 +32,7 @@ __all__ = [
     "embedded",
     "features_of",
     "kept_and_scored",
+    "kept_hidden",
     "scored",
     "scored_and_embedded",
     "stored_form",
@@ -114,30 +116,35 @@ def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None)
 
 
 def scored_and_embedded(
-    masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance
+    masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance, *, ranks: Ranks = ALONE
 ) -> tuple[Hidden, NDArray[np.float32]]:
     """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, scores (N, L) of patches."""
-    parts, scores = [], []
-    for start in range(0, len(rows), _ROWS):
-        batch = tokens(rows[start : start + _ROWS])
+
+    def compute(chosen: NDArray[np.int64]) -> tuple[Hidden, NDArray[np.float32]]:
+        batch = tokens(chosen)
         maps = _maps(masking, batch)
         trunk = maps.hidden if maps.hidden is not None else _backbone(masking).embed(batch)
-        parts.append(trunk.to("cpu").to(torch.float16))
-        scores.append(maps.scores["image"])
-        advance(len(batch))
+        return trunk.to("cpu").to(torch.float16), maps.scores["image"]
+
+    parts, scores = zip(*ranks.over(rows, _ROWS, compute, advance), strict=True)
     return Hidden.cat(parts), np.concatenate(scores)
 
 
 def scored(
-    masking: Masking, tokens: Tokens, hidden: HiddenOf, rows: NDArray[np.int64], advance: Advance
+    masking: Masking,
+    tokens: Tokens,
+    hidden: HiddenOf,
+    rows: NDArray[np.int64],
+    advance: Advance,
+    *,
+    ranks: Ranks = ALONE,
 ) -> NDArray[np.float32]:
     """Score the patches (N, L) of rows of the data whose hidden tokens are known."""
-    scores = []
-    for start in range(0, len(rows), _ROWS):
-        chosen = rows[start : start + _ROWS]
-        scores.append(_maps(masking, tokens(chosen), hidden(chosen)).scores["image"])
-        advance(len(chosen))
-    return np.concatenate(scores)
+
+    def compute(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        return _maps(masking, tokens(chosen), hidden(chosen)).scores["image"]
+
+    return np.concatenate(ranks.over(rows, _ROWS, compute, advance))
 
 
 def _maps(masking: Masking, batch: TensorBatch, hidden: Hidden | None = None) -> ScoreMaps:
@@ -145,21 +152,35 @@ def _maps(masking: Masking, batch: TensorBatch, hidden: Hidden | None = None) ->
     return masking.scorer(_backbone(masking), batch, hidden=hidden)
 
 
+def kept_hidden(
+    key: str, backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance, *, ranks: Ranks = ALONE
+) -> Hidden:
+    """Return hidden tokens of all rows from the cache of all runs, or compute and keep them."""
+    hidden = cached(key, ranks)
+    if hidden is None:
+        hidden = keep(key, embedded(backbone, tokens, rows, advance, ranks=ranks).tensors(), ranks)
+    return Hidden.of(hidden)
+
+
 def kept_and_scored(
-    key: str, masking: Masking, tokens: Tokens, rows: NDArray[np.int64], advance: Advance, *, scorer: str
+    key: str,
+    masking: Masking,
+    tokens: Tokens,
+    rows: NDArray[np.int64],
+    advance: Advance,
+    *,
+    scorer: str,
+    ranks: Ranks = ALONE,
 ) -> tuple[Hidden, NDArray[np.float32]]:
     """Return hidden tokens and fixed scores of all rows from the cache of all runs; one pass finds what lacks."""
     name = f"{key}-{text_key(scorer)}"
-    hidden, scores = cached(key), cached(name)
+    scores = cached(name, ranks)
     if scores is None:
-        found, values = scored_and_embedded(masking, tokens, rows, advance)
-        if hidden is None:
-            keep(key, found.tensors())
-        keep(name, {"scores": torch.from_numpy(values)})
-        return found, values
-    if hidden is None:
-        hidden = kept_or_computed(key, lambda: embedded(_backbone(masking), tokens, rows, advance).tensors())
-    return Hidden.of(hidden), scores["scores"].numpy()
+        found, values = scored_and_embedded(masking, tokens, rows, advance, ranks=ranks)
+        scores = keep(name, {"scores": torch.from_numpy(values)}, ranks)
+        hidden = cached(key, ranks)  # the same, but for rounding: those of a file that is there stay those of all runs
+        return Hidden.of(keep(key, found.tensors(), ranks) if hidden is None else hidden), scores["scores"].numpy()
+    return kept_hidden(key, _backbone(masking), tokens, rows, advance, ranks=ranks), scores["scores"].numpy()
 
 
 def _backbone(masking: Masking) -> Backbone:
@@ -167,32 +188,40 @@ def _backbone(masking: Masking) -> Backbone:
     return masking.backbone
 
 
-def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance | None = None) -> Hidden:
+def embedded(
+    backbone: Backbone,
+    tokens: Tokens,
+    rows: NDArray[np.int64],
+    advance: Advance | None = None,
+    *,
+    ranks: Ranks = ALONE,
+) -> Hidden:
     """Run the trunk over rows of the data, some at a time; float16, in RAM."""
-    parts = []
-    for start in range(0, len(rows), _ROWS):
-        chosen = rows[start : start + _ROWS]
-        parts.append(backbone.embed(tokens(chosen)).to("cpu").to(torch.float16))
-        if advance is not None:
-            advance(len(chosen))
-    return Hidden.cat(parts)
+
+    def compute(chosen: NDArray[np.int64]) -> Hidden:
+        return backbone.embed(tokens(chosen)).to("cpu").to(torch.float16)
+
+    return Hidden.cat(ranks.over(rows, _ROWS, compute, advance))
 
 
-def features_of(learner: Learner, hidden_of: HiddenOf, rows: NDArray[np.int64]) -> Tensor:
+def features_of(learner: Learner, hidden_of: HiddenOf, rows: NDArray[np.int64], *, ranks: Ranks = ALONE) -> Tensor:
     """Return the features (N, D) of rows, some at a time, on the CPU."""
-    parts = [torch.zeros(0, learner.backbone.feature_dim)]
-    with torch.inference_mode():
-        chunks = (rows[start : start + _FEATURE_ROWS] for start in range(0, len(rows), _FEATURE_ROWS))
-        parts += [learner.features(hidden_of(chunk)).cpu() for chunk in chunks]
-    return torch.cat(parts).clone()
+
+    def compute(chosen: NDArray[np.int64]) -> Tensor:
+        with torch.inference_mode():
+            return learner.features(hidden_of(chosen)).cpu()
+
+    none = torch.zeros(0, learner.backbone.feature_dim)
+    return torch.cat([none, *ranks.over(rows, _FEATURE_ROWS, compute)])
 
 
-def backbone_key(backbone: Backbone) -> str:
-    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities."""
+def backbone_key(backbone: Backbone, dtype: torch.dtype = torch.float32) -> str:
+    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities, in what blocks compute."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     sizes = [backbone.image_sides, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
+    sizes += [] if dtype == torch.float32 else [str(dtype)]
     digest.update(json.dumps(sizes).encode())
     return digest.hexdigest()

@@ -13,17 +13,21 @@ from typing_extensions import override
 from exmem.backbones import Backbone, Hidden
 from exmem.backbones.blocks import scaled
 from exmem.errors import DataError
-from exmem.train.losses import dark_knowledge, distillation
+from exmem.train.losses import bias_correction, dark_knowledge, distillation
 from exmem.train.method_config import MethodConfig
 from exmem.train.tuners import Tuner
 
 __all__ = ["ClassMeans", "Learner"]
 
+_SCALE = 10.0  # of a cosine at first: with 1, as LUCIR has it, a few epochs do not bring it to where classes part
+
 
 class Learner(nn.Module):
     """A backbone whose tuned blocks move as a tuner says, and a linear head; all else is frozen."""
 
-    def __init__(self, backbone: Backbone, tuner: Tuner) -> None:
+    scale: nn.Parameter | None
+
+    def __init__(self, backbone: Backbone, tuner: Tuner, *, cosine: bool = False) -> None:
         super().__init__()
         moved, extras = tuner(backbone), tuple(backbone.trainable_extras())
         self.backbone = backbone
@@ -33,6 +37,7 @@ class Learner(nn.Module):
         self._new = 0  # of the classes, the last ones
         self.weight = nn.Parameter(torch.zeros(0, backbone.feature_dim))
         self.bias = nn.Parameter(torch.zeros(0))
+        self.register_parameter("scale", nn.Parameter(torch.tensor(_SCALE)) if cosine else None)
         self.to(backbone.pixel_mean.device)
 
     @property
@@ -47,11 +52,17 @@ class Learner(nn.Module):
         return f"{moving:,} of {every:,} weights of the backbone are trained ({moving / every:.2%})"
 
     def grow(self, classes: Sequence[int]) -> None:
-        """Add outputs for new classes; those of old classes stay as they are, new ones start at zero."""
+        """Add outputs for new classes; those of old classes stay as they are, new ones start at zero.
+
+        A cosine has no gradient at zero: there, new weights start at random directions that follow from their classes.
+        """
         self.classes, self._new = (*self.classes, *classes), len(classes)
         grown = self.weight.new_zeros(len(classes), self.weight.shape[1])
-        self.weight = nn.Parameter(torch.cat([self.weight.detach(), grown]))
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), grown[:, 0]]))
+        if self.scale is not None:
+            for row, label in enumerate(classes):
+                grown[row] = torch.randn(grown.shape[1], generator=torch.Generator().manual_seed(label))
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), grown]))
 
     def features(self, hidden: Hidden) -> Tensor:
         """Return features of the backbone for the classifiers, each scaled to mean 0 and variance 1 (a choice)."""
@@ -60,15 +71,22 @@ class Learner(nn.Module):
     @override
     def forward(self, hidden: Hidden) -> Tensor:
         """Return the logits (B, C) of all classes seen, in the order of `classes`."""
-        return self.features(hidden) @ self.weight.T + self.bias
+        return self.classify(self.features(hidden))
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits of features: linear, or the cosine times a scale that is trained (LUCIR, Hou et al. 2019)."""
+        if self.scale is None:
+            return features @ self.weight.T + self.bias
+        return self.scale * (normalize(features, dim=-1) @ normalize(self.weight, dim=-1).T)
+
+    @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Return logits of features on the CPU that were measured before, without gradient."""
-        return features @ self.weight.detach().cpu().T + self.bias.detach().cpu()
+        """Return logits of features on the CPU that were measured before, on the CPU and without gradient."""
+        return self.classify(features.to(self.weight.device)).cpu()
 
     def true_logits(self, encoded: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the logits of the true classes, which were seen: what a gradient scorer explains."""
-        logits = scaled(encoded) @ self.weight.T + self.bias
+        logits = self.classify(scaled(encoded))
         return logits.gather(1, self.targets(labels)[:, None]).sum()
 
     def difficulty(self, features: Tensor, labels: Tensor) -> dict[str, NDArray[np.float32]]:
@@ -135,6 +153,23 @@ class Learner(nn.Module):
         if stored is not None and method.dark_weight > 0:
             loss = loss + method.dark_weight * dark_knowledge(logits, stored)
         return loss
+
+    @torch.no_grad()
+    def row_losses(self, hidden: Hidden, labels: Tensor) -> Tensor:
+        """Return the cross-entropy (B,) of examples, without gradient."""
+        return cross_entropy(self(hidden), self.targets(labels), reduction="none")
+
+    @torch.no_grad()
+    def correct(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Scale and shift the logits of the newest classes, as fits examples best that were not trained on (BiC).
+
+        Wu et al. 2019, equations 4 and 5, with the two numbers folded into weights and biases; they are returned.
+        """
+        old = len(self.classes) - self._new
+        alpha, beta = bias_correction(self.logits(features), self.targets(labels).cpu(), old=old)
+        self.weight[old:] *= alpha
+        self.bias[old:] = alpha * self.bias[old:] + beta
+        return alpha, beta
 
     def align(self) -> None:
         """Shorten the weights of the newest classes until their mean norm is that of the others (WA).

@@ -1,16 +1,30 @@
 """What the classifiers of a run get right after a phase."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
+from exmem.train.folder import RunFolder
 from exmem.train.learner import ClassMeans, Learner
 from exmem.train.methods import Head, Labelled
 from exmem.train.metrics import accuracies
 from exmem.train.scenario import Scenario
 
-__all__ = ["measured_after"]
+__all__ = ["learnt_means", "measured_after"]
+
+
+def learnt_means(folder: RunFolder, new: Labelled, before: Sequence[int]) -> ClassMeans:
+    """Return class means without a memory: each stays as it was when its class was learnt; those before, too."""
+    means = ClassMeans.of(torch.from_numpy(new.features), torch.from_numpy(new.labels))
+    file = folder.path / "state" / "means.safetensors"
+    if before:
+        known = load_file(file)
+        older = torch.isin(known["classes"], torch.tensor(before))
+        means = ClassMeans(known["classes"][older].tolist(), known["means"][older]).merged(means)
+    folder.save_tensors(file, {"classes": torch.tensor(means.classes), "means": means.means})
+    return means
 
 
 def measured_after(

@@ -32,6 +32,7 @@ __all__ = [
     "folder_bytes",
     "load_run_backbone",
     "load_run_data",
+    "make_learner",
     "tell_cut_texts",
 ]
 
@@ -60,6 +61,11 @@ def load_run_data(config: TrainConfig, folder: Path) -> tuple[ImageText, ImageTe
         label_column=data.label_column,
         needs_text=data.modalities != "image",
     )
+
+
+def make_learner(config: TrainConfig, backbone: Backbone) -> Learner:
+    """Make the learner of a configuration of a fresh backbone."""
+    return Learner(backbone, config.make_tuner(), cosine=config.method.head.name == "cosine")
 
 
 def bind_recipe(config: TrainConfig, learner: Learner, *, num_classes: int) -> BoundRecipe | None:
@@ -102,7 +108,7 @@ def charged_bytes(config: TrainConfig, backbone: Backbone, classes: int) -> dict
     """Return what a run keeps beside its memory and charges to it; the backbone is fresh."""
     charges = {"head": head_bytes(config.method.head, width=backbone.feature_dim, classes=classes), "adapter": 0}
     if config.tuner.charged:
-        charges["adapter"] = Learner(copy.deepcopy(backbone), config.make_tuner()).adapter_bytes
+        charges["adapter"] = make_learner(config, copy.deepcopy(backbone)).adapter_bytes
     return charges
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exmem.backbones import Hidden
+from exmem.backbones.blocks import running_blocks
 from exmem.errors import DataError
 from exmem.recipes import BoundRecipe
 from exmem.train.data import ImageText
-from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
 from exmem.train.hidden import (
     Advance,
@@ -26,7 +26,7 @@ from exmem.train.hidden import (
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Head
 from exmem.train.metrics import accuracies
-from exmem.train.parts import bind_recipe, load_run_backbone
+from exmem.train.parts import bind_recipe, load_run_backbone, make_learner
 from exmem.train.scenario import Scenario, learnt_classes
 
 __all__ = ["Predictor"]
@@ -90,37 +90,19 @@ class Predictor:
     def _fresh(self, tell: Callable[[str], None], key: str) -> Learner:
         """Return the learner as it was before any tuning; DataError if its weights are not those of the run."""
         backbone = load_run_backbone(self.config, tell)
-        if not key.endswith(backbone_key(backbone)):
+        if not key.endswith(backbone_key(backbone, self.config.loop.dtype)):
             raise DataError(f"the run's backbone had other weights, or sizes, than {self.config.backbone.names} now")
-        return Learner(backbone, self.config.make_tuner())
+        return make_learner(self.config, backbone)
 
     def _bound(self, learner: Learner) -> BoundRecipe | None:
         return bind_recipe(self.config, learner, num_classes=len(self.class_names))
 
     def _restored(self, folder: RunFolder) -> Head | None:
         part = self.config.method.head
-        if part.name == "linear":
+        if self.config.method.trains_head:
             return None
         head: Head = HEADS.make(part.name, **part.kwargs)
-        if head.keeps_sums:
-            head.load({name: tensor.numpy() for name, tensor in folder.head(self._phase).items()})
-            return head
-        bound = self._bound(self._learner)
-        if bound is None:
-            raise DataError(
-                f"{folder.path}: the head {part.name!r} was fitted to examples that this run did not store; train with "
-                "a recipe, or with method.head linear"
-            )
-        if folder.note(self._phase + 1, "stored") is not None:
-            raise DataError(
-                f"{folder.path}: phase {self._phase + 2} was begun, and the memory has changed since; go "
-                "on with the run first"
-            )
-        if not (folder.memory / "zarr.json").exists():
-            raise DataError(f"{folder.memory}: the memory of this run is gone, to which its head is fitted")
-        exemplars = Exemplars(self.config, bound, folder)
-        exemplars.follow(self._phase + 1)
-        head.fit(exemplars.labelled(self._learner))
+        head.load({name: tensor.numpy() for name, tensor in folder.head(self._phase).items()})
         return head
 
     def predict(self, data: ImageText, *, advance: Advance = _nowhere) -> NDArray[np.int64]:
@@ -141,8 +123,9 @@ class Predictor:
         backbone, rows = self._learner.backbone, np.arange(len(data))
         if not len(data):
             return np.zeros(0, np.int64)
-        hidden = self._hidden(tokens_of(backbone, data), rows, advance)
-        features = features_of(self._learner, KeptHidden(hidden, backbone.pixel_mean.device), rows)
+        with running_blocks(dtype=self.config.loop.dtype):
+            hidden = self._hidden(tokens_of(backbone, data), rows, advance)
+            features = features_of(self._learner, KeptHidden(hidden, backbone.pixel_mean.device), rows)
         if self._head is not None:
             return self._head.predict(features.numpy())
         chosen: NDArray[np.int64] = np.array(self._learner.classes)[self._learner.logits(features).argmax(-1).numpy()]

@@ -14,9 +14,8 @@ from exmem.recipes import BoundRecipe, Recipe
 from exmem.registry import Part
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
-from exmem.train.cache import kept_or_computed
 from exmem.train.data import ImageText
-from exmem.train.hidden import Advance, KeptHidden, backbone_key, embedded, features_of, scored, tokens_of
+from exmem.train.hidden import Advance, KeptHidden, backbone_key, features_of, kept_hidden, scored, tokens_of
 from exmem.train.learner import Learner
 from exmem.train.samples import folds_of
 from exmem.train.stored_sample import StoredSample
@@ -87,8 +86,7 @@ class Probe:
         if key is None:
             return Seen(self.learner, data.subset(rows), advance)
         tokens, every = tokens_of(self.backbone, data), np.arange(len(data))
-        name = f"{data.key()}-{key}"
-        known = Hidden.of(kept_or_computed(name, lambda: embedded(self.backbone, tokens, every).tensors()))
+        known = kept_hidden(f"{data.key()}-{key}", self.backbone, tokens, every, lambda _: None)
         return Seen(self.learner, data.subset(rows), advance, known.select(torch.from_numpy(rows)))
 
     def store(self, recipe: Recipe, advance: Advance = lambda _: None) -> StoredSample:

@@ -13,7 +13,7 @@ from exmem.selection import SELECTIONS
 from exmem.tokens import Exemplar
 from exmem.train.folder import RunFolder
 
-__all__ = ["Make", "Stored", "rank_examples", "store_phase", "stored_rows"]
+__all__ = ["Make", "Stored", "complete_logits", "rank_examples", "store_phase", "stored_rows"]
 
 _FIRST_RANKS = 32  # of each class, that are made before it is asked whether they fit
 Make = Callable[[NDArray[np.int64], NDArray[np.float64]], list[Exemplar]]  # rows of the data, priorities
@@ -90,6 +90,17 @@ def store_phase(
         noted["slots"] = []
     memory.commit()
     return _stored(folder, phase, noted)
+
+
+def complete_logits(folder: RunFolder, now: NDArray[np.float32]) -> None:
+    """Give all stored exemplars the logits (N, C) of classes that they have none of yet, in place."""
+    with ExemplarMemory.open(folder.memory, mode="r+") as memory:
+        slots = memory.slots
+        stored = memory.read(slots).extras["logits"]
+        lacking = np.isnan(stored) & ~np.isnan(now)
+        changed = lacking.any(1)
+        if changed.any():
+            memory.update(slots[changed], extras={"logits": np.where(lacking, now, stored)[changed]})
 
 
 def stored_rows(folder: RunFolder, phases: int) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """The reference trainer: phase after phase, train, store exemplars, measure; a killed run goes on where it was."""
 
-import functools
+import contextlib
 import time
 import warnings
 from collections.abc import Mapping
@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from rich.console import Console
-from safetensors.torch import load_file
 from torch import Tensor
 
-from exmem.backbones import Backbone, Hidden
+from exmem.backbones import Backbone
+from exmem.backbones.blocks import running_blocks
 from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
 from exmem.recipes.training import check_enough
 from exmem.tokens import Exemplar
-from exmem.train.cache import kept_or_computed
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars, keeps_hidden
@@ -33,13 +31,10 @@ from exmem.train.hidden import (
     backbone_key,
     embedded,
     features_of,
-    kept_and_scored,
-    scored,
     stored_form,
-    tokens_of,
 )
-from exmem.train.learner import ClassMeans, Learner
-from exmem.train.measuring import measured_after
+from exmem.train.learner import ClassMeans
+from exmem.train.measuring import learnt_means, measured_after
 from exmem.train.methods import HEADS, Head, Labelled
 from exmem.train.methods.fitting import fit_head
 from exmem.train.parts import (
@@ -50,12 +45,15 @@ from exmem.train.parts import (
     check_budget,
     create_memory,
     folder_bytes,
+    make_learner,
     tell_cut_texts,
 )
 from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
+from exmem.train.ranks import Ranks
 from exmem.train.scenario import Scenario, learnt_classes
-from exmem.train.storing import rank_examples, store_phase
+from exmem.train.storing import complete_logits, rank_examples, store_phase
+from exmem.train.trunk import Trunk
 
 __all__ = ["Trainer"]
 
@@ -75,6 +73,9 @@ class Trainer:
         A fresh backbone; adapters are injected into it.
     train, test : ImageText
         Data of the same classes.
+    ranks : Ranks, optional
+        The processes of the run, of which this is one: each computes a share of every step, the first one writes.
+        Those that `accelerate launch` or `torchrun` started when left out, or else this one alone.
 
     Raises
     ------
@@ -85,17 +86,24 @@ class Trainer:
     """
 
     def __init__(
-        self, folder: RunFolder, config: TrainConfig, backbone: Backbone, *, train: ImageText, test: ImageText
+        self,
+        folder: RunFolder,
+        config: TrainConfig,
+        backbone: Backbone,
+        *,
+        train: ImageText,
+        test: ImageText,
+        ranks: Ranks | None = None,
     ) -> None:
         self.folder, self.config, self.train, self.test = folder, config, train, test
         self.scenario = Scenario.of(config.data, len(train.class_names))
-        key = backbone_key(backbone)
+        key = backbone_key(backbone, config.loop.dtype)
         self._keys = {"train": f"{train.key()}-{key}", "test": f"{test.key()}-{key}"}
-        self._accelerator = Accelerator()
-        self.backbone = backbone.to(self._accelerator.device)
+        self.ranks = ranks = Ranks.joined() if ranks is None else ranks
+        self.backbone = backbone.to(ranks.device)
         torch.manual_seed(config.seed)
         self._charges = charged_bytes(config, self.backbone, len(train.class_names))
-        self.learner = Learner(self.backbone, config.make_tuner())
+        self.learner = make_learner(config, self.backbone)
         self.bound = bind_recipe(config, self.learner, num_classes=len(train.class_names))
         if self.bound is not None:
             keeps_hidden(config, self.backbone)  # refused before anything is computed
@@ -120,8 +128,10 @@ class Trainer:
         list of dict
             What was measured, one entry per phase; also in `metrics.jsonl`.
         """
-        with self.folder.locked():
-            if self.folder.claim(self.config, {**self._keys, "classes": list(self.train.class_names)}):
+        data = {**self._keys, "classes": list(self.train.class_names)}
+        with contextlib.ExitStack() as held:
+            self.ranks.first(lambda: held.enter_context(self.folder.locked()))
+            if self.ranks.first(lambda: self.folder.claim(self.config, data)):
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
             console.print(self.learner.described(), highlight=False)
             tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])
@@ -131,12 +141,16 @@ class Trainer:
             return self.folder.metrics()
 
     def _go_on(self, console: Console, done: int) -> None:
-        sizes = [len(self.scenario.rows(self.train.labels, phase)) for phase in range(len(self.scenario))]
+        sizes = [len(self._rows(phase)) for phase in range(len(self.scenario))]
         epochs, name = self.config.loop.epochs, self.config.recipe.name
         with RunProgress(console, name=name, total=epochs * sum(sizes), done=epochs * sum(sizes[:done])) as progress:
             self._progress = progress
-            self._hidden = {"train": self._trunk("train", self.train), "test": self._trunk("test", self.test)}
-            self._open_memory(done)
+            with running_blocks(dtype=self.config.loop.dtype):
+                trunk = Trunk(self.config, self.backbone, self.bound, self.ranks, progress)
+                trained, self._known = trunk.train(self.train, self._keys["train"])
+                self._hidden = {"train": trained, "test": trunk.test(self.test, self._keys["test"])}
+                self.ranks.first(lambda: self._make_memory(done))
+                self._open_memory(done)
             for phase in range(done, len(self.scenario)):
                 entry = self._phase(phase)
                 progress.line(
@@ -144,47 +158,28 @@ class Trainer:
                     f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s"
                 )
 
-    def _trunk(self, split: str, data: ImageText) -> HiddenOf:
-        """Return hidden tokens of a split; where scores never change, the same pass finds those of what is stored.
+    def _rows(self, phase: int) -> NDArray[np.int64]:
+        """Return the examples that a phase learns from."""
+        if not self.config.loop.joint:
+            return self.scenario.rows(self.train.labels, phase)
+        return np.flatnonzero(np.isin(self.train.labels, self.scenario.seen(phase)))
 
-        Where the learner sees kept tokens only, these are chosen by the backbone as it is before any tuning.
-        """
-        tokens, rows, pruned = tokens_of(self.backbone, data), np.arange(len(data)), self.config.prunes
-        if not self.config.loop.keep_hidden:
-            return LiveHidden(self.backbone, tokens)
-        advance = self._progress.stage(f"hidden tokens of {split}", len(data))
-        masking, scores = self.bound.masking if self.bound is not None else None, None
-        if masking is not None and masking.is_fixed and (pruned or split == "train"):
-            scorer = str(self.config.recipe.scorer)
-            states, scores = kept_and_scored(self._keys[split], masking, tokens, rows, advance, scorer=scorer)
-        else:
-            compute = functools.partial(embedded, self.backbone, tokens, rows, advance)
-            states = Hidden.of(kept_or_computed(self._keys[split], lambda: compute().tensors()))
-        hidden = KeptHidden(states, self._accelerator.device)
-        if pruned:
-            assert self.bound is not None  # the configuration refuses a recipe that keeps all tokens
-            if scores is None:
-                advance = self._progress.stage(f"scores of {split}", len(data))
-                scores = scored(self.bound.masking, tokens, hidden, rows, advance)
-            hidden = KeptHidden(self.bound.pruned(states, scores), self._accelerator.device)
-        if split == "train" and masking is not None:
-            of_hidden = self.config.recipe.level == "hidden" or (masking.scorer is not None and scores is None)
-            self._known = Known(hidden if of_hidden else None, scores)
-        return hidden
+    def _make_memory(self, done: int) -> None:
+        if self.bound is None or (self.folder.memory / "zarr.json").exists():
+            return
+        if done:
+            raise DataError(
+                f"{self.folder.memory}: the memory of this run is gone, and {done} phases are finished with it; "
+                "put it back, or use a new run folder"
+            )
+        if not (self.bound.is_trained or self.config.recipe.level == "features"):
+            create_memory(self.config, self.bound, self.folder.memory)
 
     def _open_memory(self, done: int) -> None:
-        if self.bound is None:
+        """Read the memory, if it is there yet: one of a trained codec is made with the first exemplars."""
+        if self.bound is None or not (self.folder.memory / "zarr.json").exists():
             return
-        if not (self.folder.memory / "zarr.json").exists():
-            if done:
-                raise DataError(
-                    f"{self.folder.memory}: the memory of this run is gone, and {done} phases are finished with it; "
-                    "put it back, or use a new run folder"
-                )
-            if self.bound.is_trained or self.config.recipe.level == "features":
-                return  # it is made with the first exemplars, by the backbone that they are of
-            create_memory(self.config, self.bound, self.folder.memory)
-        self._exemplars = Exemplars(self.config, self.bound, self.folder)
+        self._exemplars = Exemplars(self.config, self.bound, self.folder, self.ranks)
         self._exemplars.follow(done)
         expected = self.folder.metrics()[-1]["exemplars"] if done else 0
         if len(self._exemplars.slots) < expected and self.folder.note(done, "stored") is None:
@@ -197,34 +192,46 @@ class Trainer:
 
     def _phase(self, phase: int) -> dict[str, Any]:
         began = time.monotonic()
-        checkpoint = self.folder.checkpoint(phase)
-        if checkpoint is None:
+        rows = self._rows(phase)
+        with running_blocks(dtype=self.config.loop.dtype):
+            losses = self._learn(phase)
+            features, tested = self._features(self._hidden["train"], rows), self._tested(phase)
+            if self.bound is not None:
+                self._store(phase, rows, features)
+            held = None if self._exemplars is None else self._exemplars.labelled(self.learner)
+        new = Labelled(features.numpy(), self.train.labels[rows])
+
+        def finish() -> dict[str, Any]:
+            entry = self._measure(phase, new, held, tested)
+            entry |= {"losses": losses, "seconds": round(time.monotonic() - began, 1)}
+            self.folder.add_metrics(entry)
+            return entry
+
+        return self.ranks.first(finish)
+
+    def _learn(self, phase: int) -> list[float]:
+        """Train a phase, or take what was learnt in it from its checkpoint; return the mean loss of each epoch."""
+        checkpoint = self.ranks.first(lambda: self.folder.checkpoint(phase))
+        if checkpoint is not None:
+            self.learner.load(learnt_classes(self.config, self.scenario, phase), checkpoint)
+        else:
             if phase and self._learnt != phase - 1:
-                before = self.folder.checkpoint(phase - 1)
+                before = self.ranks.first(lambda: self.folder.checkpoint(phase - 1))
                 if before is None:
                     raise DataError(
                         f"{self.folder.path}: the checkpoint of phase {phase} is gone; use a new run folder"
                     )
                 self.learner.load(learnt_classes(self.config, self.scenario, phase - 1), before)
-            if self.config.tunes(phase):
-                self._train(phase)
-            else:
-                self._progress.learnt(self.config.loop.epochs * len(self.scenario.rows(self.train.labels, phase)))
-            self.folder.save_checkpoint(phase, self.learner.tuned())
-        else:
-            self.learner.load(learnt_classes(self.config, self.scenario, phase), checkpoint)
+            losses = self._train(phase) if self.config.tunes(phase) else []
+            if not losses:
+                self._progress.learnt(self.config.loop.epochs * len(self._rows(phase)))
+            self.ranks.first(lambda: self.folder.save_checkpoint(phase, self.learner.tuned(), losses))
         self._learnt = phase
-        rows = self.scenario.rows(self.train.labels, phase)
-        features, tested = features_of(self.learner, self._hidden["train"], rows), self._tested(phase)
-        means = self._learnt_means(phase, rows, features) if self.bound is None else self._store(phase, rows, features)
-        head = self._fit_head(phase, Labelled(features.numpy(), self.train.labels[rows]))
-        entry = self._measure(phase, means, head, tested)
-        entry["seconds"] = round(time.monotonic() - began, 1)
-        self.folder.add_metrics(entry)
-        return entry
+        return self.folder.losses(phase)
 
-    def _train(self, phase: int) -> None:
-        rows, teacher = self.scenario.rows(self.train.labels, phase), self.learner.tuned() if phase else {}
+    def _train(self, phase: int) -> list[float]:
+        joint = self.config.loop.joint
+        rows, teacher = self._rows(phase), self.learner.tuned() if phase and not joint else {}
         self.learner.grow(self.scenario.phases[phase])
         new = NewExamples(rows, self.train.labels, self._hidden["train"], self._stored_form(rows))
         stage = self._stage(phase, "learning", len(rows) * self.config.loop.epochs)
@@ -233,16 +240,19 @@ class Trainer:
             stage(count)
             self._progress.learnt(count)
 
-        train_phase(
+        return train_phase(
             self.learner,
             self.config,
             new,
             phase=phase,
             teacher=teacher,
             held=self._exemplars if self._exemplars is not None and len(self._exemplars.slots) else None,
-            backward=self._accelerator.backward,
+            ranks=self.ranks,
             report=report,
         )
+
+    def _features(self, hidden_of: HiddenOf, rows: NDArray[np.int64]) -> Tensor:
+        return features_of(self.learner, hidden_of, rows, ranks=self.ranks)
 
     def _stage(self, phase: int, what: str, total: int) -> Advance:
         return self._progress.stage(f"phase {phase + 1}/{len(self.scenario)}, {what}", total)
@@ -255,16 +265,28 @@ class Trainer:
         assert bound is not None  # the configuration refuses an empty recipe here
         advance = self._progress.stage("new examples as they would be stored", len(rows))
         known = self._known if bound is self.bound else Known()
-        made = embedded(self.backbone, stored_form(bound, self.train, known), rows, advance)
-        return KeptHidden(made, self._accelerator.device, rows)
+        made = embedded(self.backbone, stored_form(bound, self.train, known), rows, advance, ranks=self.ranks)
+        return KeptHidden(made, self.ranks.device, rows)
 
-    def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
+    def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> None:
+        assert self.bound is not None
+        ranked = features
+        if self.config.ranked_form == "stored":
+            tokens = stored_form(self.bound, self.train, self._known)
+            ranked = self._features(LiveHidden(self.backbone, tokens), rows)
+        slots = self.ranks.first(lambda: self._write(phase, rows, features, ranked))
+        if self._exemplars is None:
+            self._exemplars = Exemplars(self.config, self.bound, self.folder, self.ranks)
+        self._exemplars.update(phase, slots, self._stage(phase, "exemplars as they are seen", len(slots)))
+        if self.config.method.dark_update:
+            known = torch.from_numpy(self._exemplars.labelled(self.learner).features)
+            self.ranks.first(lambda: complete_logits(self.folder, self._extras(known)["logits"]))
+            self._exemplars.forget_logits()
+
+    def _write(self, phase: int, rows: NDArray[np.int64], features: Tensor, ranked: Tensor) -> NDArray[np.int64]:
+        """Store the best of the examples of a phase, and return their slots."""
         assert self.bound is not None
         config, labels = self.config, self.train.labels[rows]
-        ranked = features
-        if config.ranked_form == "stored":
-            tokens = stored_form(self.bound, self.train, self._known)
-            ranked = features_of(self.learner, LiveHidden(self.backbone, tokens), rows)
         by_difficulty = config.selection.name in {"loss", "entropy"}
         hardness = self.learner.difficulty(ranked, torch.from_numpy(labels)) if by_difficulty else {}
         ranks = rank_examples(
@@ -274,11 +296,10 @@ class Trainer:
             seed=[config.seed, phase],
             values=hardness.get(config.selection.name),
         )
-        if self._exemplars is None:
+        if not (self.folder.memory / "zarr.json").exists():
             advance = self._stage(phase, "exemplars to train the codec", len(rows))
             samples = self._made(rows, np.zeros(len(rows)), features, advance)
             create_memory(config, self.bound, self.folder.memory, samples)
-            self._exemplars = Exemplars(config, self.bound, self.folder)
         with ExemplarMemory.open(self.folder.memory, mode="r+") as memory:
             self.bound.check(memory)
             charge(memory, self._charges)
@@ -290,10 +311,7 @@ class Trainer:
             def make(chosen: NDArray[np.int64], priorities: NDArray[np.float64]) -> list[Exemplar]:
                 return self._made(chosen, priorities, features[np.searchsorted(rows, chosen)], advance)
 
-            stored = store_phase(self.folder, phase, memory, make, rows=rows, ranks=ranks, labels=labels)
-        self._exemplars.update(phase, stored.slots, self._stage(phase, "exemplars as they are seen", len(stored.slots)))
-        slots, held = self._exemplars.slots, torch.from_numpy(self._exemplars.labels)
-        return ClassMeans.of(self._exemplars.features(self.learner, slots), held)
+            return store_phase(self.folder, phase, memory, make, rows=rows, ranks=ranks, labels=labels).slots
 
     def _made(
         self, rows: NDArray[np.int64], priorities: NDArray[np.float64], features: Tensor, advance: Advance
@@ -326,17 +344,6 @@ class Trainer:
             extras["logits"] = logits
         return {name: extras[name] for name in self.config.recipe.extras}
 
-    def _learnt_means(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> ClassMeans:
-        """Class means without a memory: each stays as it was when its class was learnt."""
-        means = ClassMeans.of(features, torch.from_numpy(self.train.labels[rows]))
-        file = self.folder.path / "state" / "means.safetensors"
-        if phase:
-            known = load_file(file)
-            older = torch.isin(known["classes"], torch.tensor(self.scenario.seen(phase - 1)))
-            means = ClassMeans(known["classes"][older].tolist(), known["means"][older]).merged(means)
-        self.folder.save_tensors(file, {"classes": torch.tensor(means.classes), "means": means.means})
-        return means
-
     def _tested(self, phase: int) -> dict[str, Labelled]:
         """Return the test examples of the classes seen: by "" as they are, by "_stored" as they would be stored."""
         rows = np.flatnonzero(np.isin(self.test.labels, self.scenario.seen(phase)))
@@ -345,36 +352,39 @@ class Trainer:
         if self.bound is not None and self.config.loop.test_stored_form:
             seen["_stored"] = LiveHidden(self.backbone, stored_form(self.bound, self.test))
         labels = self.test.labels[rows]
-        return {
-            name: Labelled(features_of(self.learner, hidden_of, rows).numpy(), labels)
-            for name, hidden_of in seen.items()
-        }
+        return {name: Labelled(self._features(hidden_of, rows).numpy(), labels) for name, hidden_of in seen.items()}
 
-    def _fit_head(self, phase: int, new: Labelled) -> Head | None:
+    def _fit_head(self, phase: int, new: Labelled, held: Labelled | None) -> Head | None:
         """Fit the head to the exemplars that are held now, all as they are stored, or add up all new examples.
 
-        Where nothing is stored, new examples are all that there is. None for the linear head, which was trained.
+        Where nothing is stored, new examples are all that there is. None for a head that was trained.
         """
         part = self.config.method.head
-        if part.name == "linear":
+        if self.config.method.trains_head:
             return None
         self._stage(phase, f"fitting the head ({part.name})", len(new.labels))
-        if self._exemplars is None or not len(self._exemplars.slots) or HEADS[part.name].keeps_sums:
-            return fit_head(self.folder, phase, part, new)
-        return fit_head(self.folder, phase, part, self._exemplars.labelled(self.learner))
+        refitted = held is not None and len(held.labels) and not HEADS[part.name].keeps_sums
+        return fit_head(self.folder, phase, part, held if refitted and held is not None else new)
 
     def _measure(
-        self, phase: int, means: ClassMeans, head: Head | None, tested: Mapping[str, Labelled]
+        self, phase: int, new: Labelled, held: Labelled | None, tested: Mapping[str, Labelled]
     ) -> dict[str, Any]:
+        """Measure by new examples, exemplars that are held, and test examples, all of them by their features."""
         seen = self.scenario.seen(phase)
+        if held is None:
+            before = () if self.config.loop.joint or not phase else self.scenario.seen(phase - 1)
+            means = learnt_means(self.folder, new, before)
+        else:
+            means = ClassMeans.of(torch.from_numpy(held.features), torch.from_numpy(held.labels))
+        head = self._fit_head(phase, new, held)
         measured = measured_after(self.learner, means, head, tested, self.scenario, phase)
         return {
             "phase": phase,
             "classes": list(self.scenario.phases[phase]),
             **measured,
-            "exemplars": len(self._exemplars.slots) if self._exemplars is not None else 0,
-            "disk_bytes": folder_bytes(self.folder.memory) if self._exemplars is not None else 0,
-            "mean_bytes": 0 if self._exemplars is not None else means.means.numel() * means.means.element_size(),
+            "exemplars": 0 if held is None else len(held.labels),
+            "disk_bytes": 0 if held is None else folder_bytes(self.folder.memory),
+            "mean_bytes": 0 if held is not None else means.means.numel() * means.means.element_size(),
             **{f"{name}_bytes": nbytes for name, nbytes in self._charges.items()},
             "classes_without_exemplars": sorted(set(seen) - set(means.classes)),
         }

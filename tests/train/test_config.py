@@ -117,6 +117,10 @@ def test_a_value_of_another_kind_is_named(document, message):
         ("method", {"temperature": 0.0}, "method.temperature must be above 0, got 0.0"),
         ("loop", {"epochs": 0}, "loop.epochs"),
         ("loop", {"num_workers": -1}, "loop.num_workers"),
+        ("loop", {"accumulation": 0}, "loop.accumulation"),
+        ("loop", {"ema": 1.0}, "loop.ema must be 0 or more"),
+        ("loop", {"precision": "float8"}, "loop.precision: unknown 'float8'; choose one of ['bfloat16', 'float32']"),
+        ("method", {"corrected": 0.6}, "method.corrected must be 0 or more and at most 0.5, got 0.6"),
         ("loop", {"lr": float("nan")}, "loop.lr must be above 0, got nan"),
         ("loop", {"stored_form": 2.0}, "loop.stored_form must be 0 or more and at most 1, got 2.0"),
         ("loop", {"random_ratio": 0.0}, "loop.random_ratio must be above 0 and at most 1, got 0.0"),
@@ -190,6 +194,10 @@ WITHOUT_EFFECT = [
     ({"tuner": {"phases": "first"}, "method": {"asymmetric": True}}, "method.asymmetric True has no effect"),
     ({"recipe": "features", "loop": {"warmup": 0.1}}, "loop.warmup 0.1 has no effect: no phase is tuned"),
     ({"method": {"head": "slda", "label_smoothing": 0.1}}, "method.label_smoothing 0.1 has no effect"),
+    ({"method": {"dark_update": True}}, "method.dark_update True has no effect: method.dark_weight is 0"),
+    ({"recipe": "features", "loop": {"ema": 0.9}}, "loop.ema 0.9 has no effect: no phase is tuned"),
+    ({"recipe": "none", "loop": {"candidates": 2}}, "loop.candidates 2 has no effect: recipe 'none' stores nothing"),
+    ({"recipe": "none", "method": {"head": "linear", "corrected": 0.1}}, "method.corrected 0.1 has no effect"),
     ({"backbone": {"family": "bert", "vision": "a"}}, "backbone.vision 'a' has no effect: bert sees no images"),
     ({"backbone": {"family": "clip", "text": "a"}}, "backbone.text 'a' has no effect: clip has no text encoder apart"),
 ]
@@ -221,6 +229,19 @@ SUMS = ("ridge", "slda", "ranpac:projection=64", "nearest_mean")
         ({"method": {"head": "linear"}, "tuner": {"phases": "first"}}, f"head 'linear' {NEEDS_LINEAR} first, use all"),
         ({"method": {"head": "linear"}, "recipe": "features"}, f"head 'linear' {NEEDS_LINEAR} none, use all"),
         ({"method": {"dark_weight": 0.5}}, "method.dark_weight 0.5 needs the logits of exemplars"),
+        ({"loop": {"joint": True}}, "loop.joint learns from all examples of earlier phases and stores none, recipe"),
+        (
+            {"recipe": "none", "loop": {"joint": True}, "method": {"aligned": True}},
+            "loop.joint learns all classes anew",
+        ),
+        ({"method": {"corrected": 0.1}}, "method.corrected corrects the linear head, and 'logistic' classifies"),
+        ({"method": {"head": "cosine", "aligned": True}}, "method.aligned shortens weights, whose length a cosine"),
+        (
+            {"method": {"head": "linear", "corrected": 0.1}, "loop": {"augment": ["flip"]}},
+            "method.corrected holds exemplars back from replay, which needs loop.keep_hidden",
+        ),
+        ({"method": {"head": "cosine:scale=3"}}, "method.head 'cosine' has no options, got ['scale']"),
+        ({"method": {"head": "cosine"}, "recipe": "features"}, f"head 'cosine' {NEEDS_LINEAR} none, use all"),
         ({"recipe": {"extras": ["logits"]}, "tuner": {"phases": "none"}}, f"extras 'logits' {NEEDS_LINEAR} none"),
         ({"recipe": {"extras": ["logits"]}, "method": {"head": "ridge"}}, f"extras 'logits' {NEEDS_LINEAR} none"),
         ({"selection": "loss", "tuner": {"phases": "first"}}, f"selection 'loss' {NEEDS_LINEAR} first"),
@@ -314,6 +335,9 @@ def test_only_a_scorer_that_explains_the_class_is_kept_from_new_examples():
     )
 
 
+APART = {"loop.joint", "method.corrected"}  # stand beside few others
+
+
 def _changed(document):
     """Every option of a configuration by its dotted name, and the document with another value there."""
     others = {"str": "other", "int": 7, "bool": False, "float": 0.25, "NoneType": 5}
@@ -345,6 +369,9 @@ def _changed(document):
         "method.head": "linear",
         "method.asymmetric": True,
         "method.aligned": False,
+        "method.dark_update": True,
+        "loop.precision": "bfloat16",
+        "loop.compile": True,
     }
     for key, value in document.items():
         if not isinstance(value, dict):
@@ -352,6 +379,8 @@ def _changed(document):
             continue
         for field, old in value.items():
             name = f"{key}.{field}"
+            if name in APART:
+                continue
             new = choices[name] if name in choices else others[type(old).__name__]
             yield name, document | {key: value | {field: new}}
 
@@ -369,7 +398,14 @@ def test_hidden_tokens_workers_and_the_name_of_the_recipe_may_change_and_nothing
     changes = dict(_changed(document))
     assert len(changes) > 40
     same = {name for name, changed in changes.items() if not NOT_DEFAULT.differences(TrainConfig.from_json(changed))}
-    assert same == {"loop.keep_hidden", "loop.num_workers", "recipe.name"}
+    assert same == {"loop.accumulation", "loop.compile", "loop.keep_hidden", "loop.num_workers", "recipe.name"}
+    plain = {"recipe": "none", "method": {"head": "linear"}}
+    for one, two in (
+        (plain, plain | {"loop": {"joint": True}}),
+        ({"method": {"head": "linear"}}, {"method": {"head": "linear", "corrected": 0.1}}),
+    ):
+        (told,) = TrainConfig.from_json(one).differences(TrainConfig.from_json(two))
+        assert told.partition(": ")[0] in APART
     for name, changed in changes.items():
         told = NOT_DEFAULT.differences(TrainConfig.from_json(changed))
         assert name in same or [line.partition(": ")[0] for line in told] == [name]

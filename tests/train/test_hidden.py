@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from exmem.errors import SchemaError
-from exmem.train.cache import kept_or_computed
+from exmem.train.cache import cached, keep
 
 
 @pytest.fixture
@@ -21,6 +21,11 @@ def compute(number=0, size=1000):
 
 def never():
     raise AssertionError("nothing is computed")
+
+
+def kept_or_computed(name, compute):
+    tensors = cached(name)
+    return keep(name, compute()) if tensors is None else tensors
 
 
 def names(cache):

@@ -137,7 +137,7 @@ def test_stored_logits_pull_those_of_classes_that_were_learnt_then(backbone):
     stored = logits + torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, float("nan")], [0.0, float("nan")]])
     plain = learner.loss(hidden, labels, method=MethodConfig())
     dark = learner.loss(hidden, labels, method=MethodConfig(dark_weight=0.5), replayed=True, stored=stored)
-    torch.testing.assert_close(dark - plain, torch.tensor(0.5 * (1 + 4 + 0 + 1 + 9 + 0) / 6))
+    torch.testing.assert_close(dark - plain, torch.tensor(0.5 * ((1 + 4) / 2 + (0 + 1) / 2 + 9 + 0) / 4))
     dark.backward()
     assert learner.weight.grad.isfinite().all()
 
@@ -226,3 +226,58 @@ def test_difficulty_worked_by_hand(backbone):
     assert found["loss"].dtype == np.float32
     nothing = learner.difficulty(features[:0], torch.zeros(0, dtype=torch.int64))
     assert [len(values) for values in nothing.values()] == [0, 0]
+
+
+def test_a_cosine_head_sees_directions_alone_and_new_classes_can_learn(models):
+    torch.manual_seed(0)
+    learner = Learner(load_joint(models), Lora(rank=2, alpha=4), cosine=True)
+    learner.grow((3, 5))
+    features = torch.randn(4, learner.weight.shape[1], generator=torch.Generator().manual_seed(1))
+    cosines = torch.nn.functional.cosine_similarity(features[:, None], learner.weight.detach()[None], dim=-1)
+    torch.testing.assert_close(learner.logits(features), 10 * cosines)
+    torch.testing.assert_close(learner.logits(7 * features), learner.logits(features))
+    other = Learner(load_joint(models), Lora(rank=2, alpha=4), cosine=True)
+    other.grow((3,))
+    other.grow((5,))
+    assert torch.equal(learner.weight, other.weight), "whenever a class came"
+    loss = learner.loss(
+        learner.backbone.embed(batch(learner.backbone)), torch.tensor([3, 5, 3, 5]), method=MethodConfig()
+    )
+    loss.backward()
+    assert learner.weight.grad.any()
+    assert learner.scale.grad.any()
+    other.load((3, 5), learner.tuned())
+    torch.testing.assert_close(other.logits(features), learner.logits(features))
+
+
+def test_a_bias_of_new_classes_is_found_and_taken_back(backbone):
+    """BiC: logits that were shifted and scaled on purpose come back to what they were."""
+    learner = learner_of(backbone, classes=(3, 5))
+    learner.grow((7, 9))
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([3, 5, 7, 9]).repeat(200)
+    features = torch.randn(800, backbone.feature_dim, generator=generator)
+    weights = torch.randn(4, backbone.feature_dim, generator=generator)
+    features += 0.15 * weights[learner.targets(labels)]
+    # The weights that fit best, of which the last two are spoilt.
+    optimizer = torch.optim.LBFGS([learner.weight, learner.bias], max_iter=200, line_search_fn="strong_wolfe")
+    penalty = 1e-2
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(learner.classify(features), learner.targets(labels))
+        loss = loss + penalty * learner.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    first = learner.correct(features, labels)  # what the penalty leaves
+    best = learner.logits(features)
+    with torch.no_grad():
+        learner.weight[2:] *= 2.0
+        learner.bias[2:] = 2.0 * learner.bias[2:] + 3.0
+    alpha, beta = learner.correct(features, labels)
+    assert first != (alpha, beta)
+    assert alpha == pytest.approx(0.5, abs=1e-3)
+    assert beta == pytest.approx(-1.5, abs=1e-2)
+    torch.testing.assert_close(learner.logits(features), best, atol=2e-3, rtol=1e-3)

@@ -86,7 +86,8 @@ def test_every_level_learns_with_every_head_within_its_budget(tmp_path, backbone
         assert memory.used_bytes == folder_bytes(trainer.folder.memory) + kept <= BUDGET
         assert Restorer.of(memory) == trainer.bound.restore
     files = [*trainer.folder.path.glob("state/*head.safetensors")]
-    assert len(files) == (2 if kept else 0), "of the last phase, and of the one before, for a run that goes on"
+    fitted = 0 if head == "linear" else 2
+    assert len(files) == fitted, "of the last phase, and of the one before, for a run that goes on"
     if kept:
         assert kept == head_bytes(trainer.config.method.head, width=WIDTH, classes=CLASSES), "as it was foreseen"
         assert {file.stat().st_size for file in files if "2" in file.name} == {kept}

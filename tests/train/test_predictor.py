@@ -39,6 +39,7 @@ def finished(tmp_path, models, backbone, data):
         (HIDDEN | {"scorer": "cls_attention:layers=[-1]"}, {}),
         ({"image": "features", "codec": "float16"}, {}),
         ("none", {"method": {"head": "slda"}}),
+        ("none", {"method": {"head": "cosine"}, "loop": {"joint": True, "precision": "bfloat16"}}),
         ("none", {"method": {"head": "linear"}, "tuner": {"adapter": "ssf"}}),
     ],
     ids=str,
@@ -74,18 +75,14 @@ def test_nothing_to_look_at_is_well(finished, data):
     assert Predictor(run).predict(data[1].subset([])).tolist() == []
 
 
-@pytest.mark.parametrize(
-    "what", ["no run", "no phase", "checkpoint", "memory", "in a phase", "nothing stored", "other weights"]
-)
+@pytest.mark.parametrize("what", ["no run", "no phase", "checkpoint", "head", "other weights"])
 def test_what_cannot_be_asked_is_told(finished, tmp_path, data, what):
-    run, _ = finished("none") if what == "nothing stored" else finished()
+    run, _ = finished()
     expected = {
         "no run": "expected the folder of a run of `exmem train`, found none",
         "no phase": "no phase of this run was finished",
         "checkpoint": "the checkpoint of phase 3 is gone",
-        "memory": "the memory of this run is gone",
-        "in a phase": "phase 3 was begun, and the memory has changed",
-        "nothing stored": "was fitted to examples that this run did not store",
+        "head": "what the head learnt is gone",
         "other weights": "the run's backbone had other weights",
     }[what]
     if what == "no run":
@@ -94,16 +91,20 @@ def test_what_cannot_be_asked_is_told(finished, tmp_path, data, what):
         (run / "metrics.jsonl").unlink()
     elif what == "checkpoint":
         (run / "state" / "phase2-tuned.safetensors").unlink()
-    elif what == "in a phase":
-        file = run / "metrics.jsonl"
-        file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    elif what == "memory":
-        shutil.rmtree(run / "memory")
+    elif what == "head":
+        (run / "state" / "phase2-head.safetensors").unlink()
     elif what == "other weights":
         file = run / "config.json"
         file.write_text(file.read_text().replace('"image_size": 32', '"image_size": 16'))
     with pytest.raises(DataError, match=expected):
         Predictor(run)
+
+
+@pytest.mark.parametrize("recipe", ["none", "raw"])
+def test_what_was_learnt_is_asked_without_the_memory(finished, data, recipe):
+    run, entry = finished(recipe)
+    shutil.rmtree(run / "memory", ignore_errors=True)
+    assert Predictor(run).measure(data[1]) == entry["head"]
 
 
 def test_predictions_do_not_depend_on_what_is_asked_beside(finished, data):

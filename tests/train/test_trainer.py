@@ -105,7 +105,7 @@ STEPS = {  # each is called at least so often in a run of three phases that it e
     "seen": (Exemplars, "update", 2),
     "stored": (Trainer, "_store", 2),
     "measured": (Trainer, "_measure", 2),
-    "means": (Trainer, "_learnt_means", 2),
+    "means": (RunFolder, "save_tensors", 4),  # a checkpoint, and the means
 }
 CUTS = [("kept", step) for step in STEPS if step not in {"means", "carried"}]
 CUTS += [("hidden", step) for step in ("learnt", "fitted", "decided", "added", "stored")]

@@ -268,11 +268,11 @@ def test_new_examples_are_shown_whole_or_as_they_would_be_stored(one_phase, loss
 def test_the_loss_of_new_examples_in_two_forms_is_weighed_by_their_numbers(one_phase, monkeypatch):
     seen = []
 
-    def backward(self, loss):
+    def backward(loss):
         seen.append(float(loss.detach()))
-        loss.backward()
+        torch.autograd.backward(loss)
 
-    monkeypatch.setattr("accelerate.Accelerator.backward", backward)
+    monkeypatch.setattr("torch.Tensor.backward", backward)
     one_phase("none", loop={"stored_form": 0.5, "stored_masks": "random", "lr": 1e-30})
     # With weights of 0, each loss is log 4; the parts of each of four steps add up to one such loss.
     assert len(seen) == 8
@@ -485,3 +485,121 @@ def test_replayed_exemplars_come_with_the_logits_that_were_stored_with_them(
         assert set(labels.tolist()) <= set(first)
         assert stored[:, 2:].isnan().all()
         assert {tuple(row) for row in stored[:, :2].tolist()} <= known
+
+
+def weights_of(trainer):
+    return torch.cat([value.flatten() for value in trainer.learner.tuned().values()])
+
+
+@pytest.fixture
+def run_of(tmp_path, backbone, data):
+    def run(recipe=None, **options):
+        folder = tmp_path / f"run{len([*tmp_path.iterdir()])}"
+        trainer = start(folder, backbone, data, recipe, **options)
+        return trainer, trainer.run(QUIET)
+
+    return run
+
+
+def test_a_step_in_parts_is_the_same_step(run_of):
+    recipe = {"extras": ["logits"]}
+    options = {"method": {"dark_weight": 0.5, "asymmetric": True, "head": "linear"}}
+    loop = {"stored_form": 0.5, "stored_masks": "random", "candidates": 2, "clip_norm": 1.0}
+    (whole, one), (parts, two) = (run_of(recipe, **options, loop=loop | {"accumulation": n}) for n in (1, 3))
+    torch.testing.assert_close(weights_of(parts), weights_of(whole), atol=1e-4, rtol=1e-3)  # float32, summed otherwise
+    for before, after in zip(one, two, strict=True):
+        assert after["losses"] == pytest.approx(before["losses"], rel=1e-3)
+    assert not torch.equal(weights_of(parts), weights_of(run_of(recipe, **options, loop=loop | {"candidates": 1})[0]))
+
+
+def test_a_run_tells_the_mean_loss_of_each_epoch_and_it_falls(run_of):
+    _, entries = run_of("raw", loop={"epochs": 4, "lr": 1e-2}, method={"distill_weight": 0.0})
+    assert all(len(entry["losses"]) == 4 for entry in entries)
+    assert entries[0]["losses"][0] == pytest.approx(np.log(2), rel=0.3)  # two classes, and weights that begin at zero
+    assert entries[0]["losses"][-1] < entries[0]["losses"][0]
+
+
+def test_the_running_mean_takes_the_place_of_the_weights(run_of):
+    """With a decay near 1 it is nearly where a phase began; with one near 0 it is nearly where it ended."""
+    runs = {decay: run_of("none", loop={"ema": decay}, data={"first_classes": 4})[0] for decay in (0.0, 1e-6, 0.999999)}
+    torch.testing.assert_close(weights_of(runs[1e-6]), weights_of(runs[0.0]), atol=1e-5, rtol=1e-4)
+    assert runs[0.999999].learner.weight.abs().max() < 1e-4 < runs[0.0].learner.weight.abs().max()
+
+
+def test_the_hardest_of_the_candidates_are_replayed(run_of, monkeypatch):
+    trainer, _ = run_of("raw")
+    exemplars, shares = trainer._exemplars, []
+
+    def losses(learner, hidden, labels):
+        return labels.float()  # the highest class is the hardest
+
+    monkeypatch.setattr(Learner, "row_losses", losses)
+    (drawn,) = exemplars.draw(1, number=0)
+    from exmem.train.phase import _hardest
+
+    chosen = _hardest(trainer.learner, drawn, 3, trainer.ranks)
+    assert chosen.labels.tolist() == sorted(drawn.labels.tolist())[-3:][::-1]
+    rows = [drawn.labels.tolist().index(label) for label in (chosen.labels[0].item(),)]
+    torch.testing.assert_close(chosen.hidden.prefix[0], drawn.hidden.prefix[rows[0]])
+    assert not shares
+
+
+def test_what_corrects_a_phase_is_not_trained_on(run_of, monkeypatch):
+    drawn, corrected = [], []
+    draw, correct = Exemplars.draw, Learner.correct
+
+    def watched(self, batches, *, number, but):
+        drawn.append((self.slots, but))
+        return draw(self, batches, number=number, but=but)
+
+    def seen(self, features, labels):
+        corrected.append(labels)
+        return correct(self, features, labels)
+
+    monkeypatch.setattr(Exemplars, "draw", watched)
+    monkeypatch.setattr(Learner, "correct", seen)
+    options = {"max_bytes": "400kB", "method": {"head": "linear", "corrected": 0.25}}
+    plain, _ = run_of("raw", max_bytes="400kB", method={"head": "linear"})
+    drawn.clear()
+    trainer, entries = run_of("raw", **options)
+    assert len(corrected) == 2, "in the first phase there is nothing old"
+    assert all(len(but) == len(slots) // 4 for slots, but in drawn)
+    assert corrected[0].bincount().tolist() in ([2, 2, 2], [2, 2, 0, 2])[:1] or len(set(corrected[0].tolist())) == 3
+    assert set(np.unique(corrected[0].bincount()[corrected[0].bincount() > 0]).tolist()) == {2}, "balanced"
+    assert not torch.equal(trainer.learner.bias, plain.learner.bias)
+    assert entries[-1]["exemplars"] == 32, "what is held back is stored all the same"
+
+
+def test_stored_logits_are_completed_by_those_of_later_classes(run_of):
+    recipe = {"extras": ["logits"]}
+    options = {"max_bytes": "400kB", "method": {"dark_weight": 0.5, "head": "linear"}}
+    found = {}
+    for update in (False, True):
+        trainer, _ = run_of(recipe, **{**options, "method": options["method"] | {"dark_update": update}})
+        with ExemplarMemory.open(trainer.folder.memory) as memory:
+            found[update] = memory.read(memory.slots).extras["logits"], memory.labels, trainer
+    (plain, labels, trainer), (updated, again, _) = found[False], found[True]
+    np.testing.assert_array_equal(labels, again)
+    old = np.isin(labels, trainer.scenario.phases[0])
+    assert np.isnan(plain[old]).any()
+    assert not np.isnan(updated).any()
+    np.testing.assert_array_equal(
+        updated[old][:, list(trainer.scenario.phases[0])], plain[old][:, list(trainer.scenario.phases[0])]
+    )
+
+
+def test_joint_training_sees_all_classes_in_each_phase(run_of, data):
+    trainer, entries = run_of("none", loop={"joint": True, "epochs": 2}, method={"head": "linear"})
+    assert len(trainer._rows(2)) == len(data[0])
+    assert [len(trainer._rows(phase)) for phase in range(3)] == [16, 24, 32]
+    assert entries[-1]["classes_without_exemplars"] == []
+    head = run_of("none", loop={"joint": True})[1]
+    assert head[-1]["head"]["all"] >= 0.25
+
+
+def test_a_backbone_in_bfloat16_gives_other_numbers_in_float32_files(run_of):
+    (plain, one), (low, two) = (run_of("none", loop={"precision": name}) for name in ("float32", "bfloat16"))
+    assert all(value.dtype == torch.float32 for value in low.learner.tuned().values())
+    assert not torch.equal(weights_of(plain), weights_of(low))
+    torch.testing.assert_close(weights_of(plain), weights_of(low), atol=0.05, rtol=0.5)
+    assert one[-1]["losses"] == pytest.approx(two[-1]["losses"], rel=0.05)

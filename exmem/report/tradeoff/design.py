@@ -29,6 +29,7 @@ from exmem.report.tradeoff.own import add_own, read_own
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.checks import check_number
 from exmem.train.config import DataConfig, TrainConfig
+from exmem.train.methods import TRAINED_HEADS
 from exmem.train.reading import read_fields
 
 __all__ = ["DEFAULT", "KINDS", "PROBE", "Choice", "Data", "Design", "Options", "ProbeOptions", "merged"]
@@ -298,7 +299,7 @@ def _check_probed(document: Options, recipe: Recipe) -> None:
     """Refuse what looks at the linear head of a run, which a probe does not train."""
     head, selection = Part.of(document.get("method", {}).get("head", "logistic")), document.get("selection", "herding")
     asked = {
-        "head 'linear'": head.name == "linear",
+        f"head {head.name!r}": head.name in TRAINED_HEADS,
         f"selection {Part.of(selection).name!r}": Part.of(selection).name in {"loss", "entropy"},
         "extras 'logits'": "logits" in recipe.extras,
     }

@@ -17,8 +17,7 @@ from exmem.report.tradeoff.budgets import Sizes
 from exmem.report.tradeoff.files import read_json, write_json
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
-from exmem.train.learner import Learner
-from exmem.train.parts import load_run_backbone, load_run_data
+from exmem.train.parts import load_run_backbone, load_run_data, make_learner
 from exmem.train.reading import plain
 
 __all__ = ["DataFacts", "Facts", "digest"]
@@ -112,7 +111,7 @@ def _measured(config: TrainConfig, train: ImageText) -> Sizes:
     raw = _raw_bytes(backbone, train)
     tuned = 0
     if config.tuned_phases != "none":
-        learner = Learner(backbone, config.make_tuner())
+        learner = make_learner(config, backbone)
         learner.grow(range(classes))
         tuned = sum(tensor.numel() * tensor.element_size() for tensor in learner.tuned().values())
     return Sizes(raw, classes, {"tuned": tuned, "whole": whole + tuned})

@@ -3,7 +3,10 @@
 from exmem.registry import Registry
 from exmem.train.methods.head import Head, Labelled
 
-__all__ = ["HEADS", "Head", "Labelled"]
+__all__ = ["HEADS", "TRAINED_HEADS", "Head", "Labelled"]
+
+TRAINED_HEADS = ("linear", "cosine")
+"""Heads that are no classifiers on fixed features, but trained with the blocks."""
 
 # By place: a head is imported when it is chosen, and scikit-learn takes a second.
 HEADS: Registry[Head] = Registry(

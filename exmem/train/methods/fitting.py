@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from exmem.registry import Part
 from exmem.train.folder import RunFolder
-from exmem.train.methods import HEADS, Head, Labelled
+from exmem.train.methods import HEADS, TRAINED_HEADS, Head, Labelled
 
 __all__ = ["fit_head", "head_bytes"]
 
@@ -19,15 +19,14 @@ def fit_head(folder: RunFolder, phase: int, part: Part, examples: Labelled) -> H
     if head.keeps_sums and phase:
         head.load({name: tensor.numpy() for name, tensor in folder.head(phase - 1).items()})
     head.fit(examples)
-    if head.keeps_sums:
-        folder.save_head(phase, _tensors(head))
+    folder.save_head(phase, _tensors(head))
     return head
 
 
 @functools.cache
 def head_bytes(part: Part, *, width: int, classes: int) -> int:
     """Return the size of the file that a head carries once it knows so many classes, by features of a width."""
-    if part.name == "linear" or not HEADS[part.name].keeps_sums:
+    if part.name in TRAINED_HEADS or not HEADS[part.name].keeps_sums:
         return 0
     head: Head = HEADS.make(part.name, **part.kwargs)
     features = np.random.default_rng(0).standard_normal((2 * classes, width), np.float32)

@@ -31,8 +31,8 @@ class Head(abc.ABC):
     that fails changes nothing. The same calls give the same predictions, in another process that called `load`, too.
     """
 
-    # True: what it learnt of earlier phases is carried in `state`; each phase gives it all its new examples, once.
-    # False: it is refitted on what it is given, and carries nothing; the trainer gives it exemplars as they are stored.
+    # True: what it learnt of earlier phases is in `state`; each phase gives it all its new examples, once.
+    # False: it is refitted on what it is given; the trainer gives it exemplars as they are stored.
     keeps_sums: ClassVar[bool]
     _width: int | None = None  # D, once it is known
 
@@ -69,14 +69,13 @@ class Head(abc.ABC):
         _same_width(checked, self._width, "features")
         return self._predict(checked) if len(checked) else np.zeros(0, np.int64)
 
+    @abc.abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return copies of what is carried between phases; empty when nothing is, or before the first fit."""
-        return {}
+        """Return copies of what it predicts by, and goes on from where sums are kept; empty before the first fit."""
 
+    @abc.abstractmethod
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what `state` returned; DataError, and nothing is changed, if it is of another head or size."""
-        if state:
-            raise DataError(f"this head carries nothing between phases, got {sorted(state)}; it is refitted by `fit`")
 
 
 def positive(value: object, what: str) -> float:

@@ -1,5 +1,8 @@
 """Nearest mean of the exemplars of each class, as iCaRL classifies."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +10,7 @@ from typing_extensions import override
 
 from exmem.train.learner import ClassMeans
 from exmem.train.methods.head import Head, Labelled
+from exmem.train.methods.sums import rows_of_state
 
 __all__ = ["NearestExemplarMean"]
 
@@ -14,7 +18,7 @@ __all__ = ["NearestExemplarMean"]
 class NearestExemplarMean(Head):
     """The class with the highest cosine to the mean of its exemplars' L2-normalised features (iCaRL, algorithm 1).
 
-    It is refitted on what is stored after each phase (Rebuffi et al. 2017, section 2.1), and carries nothing.
+    It is refitted on what is stored after each phase (Rebuffi et al. 2017, section 2.1).
     """
 
     keeps_sums = False
@@ -34,3 +38,17 @@ class NearestExemplarMean(Head):
         assert self._means is not None
         predicted: NDArray[np.int64] = self._means.predict(torch.from_numpy(features)).numpy()
         return predicted
+
+    @override
+    def state(self) -> dict[str, NDArray[Any]]:
+        if self._means is None:
+            return {}
+        return {"classes": np.array(self._means.classes, np.int64), "means": self._means.means.numpy().copy()}
+
+    @override
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if not state:
+            self._means = self._width = None
+            return
+        classes, means = rows_of_state(state, "means")
+        self._means, self._width = ClassMeans(classes.tolist(), torch.from_numpy(means)), means.shape[1]

@@ -71,26 +71,34 @@ class Sums:
     @classmethod
     def read(cls, state: Mapping[str, NDArray[Any]], *, gram: bool, others: Collection[str] = ()) -> "Sums":
         """Read what `arrays` returned, beside others; DataError if it does not fit together."""
-        names = ["classes", "class_sums", *(["gram"] if gram else [])]
-        if strange := sorted(set(state) - {*names, *others}):
-            raise DataError(f"expected a state of {[*names, *others]}, got {strange} too; it is of another head")
-        arrays = {name: array_of_state(state, name) for name in names}
-        shape = arrays["class_sums"].shape
-        width = shape[1] if len(shape) == 2 else 0
-        number = arrays["classes"].size
-        expected = {"classes": ("int64", (number,)), "class_sums": ("float32", (number, width))}
-        expected["gram"] = ("float32", (width * (width + 1) // 2,))
-        for name, array in arrays.items():
-            if (array.dtype.name, array.shape) != expected[name]:
-                dtype, wanted = expected[name]
-                raise DataError(
-                    f"state {name!r}: expected {dtype} of shape {wanted}, got {array.dtype} of shape {array.shape}"
-                )
-            if not np.isfinite(array).all():
-                raise DataError(f"state {name!r}: expected finite values, got NaN or infinity")
-        if (np.diff(arrays["classes"]) <= 0).any():
-            raise DataError(f"state 'classes': expected each class once, in order, got {arrays['classes'].tolist()}")
-        return cls(arrays["classes"].copy(), arrays["class_sums"].copy(), arrays["gram"].copy() if gram else None)
+        classes, sums = rows_of_state(state, "class_sums", others=[*others, *(["gram"] if gram else [])])
+        if not gram:
+            return cls(classes, sums, None)
+        width = sums.shape[1]
+        return cls(classes, sums, _checked(state, "gram", "float32", (width * (width + 1) // 2,)))
+
+
+def rows_of_state(
+    state: Mapping[str, NDArray[Any]], name: str, *, others: Collection[str] = ()
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return copies of the classes of a state and of a row for each; DataError if it has more than these and others."""
+    if strange := sorted(set(state) - {"classes", name, *others}):
+        raise DataError(f"expected a state of {['classes', name, *others]}, got {strange} too; it is of another head")
+    shape, number = array_of_state(state, name).shape, array_of_state(state, "classes").size
+    classes = _checked(state, "classes", "int64", (number,))
+    rows = _checked(state, name, "float32", (number, shape[1] if len(shape) == 2 else 0))
+    if (np.diff(classes) <= 0).any():
+        raise DataError(f"state 'classes': expected each class once, in order, got {classes.tolist()}")
+    return classes, rows
+
+
+def _checked(state: Mapping[str, NDArray[Any]], name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    array = array_of_state(state, name)
+    if (array.dtype.name, array.shape) != (dtype, shape):
+        raise DataError(f"state {name!r}: expected {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise DataError(f"state {name!r}: expected finite values, got NaN or infinity")
+    return array.copy()
 
 
 class SumsHead(Head):

@@ -102,8 +102,8 @@ def test_a_head_goes_on_from_its_state_as_if_it_had_never_stopped(name):
     first, second = examples(70, -3, number=9), examples(12, number=7)
     going, resumed = fitted(name, first), head(name)
     resumed.load(going.state())
-    if going.keeps_sums:
-        assert (resumed.predict(second.features) == going.predict(second.features)).all()
+    assert resumed.classes == going.classes
+    assert (resumed.predict(second.features) == going.predict(second.features)).all()
     for made in (going, resumed):
         fit(made, first, second)
     rows = np.random.default_rng(5).normal(size=(200, DIM)).astype(np.float32)
@@ -113,15 +113,16 @@ def test_a_head_goes_on_from_its_state_as_if_it_had_never_stopped(name):
     }
 
 
-def test_a_head_keeps_its_sums_alone_and_nothing_before_the_first_fit(name):
+def test_a_state_is_sums_or_what_is_predicted_by_and_nothing_before_the_first_fit(name):
     made = head(name)
     assert (made.state(), kept(made)) == ({}, 0)
     made.fit(examples(70, -3))
     fit(made, examples(70), examples(12))
-    nothing = {"logistic": 0, "nearest_exemplar_mean": 0}
-    values = nothing | {"nearest_mean": 3 * DIM, "ranpac": 3 * 40 + 40 * 41 // 2}
+    values = {"logistic": 2 * (DIM + 1), "nearest_exemplar_mean": 2 * DIM}
+    values |= {"nearest_mean": 3 * DIM, "ranpac": 3 * 40 + 40 * 41 // 2}
     values |= dict.fromkeys(["ridge", "slda"], 3 * 7 + 7 * 8 // 2)
-    others = nothing | {"nearest_mean": 3, "ridge": 3, "slda": 3, "ranpac": 3 + 3 + 1}  # classes, projection, strength
+    others = {"logistic": 2, "nearest_exemplar_mean": 2, "nearest_mean": 3, "ridge": 3, "slda": 3}  # classes
+    others |= {"ranpac": 3 + 3 + 1}  # projection, strength
     assert kept(made) == 4 * values[name] + 8 * others[name]
 
 
@@ -135,9 +136,8 @@ def test_a_state_is_a_copy(name):
 def test_an_empty_state_makes_a_head_new(name):
     made = fitted(name, examples(70, -3))
     made.load({})
-    if made.keeps_sums:
-        assert (made.classes, kept(made)) == ((), 0)
-        made.fit(Labelled(np.eye(3, dtype=np.float32), np.arange(3)))  # of another width
+    assert (made.classes, kept(made)) == ((), 0)
+    made.fit(Labelled(np.eye(3, dtype=np.float32), np.arange(3)))  # of another width
 
 
 def test_a_head_that_knows_nothing_says_so(name):

@@ -1,0 +1,134 @@
+"""The processes of a run: each computes its share of the examples, and the first one alone writes."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from exmem.errors import DataError, ExmemError
+
+__all__ = ["ALONE", "Ranks"]
+
+_PATIENCE = datetime.timedelta(hours=24)  # of the others, while the first one stores the exemplars of a phase
+_T = TypeVar("_T")
+
+
+class Ranks:
+    """What the processes of a run do together, by an `Accelerator`; without one, a process does all of it."""
+
+    def __init__(self, accelerator: Any = None) -> None:
+        self._accelerator = accelerator
+        self.count: int = 1 if accelerator is None else accelerator.num_processes
+        self.index: int = 0 if accelerator is None else accelerator.process_index
+
+    @classmethod
+    def joined(cls, **options: Any) -> "Ranks":
+        """Join the processes that `accelerate launch` or `torchrun` started, if any; options go to `Accelerator`."""
+        from accelerate import Accelerator, InitProcessGroupKwargs
+
+        return cls(Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)], **options))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.index == 0
+
+    @property
+    def writes_here(self) -> bool:
+        """Whether this process is the first of its machine."""
+        return self._accelerator is None or bool(self._accelerator.is_local_main_process)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process."""
+        return torch.device("cpu") if self._accelerator is None else self._accelerator.device
+
+    def pieces(self, rows: NDArray[np.int64], parts: int = 1) -> list[NDArray[np.int64]]:
+        """Return the share of this process in so many parts, without the empty ones."""
+        every = np.array_split(rows, self.count * parts)
+        return [piece for piece in every[self.index * parts : (self.index + 1) * parts] if len(piece)]
+
+    def over(
+        self,
+        rows: NDArray[np.int64],
+        size: int,
+        compute: Callable[[NDArray[np.int64]], _T],
+        advance: Callable[[int], None] | None = None,
+    ) -> list[_T]:
+        """Compute something of rows, so many at a time and shared out; all processes get all of it, in order.
+
+        Tensors that are returned must be on the CPU where there are several processes.
+        """
+        results: list[_T] = []
+        for start in range(0, len(rows), size * self.count):
+            chunk = rows[start : start + size * self.count]
+            mine = [compute(piece) for piece in self.pieces(chunk)]
+            results += [part for parts in self.gathered(mine) for part in parts]
+            if advance is not None:
+                advance(len(chunk))
+        return results
+
+    def gathered(self, value: _T) -> list[_T]:
+        """Return the values of all processes, in order."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        every: list[_T] = gather_object([value])
+        return every
+
+    def every(self, condition: bool) -> bool:
+        """Tell whether something holds in all processes."""
+        return all(self.gathered(condition))
+
+    def first(self, act: Callable[[], _T]) -> _T:
+        """Have the first process do something, and return what comes of it to all; an error is raised in all of them.
+
+        An error of another package is a DataError in the others.
+        """
+        if self.count == 1:
+            return act()
+        from accelerate.utils import broadcast_object_list
+
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = act()
+            except Exception as error:
+                told = error if isinstance(error, ExmemError) else DataError(f"the first process failed: {error!r}")
+                broadcast_object_list([None, told])
+                raise
+        outcome = broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: _T = outcome[0]
+        return result
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            self._accelerator.wait_for_everyone()
+
+    def add_up(self, parameters: Sequence[nn.Parameter], *others: Tensor) -> list[Tensor]:
+        """Add up the gradients of all processes, in place, and other values, which are returned, in one exchange."""
+        if self.count == 1:
+            return list(others)
+        device = parameters[0].device
+        reached = torch.tensor([parameter.grad is not None for parameter in parameters], device=device)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        values = [value.detach().to(device, torch.float32) for value in (reached, *gradients, *others)]
+        flat = self._accelerator.reduce(torch.cat([value.flatten() for value in values]), reduction="sum")
+        parts = torch.split(flat, [value.numel() for value in values])
+        sums = [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
+        anywhere = sums[0].bool().tolist()
+        for parameter, gradient, has_one in zip(parameters, sums[1:], anywhere, strict=False):
+            parameter.grad = gradient.to(parameter.dtype) if has_one else None
+        return sums[1 + len(parameters) :]
+
+
+ALONE = Ranks()
+"""One process."""
