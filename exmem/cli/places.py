@@ -13,7 +13,7 @@ def find_store(store: Path) -> "tuple[Path, RunFolder | None]":
     """Return where a memory lies, and the run that it belongs to; a run may have none yet, or none at all."""
     path = store.expanduser().absolute()
     for folder in (path, path.parent) if path.name == "memory" else (path,):
-        if (folder / "config.json").exists():  # else there is no run, and no torch is needed
+        if (folder / "run.json").exists():  # else there is no run, and no torch is needed
             from exmem.train.folder import RunFolder
 
             run = RunFolder(folder)

@@ -70,6 +70,7 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
         recipe: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE")] = name,
         config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+        trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = (),
     ) -> None:
         """Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.
 
@@ -83,16 +84,18 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         options : TrainConfig
             What decides the numbers.
         out : Path
-            Folder of the run: config.json, metrics.jsonl (a line a phase), memory/, accuracy.png, exemplars.png,
-            exemplars.html.
+            Folder of the run: config.yaml, metrics.jsonl (a line a phase), memory/, summary.md, images of accuracies,
+            bytes and exemplars, exemplars.html.
         recipe : str
             What is stored of an exemplar, by name or from a YAML or JSON file; --recipe.scorer and so on refine it.
             auto is what a frozen probe finds best on the first phase's data (see `exmem advise`).
         config : Path, optional
             YAML or JSON file with options, nested as their names are; options of the command line come after it.
+        trackers : tuple of str
+            What else is told of each phase: tensorboard, wandb, mlflow and others that accelerate knows, if installed.
         """
         options.recipe.check_used(given)
-        _run(data, options, out, chooses=recipe == _AUTO)
+        _run(data, options, out, chooses=recipe == _AUTO, trackers=trackers)
 
     return train
 
@@ -118,7 +121,7 @@ def _named(words: Sequence[str], given: Collection[str]) -> tuple[TrainConfig, s
     return config, config.recipe.name
 
 
-def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None:
+def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, trackers: Sequence[str]) -> None:
     import transformers
 
     from exmem.report.run import draw_run
@@ -127,7 +130,7 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None
     from exmem.train.ranks import Ranks
     from exmem.train.trainer import Trainer
 
-    ranks = Ranks.joined()
+    ranks = Ranks.joined(trackers=trackers, folder=out / "trackers")
     console = make_console()
     console.quiet = not ranks.is_first
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -142,6 +145,7 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool) -> None
         return
     draw_run(trainer)
     files = {
+        "Summary": run.summary,
         "Metrics": run.metrics_file,
         "Accuracy": run.accuracy_image,
         "Stored exemplars": run.sheet,

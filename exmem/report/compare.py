@@ -83,7 +83,7 @@ def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
     for folder in {folder.resolve(): folder for folder in folders}.values():
         run = RunFolder(folder)
         if not folder.is_dir() or not run.is_run:
-            raise DataError(f"{folder}: expected the folder of a run, with config.json; give those of `exmem train`")
+            raise DataError(f"{folder}: expected the folder of a run, with run.json; give those of `exmem train`")
         config, data = run.described()
         entries, phases = run.metrics(), len(Scenario.of(config.data, len(data["classes"])))
         if len(entries) > phases or not all("head" in entry for entry in entries):

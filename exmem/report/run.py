@@ -13,7 +13,8 @@ from exmem.masking.scorers import SCORERS
 from exmem.memory import ExemplarMemory
 from exmem.recipes import Masking
 from exmem.registry import Part
-from exmem.report.plots import draw_accuracy
+from exmem.report.plots import draw_accuracy, draw_class_bytes, draw_matrix
+from exmem.report.run_summary import summary_text
 from exmem.report.view.drawing import draw_sheet
 from exmem.report.view.exemplars import Known, Source, choose_slots, exemplar_sheet
 from exmem.report.view.page import write_page
@@ -34,17 +35,30 @@ _MOST = 12  # cards of a sheet
 
 
 def draw_run(trainer: Trainer) -> None:
-    """Draw the accuracy of a run that has ended, and some of its exemplars."""
-    folder, config, data = trainer.folder, trainer.config, trainer.train
+    """Draw the accuracies of a run that has ended, the bytes of its classes and some of its exemplars; sum it up."""
+    folder, config = trainer.folder, trainer.config
     draw_accuracy({config.recipe.name: folder.metrics()}, folder.accuracy_image)
-    if trainer.bound is None:
-        return
+    draw_matrix(folder.metrics(), folder.matrix_image)
+    if trainer.bound is not None:
+        _draw_memory(trainer)
+    folder.write_text(folder.summary, summary_text(folder, config, trained=trainer.learner.described()))
+
+
+def _draw_memory(trainer: Trainer) -> None:
+    folder, config, data, bound = trainer.folder, trainer.config, trainer.train, trainer.bound
+    assert bound is not None
+    with ExemplarMemory.open(folder.memory) as memory:
+        labels, sizes = memory.labels, memory.sizes
+    totals = np.bincount(labels, weights=sizes, minlength=len(data.class_names)).astype(np.int64)
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    order = [label for phase in trainer.scenario.phases for label in phase]
+    draw_class_bytes([data.class_names[label] for label in order], totals[order], counts[order], folder.bytes_image)
     with ExemplarMemory.open(folder.memory) as memory:
         slots = choose_slots(memory, most=_MOST)
     if not slots:
         return
     _load_last_phase(folder, config, trainer.learner, num_classes=len(data.class_names))
-    known = _known(folder, slots, config, data.class_names, trainer.backbone, data, trainer.bound.masking)
+    known = _known(folder, slots, config, data.class_names, trainer.backbone, data, bound.masking)
     sheet = exemplar_sheet(folder.memory, slots, known=known)
     draw_sheet(sheet, folder.sheet)
     write_page(sheet, folder.page)

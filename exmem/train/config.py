@@ -20,7 +20,7 @@ from exmem.train.methods import HEADS
 from exmem.train.reading import plain, read_fields
 from exmem.train.tuners import TUNERS, Tuner
 
-__all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
+__all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig", "flat"]
 
 
 def _shown(metavar: str) -> Any:
@@ -261,7 +261,7 @@ class TrainConfig:
         list of str
             One `option: mine, theirs` each.
         """
-        mine, theirs = dict(_flat(self.to_json())), dict(_flat(other.to_json()))
+        mine, theirs = dict(flat(self.to_json())), dict(flat(other.to_json()))
         return [
             f"{name}: {shown(mine.get(name))}, {shown(theirs.get(name))}"
             for name in sorted({*mine, *theirs} - _MAY_CHANGE)
@@ -272,10 +272,11 @@ class TrainConfig:
 _MAY_CHANGE = frozenset({"loop.accumulation", "loop.compile", "loop.keep_hidden", "loop.num_workers", "recipe.name"})
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the options of a document by their dotted names; a part with its options is one value."""
     for key, value in document.items():
         if isinstance(value, Mapping) and "name" not in value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif key == "recipe":
             yield from ((f"recipe.{part}", held) for part, held in value.items())
         else:

@@ -53,6 +53,21 @@ class RunFolder:
         return self.path / "accuracy.png"
 
     @property
+    def matrix_image(self) -> Path:
+        """Image of the accuracy on the classes of each phase, after each phase."""
+        return self.path / "matrix.png"
+
+    @property
+    def bytes_image(self) -> Path:
+        """Image of the bytes that each class takes."""
+        return self.path / "bytes.png"
+
+    @property
+    def summary(self) -> Path:
+        """What the run came to, in Markdown."""
+        return self.path / "summary.md"
+
+    @property
     def sheet(self) -> Path:
         """Image of stored exemplars."""
         return self.path / "exemplars.png"
@@ -64,8 +79,8 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has claimed the folder; another program's config.json is none."""
-        file = self.path / "config.json"
+        """Whether a run has claimed the folder; another program's run.json is none."""
+        file = self.path / "run.json"
         known = self._read_json(file) if file.exists() else None
         return isinstance(known, dict) and {"config", "data"} <= known.keys()
 
@@ -99,12 +114,12 @@ class RunFolder:
         A run that has finished no phase takes another configuration and begins anew; one that has is refused with what
         differs (DataError).
         """
-        file, document = self.path / "config.json", {"config": config.to_json(), "data": dict(data)}
+        document = {"config": config.to_json(), "data": dict(data)}
         if not self.is_run:
             others = [name for name in names_in(self.path) if not name.endswith(".tmp")]
             if others:
                 raise DataError(f"{self.path}: expected an empty folder or a run, found {others[:5]}; choose another")
-            self._write_json(file, document)
+            self._write_claim(document)
             return False
         try:
             claimed, known = self.described()
@@ -113,7 +128,7 @@ class RunFolder:
             known, differences = {}, [f"its configuration, which is none of this version ({error})"]
         differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
         if not differences:
-            self._write_json(file, document)  # what may change
+            self._write_claim(document)  # what may change
             return False
         if self.metrics():
             raise DataError(
@@ -122,12 +137,23 @@ class RunFolder:
             )
         for folder in (self.memory, self.path / "state"):
             _remove(folder)
-        self._write_json(file, document)
+        self._write_claim(document)
         return True
+
+    def _write_claim(self, document: Mapping[str, Any]) -> None:
+        """Write what the run is, and its configuration as `exmem train --config` takes it."""
+        from exmem.recipes.recipe import document_text
+
+        self._write_json(self.path / "run.json", document)
+        self.write_text(self.path / "config.yaml", document_text(document["config"], ".yaml"))
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Write a file, whole or not at all."""
+        self._write(file, text.encode())
 
     def document(self) -> dict[str, Any]:
         """Return `config` and `data` as the folder holds them, unread: this needs no torch."""
-        document: dict[str, Any] = self._read_json(self.path / "config.json")
+        document: dict[str, Any] = self._read_json(self.path / "run.json")
         return document
 
     def described(self) -> "tuple[TrainConfig, dict[str, Any]]":

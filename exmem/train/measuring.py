@@ -12,7 +12,14 @@ from exmem.train.methods import Head, Labelled
 from exmem.train.metrics import accuracies
 from exmem.train.scenario import Scenario
 
-__all__ = ["learnt_means", "measured_after"]
+__all__ = ["learnt_means", "measured_after", "tracked"]
+
+
+def tracked(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a phase that trackers are told, by name."""
+    numbers = {f"accuracy/{kind}": entry[kind]["all"] for kind in ("head", "ncm", "linear") if kind in entry}
+    numbers |= {name: entry[name] for name in ("exemplars", "disk_bytes", "head_bytes", "adapter_bytes", "seconds")}
+    return numbers | ({"loss": entry["losses"][-1]} if entry["losses"] else {})
 
 
 def learnt_means(folder: RunFolder, new: Labelled, before: Sequence[int]) -> ClassMeans:

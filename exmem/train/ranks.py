@@ -1,7 +1,8 @@
 """The processes of a run: each computes its share of the examples, and the first one alone writes."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exmem.errors import DataError, ExmemError
+from exmem.errors import DataError, ExmemError, SchemaError
 
 __all__ = ["ALONE", "Ranks"]
 
@@ -26,11 +27,38 @@ class Ranks:
         self.index: int = 0 if accelerator is None else accelerator.process_index
 
     @classmethod
-    def joined(cls, **options: Any) -> "Ranks":
-        """Join the processes that `accelerate launch` or `torchrun` started, if any; options go to `Accelerator`."""
-        from accelerate import Accelerator, InitProcessGroupKwargs
+    def joined(cls, *, trackers: Sequence[Any] = (), folder: Path | None = None) -> "Ranks":
+        """Join the processes that `accelerate launch` or `torchrun` started, if any.
 
-        return cls(Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)], **options))
+        Trackers are named as accelerate names them, or are its objects; those with files keep them in the folder.
+        SchemaError if one is unknown or not installed.
+        """
+        from accelerate import Accelerator, InitProcessGroupKwargs
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+        there = {str(tracker) for tracker in get_available_trackers()}
+        for name in trackers:
+            if isinstance(name, str) and name not in LOGGER_TYPE_TO_CLASS:
+                raise SchemaError(f"unknown tracker {name!r}; choose one of {sorted(LOGGER_TYPE_TO_CLASS)}")
+            if isinstance(name, str) and name not in there:
+                raise SchemaError(f"tracker {name!r} is not installed; install its package, or leave it out")
+        patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+        return cls(Accelerator(kwargs_handlers=[patience], log_with=[*trackers] or None, project_dir=folder))
+
+    def begin_tracking(self, values: Mapping[str, Any]) -> None:
+        """Tell the trackers, if any, what is run."""
+        if self._accelerator is not None and self._accelerator.log_with:
+            self._accelerator.init_trackers("exmem", config=dict(values))
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        """Tell the trackers, if any, what was measured."""
+        if self._accelerator is not None:
+            self._accelerator.log(dict(values), step=step)
+
+    def end_tracking(self) -> None:
+        """Let the trackers write what they hold."""
+        if self._accelerator is not None:
+            self._accelerator.end_training()
 
     @property
     def is_first(self) -> bool:

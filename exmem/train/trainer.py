@@ -18,7 +18,7 @@ from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
 from exmem.recipes.training import check_enough
 from exmem.tokens import Exemplar
-from exmem.train.config import TrainConfig
+from exmem.train.config import TrainConfig, flat
 from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars, keeps_hidden
 from exmem.train.folder import RunFolder
@@ -34,7 +34,7 @@ from exmem.train.hidden import (
     stored_form,
 )
 from exmem.train.learner import ClassMeans
-from exmem.train.measuring import learnt_means, measured_after
+from exmem.train.measuring import learnt_means, measured_after, tracked
 from exmem.train.methods import HEADS, Head, Labelled
 from exmem.train.methods.fitting import fit_head
 from exmem.train.parts import (
@@ -135,9 +135,11 @@ class Trainer:
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
             console.print(self.learner.described(), highlight=False)
             tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])
+            self.ranks.begin_tracking({name: str(value) for name, value in flat(self.config.to_json())})
             done = self.folder.metrics()
             if len(done) < len(self.scenario):
                 self._go_on(console, len(done))
+            self.ranks.end_tracking()
             return self.folder.metrics()
 
     def _go_on(self, console: Console, done: int) -> None:
@@ -153,6 +155,7 @@ class Trainer:
                 self._open_memory(done)
             for phase in range(done, len(self.scenario)):
                 entry = self._phase(phase)
+                self.ranks.track(tracked(entry), step=phase)
                 progress.line(
                     f"{name}, phase {phase + 1} of {len(sizes)}: {entry['head']['all']:.1%} by the head, "
                     f"nearest mean {entry['ncm']['all']:.1%}, {entry['exemplars']} exemplars, {entry['seconds']:.0f} s"

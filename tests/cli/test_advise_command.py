@@ -93,7 +93,7 @@ def test_train_takes_the_recipe_with_the_same_options(tmp_path, run):
     words = ["--data.first-classes", 2, "--data.increments", 2, "--tuner.adapter", "lora:rank=2", "--loop.epochs", 1]
     out = tmp_path / "run"
     run(*words, "--max-bytes", "16kB", "--recipe", tmp_path / "advice" / "recipe.yaml", "--out", out, name="train")
-    recorded = json.loads((out / "config.json").read_text())["config"]["recipe"]
+    recorded = json.loads((out / "run.json").read_text())["config"]["recipe"]
     assert Recipe.from_json(recorded) == Recipe.of(tmp_path / "advice" / "recipe.yaml")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["exemplars"] > 0

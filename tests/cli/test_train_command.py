@@ -73,12 +73,12 @@ def test_a_run_killed_and_interrupted_at_random_moments_ends_with_the_same_numbe
     assert "phase 3 of 3" in told
     for name in ("metrics.jsonl", "accuracy.png", "exemplars.png", "exemplars.html"):
         assert str(tmp_path / "whole" / name) in told
-    begun, ended = ((tmp_path / "whole" / name).stat().st_mtime for name in ("config.json", "metrics.jsonl"))
+    begun, ended = ((tmp_path / "whole" / name).stat().st_mtime for name in ("run.json", "metrics.jsonl"))
     lasted = ended - begun  # without the images, which are drawn at the end
     out, rng, codes = tmp_path / "cut", random.Random(0), []
     for kill in range(max(3, int(request.config.getoption("--kills")) // 3)):
         process = fork_command(words(out), environment, said)
-        wait_for(out / "config.json", process)
+        wait_for(out / "run.json", process)
         time.sleep(rng.uniform(0, lasted))
         os.kill(process.pid, signal.SIGINT if kill == 0 else signal.SIGKILL)
         process.join()
@@ -152,7 +152,7 @@ def auto(words, environment, monkeypatch, capsys):
         models = [*given[given.index("--backbone.vision") :], "--recipe", str(begun_with)]
         monkeypatch.setattr(sys, "argv", ["exmem", *given[:4], *AUTO.split(), *models, *more])
         main()
-        recorded = json.loads((out / "config.json").read_text())["config"]["recipe"]
+        recorded = json.loads((out / "run.json").read_text())["config"]["recipe"]
         return capsys.readouterr().out, Recipe.from_json(recorded)
 
     return run

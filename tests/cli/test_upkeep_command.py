@@ -95,7 +95,7 @@ def test_a_run_is_taken_for_its_memory(tmp_path, folder):
     pytest.importorskip("filelock")  # what only reads a run needs none
     run_folder = tmp_path / "run"
     run_folder.mkdir()
-    (run_folder / "config.json").write_text(json.dumps({"config": {}, "data": {}}))
+    (run_folder / "run.json").write_text(json.dumps({"config": {}, "data": {}}))
     folder.rename(run_folder / "memory")
     for command in (["check"], ["repair"], ["compact"], ["export", tmp_path / "out"]):
         told = run(command[0], run_folder, *command[1:])
@@ -105,6 +105,6 @@ def test_a_run_is_taken_for_its_memory(tmp_path, folder):
 
 
 def test_the_config_of_another_program_makes_a_memory_no_run(folder):
-    (folder.parent / "config.json").write_text("{}")
+    (folder.parent / "run.json").write_text("{}")
     assert run("check", folder).returncode == 0
     assert run("check", folder.parent).returncode == 1

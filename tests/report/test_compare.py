@@ -17,7 +17,7 @@ def write_run(folder, overall, *, train="a" * 32, **options):
     config = TrainConfig.from_json(document).to_json()
     folder.mkdir(parents=True)
     data = {"train": f"{train}-{folder.name}", "test": "b", "classes": ["a", "b", "c", "d"]}
-    (folder / "config.json").write_text(json.dumps({"config": config, "data": data}))
+    (folder / "run.json").write_text(json.dumps({"config": config, "data": data}))
     lines = []
     for phase, accuracy in enumerate(overall):
         head = {"all": accuracy, "by_phase": [accuracy] * (phase + 1)}

@@ -94,7 +94,7 @@ def test_what_cannot_be_asked_is_told(finished, tmp_path, data, what):
     elif what == "head":
         (run / "state" / "phase2-head.safetensors").unlink()
     elif what == "other weights":
-        file = run / "config.json"
+        file = run / "run.json"
         file.write_text(file.read_text().replace('"image_size": 32', '"image_size": 16'))
     with pytest.raises(DataError, match=expected):
         Predictor(run)

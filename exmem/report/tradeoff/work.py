@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from exmem.errors import ExmemError
 from exmem.recipes import Recipe
+from exmem.report.machine import described, peak_ram_bytes, reset_peak_ram
 from exmem.report.tradeoff.cells import Cell, Cells
 from exmem.report.tradeoff.design import PROBE
-from exmem.report.tradeoff.machine import described, peak_ram_bytes, reset_peak_ram
 from exmem.report.tradeoff.own import add_own
 from exmem.report.tradeoff.trained import run_trainer
 from exmem.train.config import TrainConfig
