@@ -17,6 +17,7 @@ from exmem.recipes import BoundRecipe, Masking
 from exmem.replay import Pipeline
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
+from exmem.train.batches import DataTokens, batches, images_of
 from exmem.train.cache import cached, keep, kept_or_computed, text_key
 from exmem.train.data import ImageText
 from exmem.train.learner import Learner
@@ -37,7 +38,6 @@ __all__ = [
     "tokens_of",
 ]
 
-_ROWS = 64
 _FEATURE_ROWS = 128
 Advance = Callable[[int], None]
 Tokens = Callable[[NDArray[np.int64]], TensorBatch]  # rows of the data -> their tokens
@@ -75,13 +75,7 @@ class LiveHidden(HiddenOf):
 
 def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
     """Return what reads the tokens of rows of the data, labels included."""
-
-    def read(rows: NDArray[np.int64]) -> TensorBatch:
-        texts = [data.texts[row] for row in rows.tolist()]
-        tokens = backbone.tokens(data.images(rows, backbone.image_sides), texts)
-        return TensorBatch.from_numpy(TokenBatch(tokens.tokens, data.labels[rows]))
-
-    return read
+    return DataTokens(backbone, data)
 
 
 class Known(NamedTuple):
@@ -103,7 +97,7 @@ def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None)
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
-        images, specs = data.images(rows, backbone.image_sides), bound.schema.extras
+        images, specs = images_of(backbone, data, rows), bound.schema.extras
         extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}  # are not seen
         exemplars = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
         batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
@@ -118,8 +112,7 @@ def scored_and_embedded(
 ) -> tuple[Hidden, NDArray[np.float32]]:
     """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, scores (N, L) of patches."""
     parts, scores = [], []
-    for start in range(0, len(rows), _ROWS):
-        batch = tokens(rows[start : start + _ROWS])
+    for _, batch in batches(tokens, rows):
         maps = _maps(masking, batch)
         trunk = maps.hidden if maps.hidden is not None else _backbone(masking).embed(batch)
         parts.append(trunk.to("cpu").to(torch.float16))
@@ -133,9 +126,8 @@ def scored(
 ) -> NDArray[np.float32]:
     """Score the patches (N, L) of rows of the data whose hidden tokens are known."""
     scores = []
-    for start in range(0, len(rows), _ROWS):
-        chosen = rows[start : start + _ROWS]
-        scores.append(_maps(masking, tokens(chosen), hidden(chosen)).scores["image"])
+    for chosen, batch in batches(tokens, rows):
+        scores.append(_maps(masking, batch, hidden(chosen)).scores["image"])
         advance(len(chosen))
     return np.concatenate(scores)
 
@@ -170,9 +162,8 @@ def _backbone(masking: Masking) -> Backbone:
 def embedded(backbone: Backbone, tokens: Tokens, rows: NDArray[np.int64], advance: Advance | None = None) -> Hidden:
     """Run the trunk over rows of the data, some at a time; float16, in RAM."""
     parts = []
-    for start in range(0, len(rows), _ROWS):
-        chosen = rows[start : start + _ROWS]
-        parts.append(backbone.embed(tokens(chosen)).to("cpu").to(torch.float16))
+    for chosen, batch in batches(tokens, rows):
+        parts.append(backbone.embed(batch).to("cpu").to(torch.float16))
         if advance is not None:
             advance(len(chosen))
     return Hidden.cat(parts)

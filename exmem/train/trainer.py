@@ -19,6 +19,7 @@ from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
 from exmem.recipes.training import check_enough
 from exmem.tokens import Exemplar
+from exmem.train.batches import images_of
 from exmem.train.cache import kept_or_computed
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
@@ -304,7 +305,7 @@ class Trainer:
         for start in range(0, len(rows), _ROWS):
             chosen = rows[start : start + _ROWS]
             texts, labels = [self.train.texts[row] for row in chosen.tolist()], self.train.labels[chosen]
-            images = self.train.images(chosen, self.backbone.image_sides)
+            images = images_of(self.backbone, self.train, chosen)
             made += self.bound.make(
                 images,
                 texts,
