@@ -10,9 +10,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from exmem.cli.loading import load_shown
 from exmem.cli.output import check_folder, make_console, print_table
 from exmem.cli.train import parts, show_stages
 from exmem.cli.words import Bytes
+from exmem.registry import Part
 from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import BackboneConfig, DataConfig, TrainConfig, TunerConfig
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "parts"]
 
+_ALWAYS = ("modalities", "text_column", "label_column")  # are written, also as they are usually
 _RECIPE, _IMAGE, _CONFIG = "recipe.yaml", "accuracy.png", "tradeoff.yaml"
 
 
@@ -33,15 +36,27 @@ class Data:
     ----------
     modalities : {"both", "image", "text"}
         What is seen of an example.
+    layout : Part
+        How the data lies, as for `exmem train`.
+    image_column : str, optional
+        Column that holds the images; file_name, or else image, when left out.
     text_column : str
         Column that holds the texts.
     label_column : str
         Column that holds the classes.
+    split_column : str
+        Column that says train or test, where one table has both.
+    skip_bad : bool
+        Leave out examples that are broken.
     """
 
     modalities: Literal["both", "image", "text"] = "both"
+    layout: Part = Part("auto")
+    image_column: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
     text_column: Annotated[str, tyro.conf.arg(metavar="COLUMN")] = "text"
     label_column: Annotated[str, tyro.conf.arg(metavar="COLUMN")] = "label"
+    split_column: Annotated[str, tyro.conf.arg(metavar="COLUMN")] = "split"
+    skip_bad: bool = False
 
 
 def advise(
@@ -66,7 +81,7 @@ def advise(
     Parameters
     ----------
     folder : Path
-        Folder with train/ and test/, as for `exmem train`; test/ is not looked at.
+        Data as for `exmem train`; the test is not looked at.
     max_bytes : str
         Strict budget of the memory on disk, such as 1MB.
     out : Path
@@ -87,19 +102,19 @@ def advise(
     from exmem.report.advice import draw_advice
     from exmem.train.advice import advise as measure
     from exmem.train.advice import best_of, candidates, merit
-    from exmem.train.parts import load_run_backbone, load_run_data
+    from exmem.train.parts import load_run_backbone
 
     config = TrainConfig(
         max_bytes=max_bytes,
         seed=seed,
-        data=DataConfig(**dataclasses.asdict(data)),
+        data=DataConfig(**{field.name: getattr(data, field.name) for field in dataclasses.fields(data)}),
         backbone=backbone,
         tuner=TunerConfig(blocks=blocks),
     )
     check_folder(out)
     console = Console(stderr=True, soft_wrap=True) if json else make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    learning, _ = load_run_data(config, folder)
+    learning, _ = load_shown(config, folder)
     model = load_run_backbone(config, console.print)
     budget = parse_bytes(max_bytes)
     with show_stages(console) as (stage, tell):
@@ -132,14 +147,21 @@ def advise(
 def _configuration(config: TrainConfig, folder: Path, recipes: "Sequence[Recipe]", budgets: Sequence[int]) -> str:
     """Write what was measured as a configuration of `exmem tradeoff`."""
     from exmem.recipes.recipe import document_text
+    from exmem.train.data.layouts.places import whole_path
 
     whole = config.to_json()
     for key in ("vision", "text"):  # folders, from wherever the file is read
         if whole["backbone"][key] is not None and Path(whole["backbone"][key]).is_dir():
             whole["backbone"][key] = str(Path(whole["backbone"][key]).absolute())
-    seen = {key: whole["data"][key] for key in ("modalities", "text_column", "label_column")}
+    usual = DataConfig()
+    seen = {
+        field.name: whole["data"][field.name]
+        for field in dataclasses.fields(Data)
+        if field.name in _ALWAYS or getattr(config.data, field.name) != getattr(usual, field.name)
+    }
+    place = whole_path(folder)
     document = {
-        "data": {folder.absolute().name: {"folder": str(folder.absolute()), **seen}},
+        "data": {place.stem if place.is_file() else place.name: {"folder": str(place), **seen}},
         "recipes": [recipe.to_json() for recipe in recipes],
         "budgets": list(budgets),
         "seeds": [config.seed],

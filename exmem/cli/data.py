@@ -18,26 +18,38 @@ _NAMED = 20  # broken files, and classes from either end, that are named
 
 
 def data(
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+    place: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
     /,
     *,
+    layout: Annotated[str, tyro.conf.arg(metavar="LAYOUT")] = "auto",
+    image_column: Annotated[str | None, tyro.conf.arg(metavar="IMAGE-COLUMN")] = None,
     text_column: Annotated[str, tyro.conf.arg(metavar="TEXT-COLUMN")] = "text",
     label_column: Annotated[str, tyro.conf.arg(metavar="LABEL-COLUMN")] = "label",
+    split_column: Annotated[str, tyro.conf.arg(metavar="SPLIT-COLUMN")] = "split",
     max_words: Annotated[int | None, tyro.conf.arg(metavar="WORDS")] = None,
     json: bool = False,
 ) -> None:
-    """Check a folder of images, texts and labels: what it holds, what will be done to it, and what is broken.
+    """Check data of images, texts and labels: what it holds, what will be done to it, and what is broken.
 
     Every image is decoded. Exit code 0: all can be used. 1: something is broken or missing.
 
     Parameters
     ----------
-    folder : Path
-        Folder with train/ and test/ in `imagefolder` form, or with a folder of images for each class in both.
+    place : Path
+        Folder with train/ and test/ in `imagefolder` form, or with a folder of images for each class in both; a folder
+        with train and test as .csv, .tsv, .jsonl or .parquet, or one such table with a column of splits; a folder that
+        `datasets` saved; hf:OWNER/NAME or hf:OWNER/NAME:CONFIG on the hub.
+    layout : str
+        How it lies: auto for these forms, or food101, imagenet_r, mm_imagenet_r, cifar100 or cub as they are
+        distributed, with options as in imagenet_r:test_ratio=0.2,seed=0.
+    image_column : str, optional
+        Name of the image column; file_name, or else image, when left out. Texts alone are learnt without one.
     text_column : str
         Name of the text column; it may be missing where images alone are learnt.
     label_column : str
         Name of the label column.
+    split_column : str
+        Name of the column that says train or test, where one table has both.
     max_words : int, optional
         Count the texts of more words; a limit of as many tokens cuts them at least.
     json : bool
@@ -48,16 +60,24 @@ def data(
     SystemExit
         With code 1 when something is broken.
     """
-    from exmem.train.data.checking import check_folder
-    from exmem.train.data.reading import Columns
+    from exmem.train.data import Columns
+    from exmem.train.data.checking import check_data
 
-    columns = Columns(text=text_column, label=label_column, needs_text=None)
+    columns = Columns(
+        text=text_column,
+        label=label_column,
+        image=image_column,
+        split=split_column,
+        needs_text=None,
+        needs_image=None,
+    )
     console, told = make_console(), Console(stderr=True)  # a terminal beside a pipe shows progress
     with Progress(console=told, transient=True, disable=not told.is_terminal) as bar:
         task = bar.add_task("Decoding images", total=None)
-        report = check_folder(
-            folder,
+        report = check_data(
+            place,
             columns,
+            layout,
             max_words=max_words,
             advance=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -76,13 +96,11 @@ def data(
 def _lines(report: dict[str, Any], text_column: str) -> list[str]:
     from exmem.train.data.checking import TREATMENTS
 
-    lines = [f"{report['folder']}: {format_bytes(report['bytes'])} of images"]
+    has_images = report["images"]["column"]
+    lines = [f"{report['folder']}: {format_bytes(report['bytes'])} of images" if has_images else report["folder"]]
     for role, split in report["splits"].items():
-        name = Path(split["folder"]).name
-        lines.append(
-            f"  {role}{f' (in {name}/)' if name != role else ''}: {split['examples']:,} examples of "
-            f"{split['images']:,} images, {format_bytes(split['bytes'])}"
-        )
+        of_images = f" of {split['images']:,} images, {format_bytes(split['bytes'])}" if has_images else ""
+        lines.append(f"  {role}{_where(role, split['folder'])}: {split['examples']:,} examples{of_images}")
     texts, images = report["texts"], report["images"]
     if texts["column"]:
         longest = f", the longest of {texts['longest_words']:,} words ({texts['longest_image']})"
@@ -90,12 +108,22 @@ def _lines(report: dict[str, Any], text_column: str) -> list[str]:
         lines.append(f"  texts: {texts['empty']:,} are empty{longest if texts['longest_image'] else ''}{longer}")
     else:
         lines.append(f"  texts: none, there is no column {text_column!r}: images alone can be learnt")
+    if not has_images:
+        lines.append("  images: none, there is no column of them: texts alone can be learnt")
     if images["side"]:
         side, modes = images["side"], ", ".join(f"{count:,} {mode}" for mode, count in images["modes"].items())
         lines.append(
             f"  images: sides from {side['min']:,} to {side['max']:,} pixels, median {side['median']:,}; {modes}"
         )
     return lines + [f"  {images[name]:,} {what}" for name, what in TREATMENTS.items() if images[name]]
+
+
+def _where(role: str, place: str) -> str:
+    """Say where a split lies, unless it is called as what it is for."""
+    path = Path(place)
+    if path.name in {role, f"{path.name.partition(' ')[0]} ({role})"}:
+        return ""
+    return f" (in {path.name}{'/' if path.is_dir() else ''})"
 
 
 def _classes(report: dict[str, Any], *, plain: bool) -> Table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
+from exmem.cli.loading import load_shown
 from exmem.cli.output import make_console, make_progress
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ def predict(
     text: Annotated[str, tyro.conf.arg(metavar="TEXT")] = "",
     json: bool = False,
 ) -> None:
-    """Say which class images are of, by what a run has learnt after its last finished phase.
+    """Say which class images are of, or a text alone, by what a run has learnt after its last finished phase.
 
     Parameters
     ----------
     run : Path
         Folder of a run.
     images : tuple of Path
-        Image files, one or more; of each the centre is taken, as in training.
+        Image files, one or more; of each the centre is taken, as in training. None where a run learnt from texts alone.
     text : str
         The text that belongs to the images, where the run learnt from texts.
     json : bool
@@ -41,19 +42,20 @@ def predict(
     from exmem.errors import SchemaError
     from exmem.train.data import ImageText
 
-    if not images:
-        raise SchemaError("expected one or more images, got none")
+    if not images and not text:
+        raise SchemaError("expected one or more images, or a --text where the run learnt from texts alone, got none")
     told = Console(stderr=True, soft_wrap=True)
     predictor = _loaded(run, told)
-    none = np.zeros(len(images), np.int64)
-    given = ImageText(images, [text] * len(images), none, predictor.class_names, ids=[*map(str, images)])
+    files: tuple[Path | None, ...] = images or (None,)
+    ids = [text if path is None else str(path) for path in files]
+    given = ImageText(files, [text] * len(files), np.zeros(len(files), np.int64), predictor.class_names, ids=ids)
     with make_progress(told) as bar:
-        task = bar.add_task("looking at images", total=len(images))
+        task = bar.add_task("looking at images", total=len(files))
         classes = predictor.predict(given, advance=lambda count: bar.advance(task, count))
     console = make_console()
-    for path, number in zip(images, classes.tolist(), strict=True):
+    for path, shown, number in zip(files, ids, classes.tolist(), strict=True):
         name = predictor.class_names[number]
-        line = dumps({"image": str(path), "class": name}) if json else f"{path}: {name}"
+        line = dumps({"image" if path else "text": shown, "class": name}) if json else f"{shown}: {name}"
         console.file.write(line + "\n")
 
 
@@ -71,15 +73,13 @@ def evaluate(
     run : Path
         Folder of a run.
     folder : Path
-        Folder with train/ and test/ of the run's classes, as `exmem train` takes it; test/ is measured.
+        Data of the run's classes, in the form that the run was told of; the test is measured.
     json : bool
         Print JSON, with the accuracy on the classes of each phase.
     """
-    from exmem.train.parts import load_run_data
-
     told, console = Console(stderr=True, soft_wrap=True), make_console()
     predictor = _loaded(run, told)
-    _, test = load_run_data(predictor.config, folder)
+    _, test = load_shown(predictor.config, folder)
     with make_progress(told) as bar:
         task = bar.add_task("measuring", total=len(test))
         measured = predictor.measure(test, advance=lambda count: bar.advance(task, count))

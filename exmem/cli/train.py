@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from exmem.cli.loading import load_shown
 from exmem.cli.output import make_console, make_progress
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
@@ -80,7 +81,9 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         ----------
         data : Path
             Folder with train/ and test/: images in folders by class, or a metadata.jsonl (or .csv) with the columns
-            file_name, text and label. `exmem data DATA` tells what is in it.
+            file_name, text and label. Or a folder with the tables train and test (.csv, .tsv, .jsonl, .parquet), one
+            such table with a column of splits, a folder that `datasets` saved, hf:OWNER/NAME[:CONFIG] on the hub, or
+            what --data.layout names. `exmem data DATA` tells what is in it.
         options : TrainConfig
             What decides the numbers.
         out : Path
@@ -126,7 +129,7 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, tracker
 
     from exmem.report.run import draw_run
     from exmem.train.folder import RunFolder
-    from exmem.train.parts import load_run_backbone, load_run_data
+    from exmem.train.parts import load_run_backbone
     from exmem.train.ranks import Ranks
     from exmem.train.trainer import Trainer
 
@@ -134,7 +137,7 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, tracker
     console = make_console()
     console.quiet = not ranks.is_first
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    learning, testing = load_run_data(config, folder)
+    learning, testing = load_shown(config, folder)
     run = RunFolder(out)
     if chooses:
         config = with_chosen_recipe(run, config, learning, console)

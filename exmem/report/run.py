@@ -118,7 +118,8 @@ def _known(
     if data is not None:
         rows = _rows(folder, done, slots, data)
         chosen = list(rows.values())
-        images, texts = data.images(chosen, config.backbone.image_size), [data.texts[row] for row in chosen]
+        texts = [data.texts[row] for row in chosen]
+        images = _originals(data, chosen, config.backbone.image_size)
         scores = _scores(masking, images, texts, data.labels[chosen])
         sources = dict(zip(rows, map(Source, images, texts, scores, [grid] * len(rows)), strict=True))
         if len(rows) < len(slots):
@@ -155,6 +156,11 @@ def _rows(folder: RunFolder, phases: int, slots: Sequence[int], data: ImageText)
     if wrong:
         raise DataError(f"{folder.path}: slots {wrong[:5]} were made of other data; give the data of the run")
     return rows
+
+
+def _originals(data: ImageText, rows: Sequence[int], size: int) -> NDArray[np.uint8]:
+    """Return the originals, white where the data has texts alone."""
+    return data.images(rows, size) if data.has_images else np.full((len(rows), size, size, 3), 255, np.uint8)
 
 
 def _scores(

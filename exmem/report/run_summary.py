@@ -29,7 +29,7 @@ def summary_text(folder: RunFolder, config: TrainConfig, *, trained: str) -> str
         *(f"- {line}" for line in _measures(entries)),
         f"- Bytes after the last phase: {_bytes(entries[-1])}.",
         f"- {trained[:1].upper()}{trained[1:]}.",
-        f"- {seconds:,.0f} s in all phases; {format_bytes(peak_ram_bytes())} of RAM at most in the process that ended it.",
+        f"- {seconds:,.0f} s in all phases; {format_bytes(peak_ram_bytes())} of RAM in the process that ended it.",
         f"- Seed {config.seed}, classes in the order of seed {config.data.class_seed}; head {config.method.head}.",
         f"- {machine['system']} {machine['machine']}, {machine['cores']} cores{accelerator}; {known['versions']}.",
         "",

@@ -14,6 +14,7 @@ from exmem.store import parse_bytes
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.checks import check_choices, check_count
 from exmem.train.combinations import check_combinations
+from exmem.train.data.layouts import LAYOUTS
 from exmem.train.loop_config import GIVEN, LoopConfig
 from exmem.train.method_config import MethodConfig
 from exmem.train.methods import HEADS
@@ -43,18 +44,31 @@ class DataConfig:
         Seed of the order of the classes.
     modalities : {"both", "image", "text"}
         What the learner sees of an example, when it is trained, replayed and tested.
+    layout : Part
+        How the data lies: auto (an imagefolder, tables, what `datasets` saved), or food101, imagenet_r, mm_imagenet_r,
+        cifar100 or cub as they are distributed, with options as in `imagenet_r:test_ratio=0.2,seed=0`.
+    image_column : str, optional
+        Column that holds the images; file_name, or else image, when left out.
     text_column : str
-        Column of the metadata that holds the texts.
+        Column that holds the texts.
     label_column : str
-        Column of the metadata that holds the classes.
+        Column that holds the classes.
+    split_column : str
+        Column that says train or test, where one table has both.
+    skip_bad : bool
+        Leave out, and tell, examples whose image, text or label is missing, or whose image cannot be decoded.
     """
 
     first_classes: Annotated[int | None, _shown("INT")] = None
     increments: tuple[int, ...] = (10,)
     class_seed: int = 0
     modalities: Literal["both", "image", "text"] = "both"
+    layout: Part = Part("auto")
+    image_column: Annotated[str | None, _shown("COLUMN")] = None
     text_column: Annotated[str, _shown("COLUMN")] = "text"
     label_column: Annotated[str, _shown("COLUMN")] = "label"
+    split_column: Annotated[str, _shown("COLUMN")] = "split"
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         whole_number(self.class_seed, "data.class_seed")
@@ -63,6 +77,9 @@ class DataConfig:
         for number in (*self.increments, *([] if self.first_classes is None else [self.first_classes])):
             whole_number(number, "data.first_classes and data.increments", least=1)
         check_choices(self, "data")
+        flag(self.skip_bad, "data.skip_bad")
+        object.__setattr__(self, "layout", Part.of(self.layout))
+        LAYOUTS.check(self.layout.name, self.layout.kwargs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

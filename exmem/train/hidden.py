@@ -1,5 +1,6 @@
 """Hidden tokens of examples: computed once and kept, or computed whenever they are asked for."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from exmem.recipes import BoundRecipe, Masking
 from exmem.replay import Pipeline
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
+from exmem.train.batches import DataTokens, batches, images_of
 from exmem.train.cache import cached, keep, text_key
 from exmem.train.data import ImageText
 from exmem.train.learner import Learner
@@ -77,13 +79,7 @@ class LiveHidden(HiddenOf):
 
 def tokens_of(backbone: Backbone, data: ImageText) -> Tokens:
     """Return what reads the tokens of rows of the data, labels included."""
-
-    def read(rows: NDArray[np.int64]) -> TensorBatch:
-        texts = [data.texts[row] for row in rows.tolist()]
-        tokens = backbone.tokens(data.images(rows, backbone.image_sides), texts)
-        return TensorBatch.from_numpy(TokenBatch(tokens.tokens, data.labels[rows]))
-
-    return read
+    return DataTokens(backbone, data)
 
 
 class Known(NamedTuple):
@@ -105,7 +101,7 @@ def stored_form(bound: BoundRecipe, data: ImageText, known: Known | None = None)
 
     def read(rows: NDArray[np.int64]) -> TensorBatch:
         texts, labels = [data.texts[row] for row in rows.tolist()], data.labels[rows]
-        images, specs = data.images(rows, backbone.image_sides), bound.schema.extras
+        images, specs = images_of(backbone, data, rows), bound.schema.extras
         extras = {name: np.zeros((len(rows), *spec.shape), np.float32) for name, spec in specs.items()}  # are not seen
         exemplars = bound.make(images, texts, labels, extras=extras, **(known or Known()).of(rows))
         batch = TensorBatch.from_numpy(TokenBatch.of(exemplars))
@@ -120,13 +116,14 @@ def scored_and_embedded(
 ) -> tuple[Hidden, NDArray[np.float32]]:
     """Run the trunk over rows of the data and listen to it: hidden tokens as `embedded`, scores (N, L) of patches."""
 
-    def compute(chosen: NDArray[np.int64]) -> tuple[Hidden, NDArray[np.float32]]:
-        batch = tokens(chosen)
+    def compute(read: tuple[NDArray[np.int64], TensorBatch]) -> tuple[Hidden, NDArray[np.float32]]:
+        _, batch = read
         maps = _maps(masking, batch)
         trunk = maps.hidden if maps.hidden is not None else _backbone(masking).embed(batch)
         return trunk.to("cpu").to(torch.float16), maps.scores["image"]
 
-    parts, scores = zip(*ranks.over(rows, _ROWS, compute, advance), strict=True)
+    made = ranks.over(rows, _ROWS, compute, advance, prepare=functools.partial(batches, tokens))
+    parts, scores = zip(*made, strict=True)
     return Hidden.cat(parts), np.concatenate(scores)
 
 
@@ -141,10 +138,11 @@ def scored(
 ) -> NDArray[np.float32]:
     """Score the patches (N, L) of rows of the data whose hidden tokens are known."""
 
-    def compute(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        return _maps(masking, tokens(chosen), hidden(chosen)).scores["image"]
+    def compute(read: tuple[NDArray[np.int64], TensorBatch]) -> NDArray[np.float32]:
+        chosen, batch = read
+        return _maps(masking, batch, hidden(chosen)).scores["image"]
 
-    return np.concatenate(ranks.over(rows, _ROWS, compute, advance))
+    return np.concatenate(ranks.over(rows, _ROWS, compute, advance, prepare=functools.partial(batches, tokens)))
 
 
 def _maps(masking: Masking, batch: TensorBatch, hidden: Hidden | None = None) -> ScoreMaps:
@@ -198,10 +196,11 @@ def embedded(
 ) -> Hidden:
     """Run the trunk over rows of the data, some at a time; float16, in RAM."""
 
-    def compute(chosen: NDArray[np.int64]) -> Hidden:
-        return backbone.embed(tokens(chosen)).to("cpu").to(torch.float16)
+    def compute(read: tuple[NDArray[np.int64], TensorBatch]) -> Hidden:
+        _, batch = read
+        return backbone.embed(batch).to("cpu").to(torch.float16)
 
-    return Hidden.cat(ranks.over(rows, _ROWS, compute, advance))
+    return Hidden.cat(ranks.over(rows, _ROWS, compute, advance, prepare=functools.partial(batches, tokens)))
 
 
 def features_of(learner: Learner, hidden_of: HiddenOf, rows: NDArray[np.int64], *, ranks: Ranks = ALONE) -> Tensor:

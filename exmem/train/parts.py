@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from exmem.store import parse_bytes
 from exmem.tokens import Exemplar, Schema
 from exmem.train.codecs import trained_codec
 from exmem.train.config import TrainConfig
-from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.data import Columns, ImageText, load_data
 from exmem.train.learner import Learner
 from exmem.train.methods.fitting import head_bytes
 
@@ -28,6 +28,7 @@ __all__ = [
     "charge",
     "charged_bytes",
     "check_budget",
+    "columns_of",
     "create_memory",
     "folder_bytes",
     "load_run_backbone",
@@ -52,20 +53,30 @@ def load_run_backbone(config: TrainConfig, progress: Any = None) -> Backbone:
     )
 
 
-def load_run_data(config: TrainConfig, folder: Path) -> tuple[ImageText, ImageText]:
-    """Load what a run learns from and is tested with; texts may lack where the learner sees none."""
-    data = config.data
-    return load_imagefolder(
-        folder,
-        text_column=data.text_column,
-        label_column=data.label_column,
+def columns_of(config: TrainConfig) -> Columns:
+    """Return which columns a run reads; texts may lack where the learner sees none, images too."""
+    data, family = config.data, config.backbone.family
+    return Columns(
+        text=data.text_column,
+        label=data.label_column,
+        image=data.image_column,
+        split=data.split_column,
         needs_text=data.modalities != "image",
+        needs_image=data.modalities != "text" and family != "bert",
     )
 
 
 def make_learner(config: TrainConfig, backbone: Backbone) -> Learner:
     """Make the learner of a configuration of a fresh backbone."""
     return Learner(backbone, config.make_tuner(), cosine=config.method.head.name == "cosine")
+
+
+def load_run_data(
+    config: TrainConfig, place: Path, advance: Callable[[int, int], None] | None = None
+) -> tuple[ImageText, ImageText]:
+    """Load what a run learns from and is tested with; `advance` as in `load_data`."""
+    data = config.data
+    return load_data(place, columns_of(config), layout=data.layout, skip_bad=data.skip_bad, advance=advance)
 
 
 def bind_recipe(config: TrainConfig, learner: Learner, *, num_classes: int) -> BoundRecipe | None:

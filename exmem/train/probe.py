@@ -14,6 +14,7 @@ from exmem.recipes import BoundRecipe, Recipe
 from exmem.registry import Part
 from exmem.tokens import TokenBatch
 from exmem.tokens.tensors import TensorBatch
+from exmem.train.batches import images_of
 from exmem.train.data import ImageText
 from exmem.train.hidden import Advance, KeptHidden, backbone_key, features_of, kept_hidden, scored, tokens_of
 from exmem.train.learner import Learner
@@ -35,11 +36,13 @@ class Seen:
         backbone = learner.backbone
         self._backbone, self.rows = backbone, np.arange(len(data))
         self.texts, self.labels = data.texts, data.labels
-        self.images = np.empty((len(data), *backbone.image_sides, 3), np.uint8)
+        sees, shape = "image" in backbone.token_specs(), (len(data), *backbone.image_sides, 3)
+        self.images = np.empty(shape, np.uint8) if sees else images_of(backbone, data, self.rows)
         parts = []
         for start in range(0, len(data), _ROWS):
             rows = self.rows[start : start + _ROWS]
-            self.images[rows] = data.images(rows, backbone.image_sides)
+            if sees:
+                self.images[rows] = data.images(rows, backbone.image_sides)
             if states is None:
                 parts.append(backbone.embed(self.tokens(rows)).to("cpu").to(torch.float16))
             advance(len(rows))

@@ -1,7 +1,7 @@
 """The processes of a run: each computes its share of the examples, and the first one alone writes."""
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,17 +84,23 @@ class Ranks:
         self,
         rows: NDArray[np.int64],
         size: int,
-        compute: Callable[[NDArray[np.int64]], _T],
+        compute: Callable[[Any], _T],
         advance: Callable[[int], None] | None = None,
+        *,
+        prepare: Callable[[Sequence[NDArray[np.int64]]], Iterable[Any]] | None = None,
     ) -> list[_T]:
         """Compute something of rows, so many at a time and shared out; all processes get all of it, in order.
 
-        Tensors that are returned must be on the CPU where there are several processes.
+        Tensors that are returned must be on the CPU where there are several processes. `compute` takes rows, or what
+        `prepare`, which may be ahead, makes of each part of them.
         """
+        chunks = [rows[start : start + size * self.count] for start in range(0, len(rows), size * self.count)]
+        pieces = [self.pieces(chunk) for chunk in chunks]
+        parts = [piece for mine in pieces for piece in mine]
+        prepared = iter(parts if prepare is None else prepare(parts))
         results: list[_T] = []
-        for start in range(0, len(rows), size * self.count):
-            chunk = rows[start : start + size * self.count]
-            mine = [compute(piece) for piece in self.pieces(chunk)]
+        for chunk, own in zip(chunks, pieces, strict=True):
+            mine = [compute(next(prepared)) for _ in own]
             results += [part for parts in self.gathered(mine) for part in parts]
             if advance is not None:
                 advance(len(chunk))

@@ -18,6 +18,7 @@ from exmem.errors import DataError, DataWarning
 from exmem.memory import ExemplarMemory
 from exmem.recipes.training import check_enough
 from exmem.tokens import Exemplar
+from exmem.train.batches import images_of
 from exmem.train.config import TrainConfig, flat
 from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars, keeps_hidden
@@ -325,7 +326,7 @@ class Trainer:
         for start in range(0, len(rows), _ROWS):
             chosen = rows[start : start + _ROWS]
             texts, labels = [self.train.texts[row] for row in chosen.tolist()], self.train.labels[chosen]
-            images = self.train.images(chosen, self.backbone.image_sides)
+            images = images_of(self.backbone, self.train, chosen)
             made += self.bound.make(
                 images,
                 texts,

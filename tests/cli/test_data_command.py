@@ -149,6 +149,63 @@ def test_what_cannot_be_read_at_all_is_one_line(folder, place, message):
     assert message in told.stderr
 
 
+def test_a_table_of_texts_is_described_without_images(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\na b,1\nc,2\nc,2\n")
+    told = run(tmp_path)
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    assert lines[:5] == [
+        str(tmp_path),
+        "  train (in train.csv): 3 examples",
+        "  test (in test.csv): 3 examples",
+        "  texts: 0 are empty, the longest of 2 words (train/000000002)",
+        "  images: none, there is no column of them: texts alone can be learnt",
+    ]
+    assert f"told: {tmp_path}/train.csv: train.csv: 1 rows have text and label of another row" in lines
+
+
+def test_tables_are_described_with_their_images_and_what_is_broken(folder):
+    table = folder / "all.csv"
+    rows = [f"{split}/{row}.png,t,cat,{split}" for split, count in (("train", 4), ("test", 2)) for row in range(count)]
+    table.write_text("\n".join(["photo,caption,label,fold", *rows, "no.png,t,cat,train"]))
+    words = [table, "--image-column", "photo", "--text-column", "caption", "--split-column", "fold"]
+    told = run(*words)
+    assert told.returncode == 1
+    lines = told.stdout.splitlines()
+    assert "  train: 4 examples of 4 images" in told.stdout
+    assert f"broken: {folder}/no.png (all.csv line 8): no such image; add it or drop its row" in lines
+    found = json.loads(run(*words, "--json").stdout)
+    assert (found["images"]["decoded"], found["images"]["column"], found["texts"]["column"]) == (6, True, True)
+
+
+def test_a_parquet_table_with_images_inside_is_decoded_and_torch_is_not_imported(folder):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("datasets")
+    images = [{"bytes": path.read_bytes(), "path": None} for path in sorted((folder / "train").glob("*.png"))]
+    frame = pandas.DataFrame({"image": [*images, {"bytes": b"no image", "path": None}], "label": [1, 2, 1, 2, 1]})
+    frame.iloc[:4].to_parquet(folder.parent / "train.parquet")
+    frame.to_parquet(folder.parent / "test.parquet")
+    script = "import sys; from exmem.cli.main import main\ntry:\n  main()\nfinally:\n  print('torch' in sys.modules)"
+    command = [sys.executable, "-c", script, "data", str(folder.parent)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | OPEN)
+    assert told.returncode == 1
+    lines = told.stdout.splitlines()
+    assert "broken: test/000000004: expected an image, got a file in no form that Pillow reads; replace" in told.stdout
+    assert any(line.startswith("  train (in train.parquet): 4 examples of 4 images, ") for line in lines)
+    assert "  texts: none, there is no column 'text': images alone can be learnt" in lines
+    assert lines[-1] == "False"
+
+
+def test_a_layout_is_named_and_what_it_lacks_is_one_line(folder):
+    told = run(folder, "--layout", "food101")
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+    assert "missing: images/train, images/test, texts/train_titles.csv, texts/test_titles.csv; found: te" in told.stderr
+    told = run(folder, "--layout", "food")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "unknown layout 'food'; choose one of ['auto'," in told.stderr
+
+
 def test_the_help_names_each_value_apart():
     shown = run("--help").stdout
     for name in ("--text-column TEXT-COLUMN", "--label-column LABEL-COLUMN", "--max-words WORDS", " DATA"):

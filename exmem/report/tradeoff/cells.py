@@ -23,6 +23,7 @@ __all__ = ["Cell", "Cells", "State", "cells_of"]
 State = Literal["done", "failed", "left"]
 
 _MAY_CHANGE = ("keep_hidden", "num_workers")  # of the loop: they change no number
+_OF_FORM = ("layout", "image_column", "split_column", "skip_bad")  # of the data: the keys name what was read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,8 @@ class Cell:
             decides |= {"as_many_as": None if self.as_many_as is None else _unnamed(self.as_many_as)}
         else:
             loop = {key: value for key, value in self.config["loop"].items() if key not in _MAY_CHANGE}
-            decides |= {"config": {**self.config, "recipe": recipe, "loop": loop}}
+            data = {key: value for key, value in self.config["data"].items() if key not in _OF_FORM}
+            decides |= {"config": {**self.config, "recipe": recipe, "loop": loop, "data": data}}
             decides |= {"weights": self.weights} if self.weights else {}
         if self.refusal:  # nothing is measured: each has a folder of its own
             decides |= self.names

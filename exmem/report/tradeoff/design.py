@@ -29,6 +29,7 @@ from exmem.report.tradeoff.own import add_own, read_own
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
 from exmem.train.checks import check_number
 from exmem.train.config import DataConfig, TrainConfig
+from exmem.train.data.layouts.places import whole_path
 from exmem.train.methods import TRAINED_HEADS
 from exmem.train.reading import read_fields
 
@@ -64,7 +65,7 @@ class Data:
         options: dict[str, Any] = {"data": {key: given[key] for key in _OF_DATA if key in given}}
         if "backbone" in given:
             options["backbone"] = mapping_of(given["backbone"], f"{where}.backbone")
-        return cls(name=name, folder=root / Path(given["folder"]).expanduser(), options=options)
+        return cls(name=name, folder=whole_path(given["folder"], root), options=options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

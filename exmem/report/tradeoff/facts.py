@@ -15,9 +15,11 @@ from exmem.backbones import Backbone
 from exmem.recipes import BoundRecipe, Recipe
 from exmem.report.tradeoff.budgets import Sizes
 from exmem.report.tradeoff.files import read_json, write_json
+from exmem.train.batches import images_of
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
-from exmem.train.parts import load_run_backbone, load_run_data, make_learner
+from exmem.train.data.layouts.places import is_hub, whole_path
+from exmem.train.parts import columns_of, load_run_backbone, load_run_data, make_learner
 from exmem.train.reading import plain
 
 __all__ = ["DataFacts", "Facts", "digest"]
@@ -53,12 +55,12 @@ class Facts:
 
     def data(self, config: TrainConfig, folder: Path) -> DataFacts:
         """Return what is known of a folder of data; its files are read again where one of them has changed."""
-        columns = [config.data.text_column, config.data.label_column, config.data.modalities != "image"]
-        name = digest([str(folder.absolute()), columns])
+        layout, skips = config.data.layout, config.data.skip_bad
+        name = digest([str(whole_path(folder)), dataclasses.asdict(columns_of(config)), str(layout), skips])
         if name not in self._data:
             file, stamp = self._folder / f"data-{name}.json", _stamp(folder)
             known = read_json(file)
-            if not known or known["stamp"] != stamp:
+            if not known or stamp is None or known["stamp"] != stamp:
                 self._tell(f"reading {folder}")
                 train, test = self._loaded.setdefault(name, load_run_data(config, folder))
                 found = DataFacts(train.key(), test.key(), len(train.class_names))
@@ -99,8 +101,11 @@ def _content(file: Path) -> str:
         return hashlib.file_digest(opened, "blake2b").hexdigest()
 
 
-def _stamp(folder: Path) -> list[int]:
-    """Return number, bytes and latest change of the files below a folder."""
+def _stamp(place: Path) -> list[int] | None:
+    """Return number, bytes and latest change of the files below a folder, or beside a table; None of a hub's."""
+    if is_hub(place):
+        return None
+    folder = place if place.is_dir() else place.parent
     found = [Path(place, name).stat() for place, _, names in os.walk(folder, followlinks=True) for name in names]
     return [len(found), sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)]
 
@@ -121,7 +126,7 @@ def _raw_bytes(backbone: Backbone, train: ImageText) -> float:
     """Return the mean size of raw exemplars of the first examples in a memory."""
     bound = BoundRecipe(Recipe.of("raw" if "image" in backbone.token_specs() else "text"), backbone)
     rows = np.arange(min(_RAW, len(train)))
-    images, texts = train.images(rows, backbone.image_sides), list(train.texts[: len(rows)])
+    images, texts = images_of(backbone, train, rows), list(train.texts[: len(rows)])
     with tempfile.TemporaryDirectory() as place, bound.create_memory(place, max_bytes=_ROOM, durable=False) as memory:
         return float(memory.encode(bound.make(images, texts, train.labels[rows])).sizes.mean())
 

@@ -22,6 +22,7 @@ from exmem.report.tradeoff.files import read_json, write_json
 from exmem.report.view.exemplars import Known, Source, exemplar_sheet
 from exmem.report.view.images import draw_placed, find_grid, place_tokens, put_together
 from exmem.report.view.sheet import Card, Panel, Passage, Piece, Sheet
+from exmem.train.batches import images_of
 from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.parts import load_run_backbone, load_run_data
@@ -137,7 +138,7 @@ def _rows_of(
     backbone: Backbone, train: ImageText, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], list[str], NDArray[np.int64]]:
     """Return images, texts and labels of rows of the data, as recipes take them."""
-    return train.images(rows, backbone.image_sides), [train.texts[row] for row in rows.tolist()], train.labels[rows]
+    return images_of(backbone, train, rows), [train.texts[row] for row in rows.tolist()], train.labels[rows]
 
 
 def _stored(memory: ExemplarMemory, slot: int, grid: tuple[int, int]) -> Panel:

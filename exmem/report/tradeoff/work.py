@@ -19,10 +19,11 @@ from exmem.report.tradeoff.cells import Cell, Cells
 from exmem.report.tradeoff.design import PROBE
 from exmem.report.tradeoff.own import add_own
 from exmem.report.tradeoff.trained import run_trainer
-from exmem.train.config import TrainConfig
+from exmem.train.config import DataConfig, TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.parts import load_run_backbone, load_run_data
 from exmem.train.probe import Probe
+from exmem.train.reading import plain
 from exmem.train.samples import chosen_rows, told_apart
 from exmem.train.stored_sample import ROOM, Measured, Policy, StoredSample
 
@@ -138,10 +139,9 @@ def _failed(cell: Cell, cells: Cells, error: Exception) -> Outcome:
 
 
 @functools.lru_cache(maxsize=1)
-def _data(folder: str, columns: tuple[str, str, str]) -> tuple[ImageText, ImageText]:
-    text, label, modalities = columns
-    options = {"text_column": text, "label_column": label, "modalities": modalities}
-    return load_run_data(TrainConfig.from_json({"data": options}), Path(folder))
+def _data(folder: str, seen: DataConfig, *, family: str) -> tuple[ImageText, ImageText]:
+    config = TrainConfig.from_json({"data": plain(seen), "backbone": {"family": family}})
+    return load_run_data(config, Path(folder))
 
 
 _kept: dict[str, Probe] = {}  # of the last group: one at most, for it holds the decoded images of its data
@@ -151,8 +151,8 @@ def _probed(mine: Sequence[Cell], tell: Tell) -> "list[dict[str, Any] | ExmemErr
     """Store a recipe once, and measure it as each of some cells says; an error is that of the one cell."""
     first = mine[0]
     config = TrainConfig.from_json(first.config)
-    seen = config.data
-    train, test = _data(first.folder, (seen.text_column, seen.label_column, seen.modalities))
+    seen = dataclasses.replace(config.data, first_classes=None, increments=(1,), class_seed=0)  # order is of no matter
+    train, test = _data(first.folder, seen, family=config.backbone.family)
     if first.group not in _kept:
         _kept.clear()
         tell("one pass of the backbone")

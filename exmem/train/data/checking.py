@@ -1,18 +1,18 @@
-"""What a folder of data holds and what is broken in it, with every image decoded."""
+"""What data holds and what is broken in it, with every image decoded."""
 
 import collections
 import os
 import statistics
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from exmem.errors import DataError
-from exmem.train.data.images import ImageFacts, inspect_image
-from exmem.train.data.reading import Columns, Example, Reading, read_folder
+from exmem.registry import Part
+from exmem.train.data.decoding import inspected
+from exmem.train.data.images import ImageFacts
+from exmem.train.data.layouts import read_data
+from exmem.train.data.reading import Columns, Example, Reading
 
-__all__ = ["TREATMENTS", "check_folder"]
+__all__ = ["TREATMENTS", "check_data"]
 
 Advance = Callable[[int, int], None]
 
@@ -25,60 +25,56 @@ TREATMENTS = {
 }
 
 
-def check_folder(
-    folder: str | os.PathLike[str], columns: Columns, *, max_words: int | None = None, advance: Advance | None = None
+def check_data(
+    place: str | os.PathLike[str],
+    columns: Columns,
+    layout: str | Part = "auto",
+    *,
+    max_words: int | None = None,
+    advance: Advance | None = None,
 ) -> dict[str, Any]:
-    """Return what a folder holds as plain values, broken or not; DataError only where there is nothing to read.
+    """Return what data holds as plain values, broken or not; DataError only where there is nothing to read.
 
     `advance` is told how many images of how many were decoded.
     """
-    reading = read_folder(folder, columns)
+    reading = read_data(place, columns, layout)
+    splits = {"train": reading.train, "test": reading.test}
+    images = {
+        (role, example.image): (split, example)
+        for role, split in splits.items()
+        for example in split.examples
+        if example.image is not None
+    }
+    results = inspected(images.values(), advance)
+    facts = [result for result in results if isinstance(result, ImageFacts)]
+    broken = list(dict.fromkeys(result for result in results if isinstance(result, str)))
     examples = [*reading.train.examples, *reading.test.examples]
-    paths = {example.parts: reading.root.joinpath(*example.parts) for example in examples}
-    facts, broken = _inspect(paths.values(), advance)
-    sizes = {parts: path.stat().st_size for parts, path in paths.items() if path.exists()}
     counts = {name: [0, 0] for name in reading.class_names}
-    for column, split in enumerate((reading.train, reading.test)):
+    for column, split in enumerate(splits.values()):
         for example in split.examples:
             counts.setdefault(example.label, [0, 0])[column] += 1
+    sizes = {key: split.image_bytes(example) for key, (split, example) in images.items()}
     return {
-        "folder": str(reading.root),
+        "folder": reading.root,
         "bytes": sum(sizes.values()),
         "splits": {
             role: {
-                "folder": str(split.folder),
+                "folder": split.place,
                 "examples": len(split.examples),
-                "images": len(held := {example.parts for example in split.examples}),
-                "bytes": sum(sizes.get(parts, 0) for parts in held),
+                "images": sum(key[0] == role for key in sizes),
+                "bytes": sum(size for key, size in sizes.items() if key[0] == role),
             }
-            for role, split in (("train", reading.train), ("test", reading.test))
+            for role, split in splits.items()
         },
         "classes": {name: {"train": train, "test": test} for name, (train, test) in counts.items()},
         "single_example_classes": [name for name, (train, _) in counts.items() if train == 1],
         "untested_classes": [name for name, (_, test) in counts.items() if test == 0],
         "texts": _texts(reading, examples, max_words),
-        "images": _images(facts),
+        "images": _images(facts) | {"column": reading.train.has_images or reading.test.has_images},
         "problems": [*reading.problems, *broken],
         "warnings": reading.warnings,
         "notes": reading.notes,
     }
-
-
-def _inspect(paths: Iterable[Path], advance: Advance | None) -> tuple[list[ImageFacts], list[str]]:
-    def inspect(path: Path) -> ImageFacts | str:
-        try:
-            return inspect_image(path)
-        except DataError as error:
-            return str(error)
-
-    wanted, results = list(paths), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(inspect, wanted):
-            results.append(result)
-            if advance is not None:
-                advance(len(results), len(wanted))
-    facts = [result for result in results if isinstance(result, ImageFacts)]
-    return facts, [result for result in results if isinstance(result, str)]
 
 
 def _texts(reading: Reading, examples: list[Example], max_words: int | None) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def decode_image(
         return np.asarray(image)
 
 
-def inspect_image(path: str | os.PathLike[str]) -> ImageFacts:
+def inspect_image(path: str | os.PathLike[str], data: bytes | None = None) -> ImageFacts:
     """Decode a whole image and tell what it is; DataError where that cannot be done."""
-    with _opened(path, None) as file:
+    with _opened(path, data) as file:
         mode, deep, (width, height) = file.mode, _is_deep(file), file.size
         several = getattr(file, "n_frames", 1) > 1 and file.format not in _ONE_SHOT
         orientation = file.getexif().get(ExifTags.Base.Orientation, 1)

@@ -6,12 +6,16 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from exmem.train.data.tables import Number
-
-__all__ = ["alike", "class_name", "natural", "plain_form"]
+__all__ = ["Number", "alike", "class_name", "natural", "plain_form"]
 
 _WHOLE = re.compile(r"(-?\d+)\.0")
 _NOTHING = {"na", "n/a", "nan", "null", "none", "<na>"}
+
+
+class Number(str):
+    """A number of JSON as it is written there, so that no digit is lost or invented."""
+
+    __slots__ = ()
 
 
 def class_name(cell: Any) -> str | None:

@@ -93,6 +93,10 @@ def test_folders_lie_beside_the_configuration():
     assert [one.folder for one in read] == [Path("/place/images"), Path("/far/images")]
 
 
+def test_a_name_on_the_hub_is_no_folder_beside_the_configuration():
+    assert design(data={"own": "hf:owner/name:small"}).data[0].folder == Path("hf:owner/name:small")
+
+
 @pytest.mark.parametrize(
     ("sections", "told"),
     [

@@ -217,6 +217,15 @@ def test_slices_cover_each_cell_once(sweep):
         assert found == cells
 
 
+def test_how_the_data_lies_is_no_part_of_what_a_cell_is(sweep, base):
+    def keys(**options):
+        data = {"own": {"folder": base["data"]["own"], **options}}
+        return {cell.key for cell in sweep(data=data, kinds=["probe", "trainer"]).cells}
+
+    assert keys() == keys(layout="imagefolder", skip_bad=True, image_column="file_name", split_column="x")
+    assert keys() != keys(modalities="image")
+
+
 def test_slices_stay_the_same_while_cells_are_done(run, sweep):
     sections = {"seeds": [0, 1], "recipes": ["half_jpeg", "text", "features"]}
     before = [cell.key for job in sweep(**sections).left(Slice(2, 3)) for cell in job.cells]
