@@ -83,8 +83,8 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         options : TrainConfig
             What decides the numbers.
         out : Path
-            Folder of the run: config.json, metrics.jsonl (a line a phase), memory/, accuracy.png, exemplars.png,
-            exemplars.html.
+            Folder of the run: config.json, scenario.json, metrics.jsonl (a line a phase), memory/, accuracy.png,
+            exemplars.png, exemplars.html.
         recipe : str
             What is stored of an exemplar, by name or from a YAML or JSON file; --recipe.scorer and so on refine it.
             auto is what a frozen probe finds best on the first phase's data (see `exmem advise`).

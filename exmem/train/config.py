@@ -9,16 +9,16 @@ import tyro
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.registry import Part
-from exmem.replay import SAMPLERS
-from exmem.replay.augment import AUGMENTATIONS
 from exmem.selection import SELECTIONS
 from exmem.store import parse_bytes
 from exmem.tokens.checks import flag, mapping_of, shown, whole_number
-from exmem.train.checks import check_choices, check_count, check_number
+from exmem.train.checks import check_choices, check_count
 from exmem.train.combinations import check_combinations
+from exmem.train.loop_config import GIVEN, LoopConfig
 from exmem.train.method_config import MethodConfig
 from exmem.train.methods import HEADS
 from exmem.train.reading import plain, read_fields
+from exmem.train.scenario_names import PILOT_SEED, check_scenario, is_scenario_file
 from exmem.train.tuners import TUNERS, Tuner
 
 __all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
@@ -40,8 +40,12 @@ class DataConfig:
     increments : tuple of int
         Classes of the later phases. The last number repeats until no class is left, and the last phase may be smaller;
         several numbers make an uneven split.
-    class_seed : int
-        Seed of the order of the classes.
+    class_seed : int, optional
+        Seed of the order of the classes; 0 when left out, with a scenario by name 1993.
+    scenario : str, optional
+        Classes of the phases by a name such as B0-Inc10 or B50-Inc5, in the order of PILOT and PyCIL: so many classes
+        in the first phase (B0: as many as an increment), so many in each later one. Or a YAML or JSON file with
+        `phases`, a list of the names of its classes for each phase, such as the scenario.json of a run.
     modalities : {"both", "image", "text"}
         What the learner sees of an example, when it is trained, replayed and tested.
     text_column : str
@@ -52,18 +56,43 @@ class DataConfig:
 
     first_classes: Annotated[int | None, _shown("INT")] = None
     increments: tuple[int, ...] = (10,)
-    class_seed: int = 0
+    class_seed: Annotated[int | None, _shown("INT")] = None
+    scenario: Annotated[str | None, _shown("NAME|FILE")] = None
     modalities: Literal["both", "image", "text"] = "both"
     text_column: Annotated[str, _shown("COLUMN")] = "text"
     label_column: Annotated[str, _shown("COLUMN")] = "label"
 
     def __post_init__(self) -> None:
-        whole_number(self.class_seed, "data.class_seed")
+        if self.class_seed is not None:
+            whole_number(self.class_seed, "data.class_seed")
         if not self.increments:
             raise SchemaError("data.increments must be one or more numbers, got none")
         for number in (*self.increments, *([] if self.first_classes is None else [self.first_classes])):
             whole_number(number, "data.first_classes and data.increments", least=1)
         check_choices(self, "data")
+        if self.scenario is not None:
+            check_scenario(self.scenario)
+            self._check_alone()
+
+    def _check_alone(self) -> None:
+        """Refuse what a scenario says itself."""
+        file = is_scenario_file(str(self.scenario))
+        said = ("first_classes", "increments", "class_seed") if file else ("first_classes", "increments")
+        for name in said:
+            if (value := getattr(self, name)) != type(self).__dataclass_fields__[name].default:
+                raise SchemaError(
+                    f"data.{name} {shown(plain(value))} beside data.scenario {self.scenario!r}, which says that "
+                    "itself; leave one out"
+                )
+
+    @property
+    def order_seed(self) -> int | None:
+        """Seed of the order of the classes that holds; None where a file has the order."""
+        if self.scenario is None:
+            return 0 if self.class_seed is None else self.class_seed
+        if is_scenario_file(self.scenario):
+            return None
+        return PILOT_SEED if self.class_seed is None else self.class_seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,91 +164,6 @@ class TunerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """How a phase is trained, and how exemplars are replayed in it.
-
-    Parameters
-    ----------
-    epochs : int
-        Passes over the new data of a phase.
-    batch : int
-        New examples of a step.
-    replay_batch : int
-        Replayed exemplars of a step.
-    lr : float
-        Highest learning rate of AdamW; it falls to zero over a phase by a cosine.
-    weight_decay : float
-        Weight decay of AdamW.
-    warmup : float
-        Share of a phase in which the learning rate rises to its highest, 0 or more and below 1.
-    clip_norm : float, optional
-        Largest norm of the gradient of a step; longer ones are scaled down. No limit when left out.
-    sampler : str
-        How exemplars are drawn: balanced over the classes, or uniform.
-    augment : tuple of Part
-        What replayed exemplars go through, in order: text_exchange, image_exchange, patch_paste, token_dropout, flip,
-        colour_jitter, each with its options, as in `token_dropout:ratio=0.5`. All but text_exchange and token_dropout
-        need exemplars to be embedded anew at each step.
-    stored_form : float
-        Chance of a new example to be shown as it would be stored (masked, or scaled down), 0..1, so that the model
-        knows such input and cannot learn that it means an old class.
-    stored_masks : {"scores", "random"}
-        Whether those are made by the recipe, or by random masks.
-    random_ratio : float
-        Share of the patches that random masks keep, above 0 and at most 1.
-    pruned : {"auto", "always", "never"}
-        Whether the learner sees only those image tokens that the recipe keeps: in training, replay and test. They are
-        chosen where the tuned blocks begin, by the backbone as it is before any tuning. auto is always with a recipe
-        that stores hidden tokens, where pruning costs nothing, and never with others.
-    test_stored_form : bool
-        Also measure on test examples as they would be stored.
-    keep_hidden : bool
-        Compute the frozen part once per example and keep the result: fast, but it takes about 2 bytes times tokens
-        times width per example in RAM and in the cache on disk. May be changed when a run is continued, but must be on
-        where the learner sees kept tokens only (pruned).
-    num_workers : int
-        Worker processes that read exemplars when hidden tokens are not kept. May be changed when a run is continued.
-    """
-
-    epochs: int = 5
-    batch: int = 64
-    replay_batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.0
-    clip_norm: Annotated[float | None, _shown("FLOAT")] = None
-    sampler: str = "balanced"
-    augment: tuple[Part, ...] = ()
-    stored_form: float = 0.0
-    stored_masks: Literal["scores", "random"] = "scores"
-    random_ratio: float = 0.35
-    pruned: Literal["auto", "always", "never"] = "auto"
-    test_stored_form: bool = False
-    keep_hidden: bool = True
-    num_workers: int = 0
-
-    def __post_init__(self) -> None:
-        check_choices(self, "loop")
-        check_count(self, "loop", "epochs", "batch", "replay_batch")
-        whole_number(self.num_workers, "loop.num_workers")
-        check_number(self, "loop", "lr", above=0)
-        check_number(self, "loop", "weight_decay", least=0)
-        check_number(self, "loop", "warmup", least=0, most=0.99)
-        if self.clip_norm is not None:
-            check_number(self, "loop", "clip_norm", above=0)
-        check_number(self, "loop", "stored_form", least=0, most=1)
-        check_number(self, "loop", "random_ratio", above=0, most=1)
-        object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))
-        for part in self.augment:
-            AUGMENTATIONS.check(part.name, part.kwargs, given=_GIVEN)
-            grids: dict[str, Any] = {"grids": {}} if "grids" in AUGMENTATIONS.options(part.name) else {}
-            AUGMENTATIONS.make(part.name, **grids, **part.kwargs)  # a value out of range is told here, not at replay
-        SAMPLERS.check(self.sampler, ())
-        for name in ("test_stored_form", "keep_hidden"):
-            flag(getattr(self, name), f"loop.{name}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides the numbers of a run.
 
@@ -274,7 +218,7 @@ class TrainConfig:
         whole_number(self.seed, "seed")
         object.__setattr__(self, "recipe", Recipe.of(self.recipe))
         object.__setattr__(self, "selection", Part.of(self.selection))
-        SELECTIONS.check(self.selection.name, self.selection.kwargs, given=_GIVEN)
+        SELECTIONS.check(self.selection.name, self.selection.kwargs, given=GIVEN)
         check_combinations(self)
 
     def tunes(self, phase: int) -> bool:
@@ -348,12 +292,20 @@ class TrainConfig:
         list of str
             One `option: mine, theirs` each.
         """
-        mine, theirs = dict(_flat(self.to_json())), dict(_flat(other.to_json()))
+        mine, theirs = (
+            {**dict(_flat(one.to_json())), "data.class_seed": one.data.order_seed, "data.scenario": _named(one.data)}
+            for one in (self, other)
+        )
         return [
             f"{name}: {shown(mine.get(name))}, {shown(theirs.get(name))}"
             for name in sorted({*mine, *theirs} - _MAY_CHANGE)
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def _named(data: DataConfig) -> str | None:
+    """Return the name of a scenario; all files are one here, for what is in them is compared by the folder of a run."""
+    return "a file" if data.scenario is not None and is_scenario_file(data.scenario) else data.scenario
 
 
 _MAY_CHANGE = frozenset({"loop.keep_hidden", "loop.num_workers", "recipe.name"})
@@ -367,6 +319,3 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from ((f"recipe.{part}", held) for part, held in value.items())
         else:
             yield f"{prefix}{key}", value
-
-
-_GIVEN = frozenset({"count", "features", "grids", "rng", "values"})  # options that the trainer gives

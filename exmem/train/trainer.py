@@ -55,6 +55,7 @@ from exmem.train.parts import (
 from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario, learnt_classes
+from exmem.train.scenario_names import scenario_document
 from exmem.train.storing import rank_examples, store_phase
 
 __all__ = ["Trainer"]
@@ -88,7 +89,7 @@ class Trainer:
         self, folder: RunFolder, config: TrainConfig, backbone: Backbone, *, train: ImageText, test: ImageText
     ) -> None:
         self.folder, self.config, self.train, self.test = folder, config, train, test
-        self.scenario = Scenario.of(config.data, len(train.class_names))
+        self.scenario = Scenario.of(config.data, train.class_names)
         key = backbone_key(backbone)
         self._keys = {"train": f"{train.key()}-{key}", "test": f"{test.key()}-{key}"}
         self._accelerator = Accelerator()
@@ -121,7 +122,9 @@ class Trainer:
             What was measured, one entry per phase; also in `metrics.jsonl`.
         """
         with self.folder.locked():
-            if self.folder.claim(self.config, {**self._keys, "classes": list(self.train.class_names)}):
+            names = self.train.class_names
+            scenario = scenario_document(self.scenario.named(names), self.config.data.scenario)
+            if self.folder.claim(self.config, {**self._keys, "classes": list(names)}, scenario):
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
             console.print(self.learner.described(), highlight=False)
             tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])

@@ -64,13 +64,14 @@ def test_accuracies_worked_by_hand():
 def test_the_first_phase_is_as_large_as_an_increment_unless_it_is_given():
     sizes = {
         (first, increments): [
-            len(phase) for phase in Scenario.of(DataConfig(first_classes=first, increments=increments), 7).phases
+            len(phase)
+            for phase in Scenario.of(DataConfig(first_classes=first, increments=increments), "abcdefg").phases
         ]
         for first, increments in ((None, (3,)), (None, (10,)), (4, (2,)), (None, (1, 2)))
     }
     assert sizes == {(None, (3,)): [3, 3, 1], (None, (10,)): [7], (4, (2,)): [4, 2, 1], (None, (1, 2)): [1, 1, 2, 2, 1]}
     with pytest.raises(SchemaError, match=r"first_classes must be in 1\.\.7"):
-        Scenario.of(DataConfig(first_classes=10), 7)
+        Scenario.of(DataConfig(first_classes=10), "abcdefg")
 
 
 def test_a_run_folder_keeps_metrics_notes_and_the_last_two_checkpoints(tmp_path):
