@@ -37,6 +37,7 @@ NEEDS_TORCH = (
     "exmem/train",
     "tests/backbones",
     "tests/cli/test_advise_command.py",
+    "tests/cli/test_caption_command.py",
     "tests/cli/test_predict_command.py",
     "tests/cli/test_stickers.py",
     "tests/cli/test_tradeoff_command.py",
