@@ -36,6 +36,7 @@ NEEDS_TORCH = (
     "exmem/tokens/tensors.py",
     "exmem/train",
     "tests/backbones",
+    "tests/cli/captioners.py",
     "tests/cli/test_advise_command.py",
     "tests/cli/test_caption_command.py",
     "tests/cli/test_predict_command.py",
