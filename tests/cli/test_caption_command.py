@@ -383,6 +383,18 @@ def test_models_of_every_kind_describe_alike_alone_and_together_and_repeat_no_pr
         assert not {"[", "<"} & {*text}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_every_kind_describe_in_sixteen_bits(tmp_path, tmp_path_factory, kind):
+    folder = tmp_path_factory.getbasetemp() / "captioners" / kind
+    if not folder.exists():
+        write_captioner(kind, folder)
+    write_images(tmp_path, ["a.png", "b.png"])
+    texts = Captioner(folder, max_new_tokens=3, dtype="bfloat16")(
+        [read_image(tmp_path / f"{name}.png", 64) for name in "ab"]
+    )
+    assert len(texts) == 2
+
+
 def test_a_batch_that_is_too_large_for_the_device_is_told(tmp_path, run, monkeypatch):
     import torch
 
