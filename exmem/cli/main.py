@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "data": "exmem.cli.data:data",
+    "caption": "exmem.cli.caption:caption",
     "advise": "exmem.cli.advise:advise",
     "train": "exmem.cli.train:train",
     "eval": "exmem.cli.predict:evaluate",

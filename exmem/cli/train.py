@@ -16,6 +16,7 @@ from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
 from exmem.registry import Part
 from exmem.train.config import TrainConfig
+from exmem.train.ready import configuration_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +71,7 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         *,
         out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
         recipe: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE")] = name,
-        config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+        config: Annotated[Path | None, tyro.conf.arg(metavar="NAME|FILE")] = None,
         trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = (),
     ) -> None:
         """Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.
@@ -87,13 +88,15 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         options : TrainConfig
             What decides the numbers.
         out : Path
-            Folder of the run: config.yaml, metrics.jsonl (a line a phase), memory/, summary.md, images of accuracies,
-            bytes and exemplars, exemplars.html.
+            Folder of the run: config.yaml, scenario.json, metrics.jsonl (a line a phase), memory/, summary.md, images
+            of accuracies, bytes and exemplars, exemplars.html; state/ has adapter and head in safetensors.
         recipe : str
             What is stored of an exemplar, by name or from a YAML or JSON file; --recipe.scorer and so on refine it.
             auto is what a frozen probe finds best on the first phase's data (see `exmem advise`).
         config : Path, optional
-            YAML or JSON file with options, nested as their names are; options of the command line come after it.
+            YAML or JSON file with options, nested as their names are; options of the command line come after it. Or the
+            name of a ready one: masking_mm_imagenet_r_10 (the paper's protocol), cifar100_b0_inc10_icarl (PILOT's), ...
+            A name that is unknown lists them all; each begins with what it is of, and what is ours.
         trackers : tuple of str
             What else is told of each phase: tensorboard, wandb, mlflow and others that accelerate knows, if installed.
         """
@@ -109,7 +112,7 @@ def _named(words: Sequence[str], given: Collection[str]) -> tuple[TrainConfig, s
     early.add_argument("--recipe", nargs="?")  # a value that lacks is told by the command itself
     early.add_argument("--config", nargs="?")
     named, _ = early.parse_known_args(list(words))
-    document: dict[str, Any] = read_document(named.config) if named.config else {}
+    document: dict[str, Any] = read_document(configuration_file(named.config)) if named.config else {}
     recipe = named.recipe or (document.pop("recipe") if document.get("recipe") == _AUTO else None)
     try:
         config = TrainConfig.from_json(document)

@@ -1,5 +1,6 @@
 """Runs that exist, side by side: mean and spread over the seeds of each configuration."""
 
+import hashlib
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from exmem.errors import DataError
 from exmem.report.view.fonts import find_families
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
-from exmem.train.scenario import Scenario
+from exmem.train.scenario import scenario_of_run
 
 __all__ = ["Group", "Measure", "compared", "draw_comparison", "plot_comparison"]
 
@@ -85,14 +86,18 @@ def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
         if not folder.is_dir() or not run.is_run:
             raise DataError(f"{folder}: expected the folder of a run, with run.json; give those of `exmem train`")
         config, data = run.described()
-        entries, phases = run.metrics(), len(Scenario.of(config.data, len(data["classes"])))
+        scenario = scenario_of_run(run, config.data, data["classes"])
+        entries, phases = run.metrics(), len(scenario)
         if len(entries) > phases or not all("head" in entry for entry in entries):
             raise DataError(f"{run.metrics_file}: expected {phases} phases with measures of a head; leave this run out")
         if len(entries) < phases:
             notes.append(f"{folder}: {len(entries)} of {phases} phases are finished; left out")
             continue
         contents = {f"data.{split}": data[split].partition("-")[0] for split in ("train", "test")}
-        options = dict(_flat(config.to_json())) | contents
+        options = dict(_flat(config.to_json())) | contents | {"data.class_seed": config.data.order_seed}
+        if config.data.order_seed is None:  # a file, by what is in it
+            named = json.dumps(scenario.named(data["classes"]))
+            options["data.scenario"] = f"file {hashlib.sha256(named.encode()).hexdigest()[:8]}"
         same = {key: value for key, value in options.items() if key not in {*_SEEDS, *_HIDDEN}}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(_Run(folder, options, entries))
     for runs in groups.values():

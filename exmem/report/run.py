@@ -24,7 +24,7 @@ from exmem.train.folder import RunFolder
 from exmem.train.hidden import backbone_key
 from exmem.train.learner import Learner
 from exmem.train.parts import bind_recipe, load_run_backbone, load_run_data, make_learner
-from exmem.train.scenario import Scenario, learnt_classes
+from exmem.train.scenario import learnt_classes, scenario_of_run
 from exmem.train.storing import stored_rows
 from exmem.train.trainer import Trainer
 
@@ -57,7 +57,7 @@ def _draw_memory(trainer: Trainer) -> None:
         slots = choose_slots(memory, most=_MOST)
     if not slots:
         return
-    _load_last_phase(folder, config, trainer.learner, num_classes=len(data.class_names))
+    _load_last_phase(folder, config, trainer.learner, data.class_names)
     known = _known(folder, slots, config, data.class_names, trainer.backbone, data, bound.masking)
     sheet = exemplar_sheet(folder.memory, slots, known=known)
     draw_sheet(sheet, folder.sheet)
@@ -93,7 +93,7 @@ def known_of_folder(
         notes.append("No scores: they were not asked for.")
     elif backbone is not None and train is not None:
         learner = make_learner(config, backbone)
-        _load_last_phase(folder, config, learner, num_classes=len(names))
+        _load_last_phase(folder, config, learner, names)
         bound = bind_recipe(config, learner, num_classes=len(names))
         masking = bound.masking if bound is not None else None
         if masking is None or masking.scorer is None:
@@ -139,11 +139,12 @@ def _scorer_text(scorer: Part) -> str:
     return f"{scorer.name} of layers {', '.join(map(str, layers))}" if layers else str(scorer)
 
 
-def _load_last_phase(folder: RunFolder, config: TrainConfig, learner: Learner, *, num_classes: int) -> None:
+def _load_last_phase(folder: RunFolder, config: TrainConfig, learner: Learner, class_names: Sequence[str]) -> None:
     last = len(folder.metrics()) - 1
     checkpoint = folder.checkpoint(last)
     if checkpoint is not None:
-        learner.load(learnt_classes(config, Scenario.of(config.data, num_classes), last), checkpoint)
+        scenario = scenario_of_run(folder, config.data, class_names)
+        learner.load(learnt_classes(config, scenario, last), checkpoint)
 
 
 def _rows(folder: RunFolder, phases: int, slots: Sequence[int], data: ImageText) -> dict[int, int]:

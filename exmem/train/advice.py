@@ -121,7 +121,7 @@ def choose_recipe(
     charges = charged_bytes(config, backbone, classes)
     check_budget(config, None, charges)
     budget = parse_bytes(config.max_bytes) - sum(charges.values())
-    first = data.subset(Scenario.of(config.data, classes).rows(data.labels, 0))
+    first = data.subset(Scenario.of(config.data, data.class_names).rows(data.labels, 0))
     measured = advise(
         backbone,
         first,

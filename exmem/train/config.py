@@ -19,6 +19,7 @@ from exmem.train.loop_config import GIVEN, LoopConfig
 from exmem.train.method_config import MethodConfig
 from exmem.train.methods import HEADS
 from exmem.train.reading import plain, read_fields
+from exmem.train.scenario_names import PILOT_SEED, check_scenario, is_scenario_file
 from exmem.train.tuners import TUNERS, Tuner
 
 __all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig", "flat"]
@@ -40,8 +41,12 @@ class DataConfig:
     increments : tuple of int
         Classes of the later phases. The last number repeats until no class is left, and the last phase may be smaller;
         several numbers make an uneven split.
-    class_seed : int
-        Seed of the order of the classes.
+    class_seed : int, optional
+        Seed of the order of the classes; 0 when left out, with a scenario by name 1993.
+    scenario : str, optional
+        Classes of the phases by a name such as B0-Inc10 or B50-Inc5, in the order of PILOT and PyCIL: so many classes
+        in the first phase (B0: as many as an increment), so many in each later one. Or a YAML or JSON file with
+        `phases`, a list of the names of its classes for each phase, such as the scenario.json of a run.
     modalities : {"both", "image", "text"}
         What the learner sees of an example, when it is trained, replayed and tested.
     layout : Part
@@ -61,7 +66,8 @@ class DataConfig:
 
     first_classes: Annotated[int | None, _shown("INT")] = None
     increments: tuple[int, ...] = (10,)
-    class_seed: int = 0
+    class_seed: Annotated[int | None, _shown("INT")] = None
+    scenario: Annotated[str | None, _shown("NAME|FILE")] = None
     modalities: Literal["both", "image", "text"] = "both"
     layout: Part = Part("auto")
     image_column: Annotated[str | None, _shown("COLUMN")] = None
@@ -71,7 +77,8 @@ class DataConfig:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        whole_number(self.class_seed, "data.class_seed")
+        if self.class_seed is not None:
+            whole_number(self.class_seed, "data.class_seed")
         if not self.increments:
             raise SchemaError("data.increments must be one or more numbers, got none")
         for number in (*self.increments, *([] if self.first_classes is None else [self.first_classes])):
@@ -80,6 +87,29 @@ class DataConfig:
         flag(self.skip_bad, "data.skip_bad")
         object.__setattr__(self, "layout", Part.of(self.layout))
         LAYOUTS.check(self.layout.name, self.layout.kwargs)
+        if self.scenario is not None:
+            check_scenario(self.scenario)
+            self._check_alone()
+
+    def _check_alone(self) -> None:
+        """Refuse what a scenario says itself."""
+        file = is_scenario_file(str(self.scenario))
+        said = ("first_classes", "increments", "class_seed") if file else ("first_classes", "increments")
+        for name in said:
+            if (value := getattr(self, name)) != type(self).__dataclass_fields__[name].default:
+                raise SchemaError(
+                    f"data.{name} {shown(plain(value))} beside data.scenario {self.scenario!r}, which says that "
+                    "itself; leave one out"
+                )
+
+    @property
+    def order_seed(self) -> int | None:
+        """Seed of the order of the classes that holds; None where a file has the order."""
+        if self.scenario is None:
+            return 0 if self.class_seed is None else self.class_seed
+        if is_scenario_file(self.scenario):
+            return None
+        return PILOT_SEED if self.class_seed is None else self.class_seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,12 +308,20 @@ class TrainConfig:
         list of str
             One `option: mine, theirs` each.
         """
-        mine, theirs = dict(flat(self.to_json())), dict(flat(other.to_json()))
+        mine, theirs = (
+            {**dict(flat(one.to_json())), "data.class_seed": one.data.order_seed, "data.scenario": _named(one.data)}
+            for one in (self, other)
+        )
         return [
             f"{name}: {shown(mine.get(name))}, {shown(theirs.get(name))}"
             for name in sorted({*mine, *theirs} - _MAY_CHANGE)
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def _named(data: DataConfig) -> str | None:
+    """Return the name of a scenario; all files are one here, for what is in them is compared by the folder of a run."""
+    return "a file" if data.scenario is not None and is_scenario_file(data.scenario) else data.scenario
 
 
 _MAY_CHANGE = frozenset({"loop.accumulation", "loop.compile", "loop.keep_hidden", "loop.num_workers", "recipe.name"})

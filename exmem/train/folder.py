@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def scenario_file(self) -> Path:
+        """Classes of each phase by name, as `data.scenario` takes it."""
+        return self.path / "scenario.json"
+
+    @property
     def accuracy_image(self) -> Path:
         """Image of the accuracy per phase."""
         return self.path / "accuracy.png"
@@ -108,18 +113,18 @@ class RunFolder:
         finally:
             lock.release()
 
-    def claim(self, config: "TrainConfig", data: Mapping[str, Any]) -> bool:
+    def claim(self, config: "TrainConfig", data: Mapping[str, Any], scenario: Mapping[str, Any] | None = None) -> bool:
         """Take the folder for a run, or find that it is the folder of the same run; say if it was configured anew.
 
         A run that has finished no phase takes another configuration and begins anew; one that has is refused with what
-        differs (DataError).
+        differs (DataError). The scenario is what a file of it holds, and is kept as one.
         """
         document = {"config": config.to_json(), "data": dict(data)}
         if not self.is_run:
             others = [name for name in names_in(self.path) if not name.endswith(".tmp")]
             if others:
                 raise DataError(f"{self.path}: expected an empty folder or a run, found {others[:5]}; choose another")
-            self._write_claim(document)
+            self._write_claim(document, scenario)
             return False
         try:
             claimed, known = self.described()
@@ -127,8 +132,11 @@ class RunFolder:
         except SchemaError as error:  # of another version
             known, differences = {}, [f"its configuration, which is none of this version ({error})"]
         differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
+        held = self._read_json(self.scenario_file) if self.scenario_file.exists() else scenario
+        if scenario is not None and not (isinstance(held, dict) and held.get("phases") == scenario["phases"]):
+            differences.append(f"the classes of its phases ({self.scenario_file.name})")
         if not differences:
-            self._write_claim(document)  # what may change
+            self._write_claim(document, scenario)  # what may change
             return False
         if self.metrics():
             raise DataError(
@@ -137,15 +145,17 @@ class RunFolder:
             )
         for folder in (self.memory, self.path / "state"):
             _remove(folder)
-        self._write_claim(document)
+        self._write_claim(document, scenario)
         return True
 
-    def _write_claim(self, document: Mapping[str, Any]) -> None:
-        """Write what the run is, and its configuration as `exmem train --config` takes it."""
+    def _write_claim(self, document: Mapping[str, Any], scenario: Mapping[str, Any] | None) -> None:
+        """Write what the run is, and its configuration and scenario as `exmem train` takes them."""
         from exmem.recipes.recipe import document_text
 
         self._write_json(self.path / "run.json", document)
         self.write_text(self.path / "config.yaml", document_text(document["config"], ".yaml"))
+        if scenario is not None:
+            self._write_json(self.scenario_file, scenario)
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a file, whole or not at all."""

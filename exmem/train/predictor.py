@@ -27,7 +27,7 @@ from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Head
 from exmem.train.metrics import accuracies
 from exmem.train.parts import bind_recipe, load_run_backbone, make_learner
-from exmem.train.scenario import Scenario, learnt_classes
+from exmem.train.scenario import learnt_classes, scenario_of_run
 
 __all__ = ["Predictor"]
 
@@ -72,7 +72,7 @@ class Predictor:
             raise DataError(f"{folder.path}: no phase of this run was finished; go on with the command that began it")
         self.config, noted = folder.described()
         self.class_names: tuple[str, ...] = tuple(noted["classes"])
-        self._scenario = Scenario.of(self.config.data, len(self.class_names))
+        self._scenario = scenario_of_run(folder, self.config.data, self.class_names)
         self.seen = self._scenario.seen(self._phase)
         tell("loading the backbone of the run")
         self._learner = self._fresh(tell, noted["train"])

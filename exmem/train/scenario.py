@@ -1,6 +1,8 @@
 """Which classes come in which phase."""
 
 import dataclasses
+import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,8 +10,12 @@ from numpy.typing import NDArray
 
 from exmem.errors import SchemaError
 from exmem.train.config import DataConfig, TrainConfig
+from exmem.train.folder import RunFolder
+from exmem.train.scenario_names import is_scenario_file, read_phases, sizes_of
 
-__all__ = ["Scenario", "learnt_classes"]
+__all__ = ["Scenario", "learnt_classes", "scenario_of_run"]
+
+_NAMED = 5  # classes that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,24 +74,85 @@ class Scenario:
             raise SchemaError(
                 f"increments {list(increments)} after {first} first classes need more than the {num_classes} classes"
             )
-        order = np.random.default_rng(seed).permutation(num_classes).tolist()
+        return cls._dealt(np.random.default_rng(seed).permutation(num_classes).tolist(), sizes)
+
+    @classmethod
+    def _dealt(cls, order: Sequence[int], sizes: Sequence[int]) -> "Scenario":
         ends = np.cumsum(sizes).tolist()
         return cls(tuple(tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)))
 
     @classmethod
-    def of(cls, data: DataConfig, num_classes: int) -> "Scenario":
+    def of(cls, data: DataConfig, class_names: Sequence[str]) -> "Scenario":
         """Split classes as a configuration says.
 
         Parameters
         ----------
         data : DataConfig
-            First classes, increments and seed; the first phase is as large as an increment when it says nothing.
-        num_classes : int
-            Number of classes in the data.
+            A scenario, or first classes, increments and seed; the first phase is as large as an increment when it says
+            nothing.
+        class_names : sequence of str, length C
+            Names of the classes 0..C-1 in the data.
+
+        Raises
+        ------
+        SchemaError
+            If the scenario and the classes of the data do not go together; a file's are named.
+
+        Notes
+        -----
+        The order of a scenario by name is that of PILOT (LAMDA-PILOT, `utils/data_manager.py`): NumPy's legacy
+        generator with its seed, 1993 by default, permutes the classes in the order of the data.
         """
-        first = data.increments[0] if data.first_classes is None else data.first_classes
-        most = min(first, num_classes) if data.first_classes is None else first
-        return cls.split(num_classes, first=most, increments=data.increments, seed=data.class_seed)
+        if data.scenario is None:
+            first = data.increments[0] if data.first_classes is None else data.first_classes
+            most = min(first, len(class_names)) if data.first_classes is None else first
+            seed = data.order_seed or 0
+            return cls.split(len(class_names), first=most, increments=data.increments, seed=seed)
+        if is_scenario_file(data.scenario):
+            return cls.read(data.scenario, class_names)
+        sizes = sizes_of(data.scenario, len(class_names))
+        legacy = np.random.RandomState(data.order_seed)
+        return cls._dealt(legacy.permutation(len(class_names)).tolist(), sizes)
+
+    @classmethod
+    def read(cls, file: str | os.PathLike[str], class_names: Sequence[str]) -> "Scenario":
+        """Read a file with the names of the classes of each phase.
+
+        Parameters
+        ----------
+        file : path
+            YAML or JSON: `phases`, a list of lists of names, and `name` if it has one.
+        class_names : sequence of str, length C
+            Names of the classes 0..C-1 in the data.
+
+        Raises
+        ------
+        SchemaError
+            If it is no scenario, or has other classes than the data; the message names them.
+        """
+        phases = read_phases(os.fspath(file))
+        named = [name for phase in phases for name in phase]
+        twice = sorted(name for name, count in Counter(named).items() if count > 1)
+        index = {name: label for label, name in enumerate(class_names)}
+        for wrong, what, remedy in (
+            (twice, "has classes twice", "name each once"),
+            (sorted(set(named) - set(index)), "has classes that the data lacks", "correct or drop them"),
+            (sorted(set(index) - set(named)), "lacks classes of the data", "add them to a phase"),
+        ):
+            if wrong:
+                more = f" and {len(wrong) - _NAMED:,} more" if len(wrong) > _NAMED else ""
+                raise SchemaError(f"{os.fspath(file)} {what}: {wrong[:_NAMED]}{more}; {remedy}")
+        return cls(tuple(tuple(index[name] for name in phase) for phase in phases))
+
+    def named(self, class_names: Sequence[str]) -> list[list[str]]:
+        """Return the names of the classes of each phase.
+
+        Parameters
+        ----------
+        class_names : sequence of str, length C
+            Names of the classes 0..C-1.
+        """
+        return [[class_names[label] for label in phase] for phase in self.phases]
 
     def __len__(self) -> int:
         return len(self.phases)
@@ -117,3 +184,10 @@ def learnt_classes(config: TrainConfig, scenario: Scenario, phase: int) -> tuple
     """Return the classes of the linear head after a phase: those seen when the blocks were tuned last."""
     tuned = [earlier for earlier in range(phase + 1) if config.tunes(earlier)]
     return scenario.seen(tuned[-1]) if tuned else ()
+
+
+def scenario_of_run(run: RunFolder, data: DataConfig, class_names: Sequence[str]) -> Scenario:
+    """Return the scenario that a run keeps in its folder, by its configuration where it is of before there was one."""
+    if run.scenario_file.exists():
+        return Scenario.read(run.scenario_file, class_names)
+    return Scenario.of(data, class_names)

@@ -53,6 +53,7 @@ from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
 from exmem.train.ranks import Ranks
 from exmem.train.scenario import Scenario, learnt_classes
+from exmem.train.scenario_names import scenario_document
 from exmem.train.storing import complete_logits, rank_examples, store_phase
 from exmem.train.trunk import Trunk
 
@@ -97,7 +98,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.folder, self.config, self.train, self.test = folder, config, train, test
-        self.scenario = Scenario.of(config.data, len(train.class_names))
+        self.scenario = Scenario.of(config.data, train.class_names)
         key = backbone_key(backbone, config.loop.dtype)
         self._keys = {"train": f"{train.key()}-{key}", "test": f"{test.key()}-{key}"}
         self.ranks = ranks = Ranks.joined() if ranks is None else ranks
@@ -129,10 +130,12 @@ class Trainer:
         list of dict
             What was measured, one entry per phase; also in `metrics.jsonl`.
         """
-        data = {**self._keys, "classes": list(self.train.class_names)}
+        names = self.train.class_names
+        data = {**self._keys, "classes": list(names)}
+        scenario = scenario_document(self.scenario.named(names), self.config.data.scenario)
         with contextlib.ExitStack() as held:
             self.ranks.first(lambda: held.enter_context(self.folder.locked()))
-            if self.ranks.first(lambda: self.folder.claim(self.config, data)):
+            if self.ranks.first(lambda: self.folder.claim(self.config, data, scenario)):
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
             console.print(self.learner.described(), highlight=False)
             tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])

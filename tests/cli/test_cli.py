@@ -287,6 +287,7 @@ def test_what_needs_no_torch_imports_none(tmp_path):
         [],
         ["nonsense"],
         ["data", "--help"],
+        ["caption", "--help"],
         ["show", "--help"],
         ["demo", "--help"],
         ["score", "--help"],

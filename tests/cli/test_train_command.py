@@ -301,6 +301,10 @@ def test_the_file_gives_way_to_the_recipe_this_to_its_parts_and_all_to_options(t
         ("--loop.augment flop", "unknown augmentation 'flop'"),
         ("--max-bytes much", "much"),
         ("--config {folder}/none.yaml", "none.yaml: expected a file of YAML or JSON"),
+        (
+            "--config cifar",
+            "--config: unknown configuration 'cifar'; choose a file, or one of ['cifar100_b0_inc10_derpp',",
+        ),
         ("--config {folder}/list.yaml", "list.yaml: expected a mapping of options"),
         ("--config {folder}/strange.yaml", "strange.yaml: loop: unknown keys ['epoch']; known are ['epochs',"),
         ("--recipe {folder}/strange.yaml", "recipe: unknown keys ['loop']"),
@@ -354,7 +358,7 @@ def test_the_help_lists_every_option_with_what_it_takes(options):
     values = {name: takes for name, (takes, _) in listed.items()}
     assert values["out"] == "RUN"
     assert values["recipe"] == "NAME|FILE"
-    assert values["config"] == "FILE"
+    assert values["config"] == "NAME|FILE"
     assert values["max-bytes"] == "BYTES"
     assert values["data.first-classes"] == "INT"
     assert values["data.text-column"] == "COLUMN"

@@ -211,7 +211,7 @@ def test_what_is_not_known_of_a_run_is_told(tmp_path, run, data):
 
 
 def test_weights_that_are_gone_and_data_that_changed_are_told(tmp_path, run, data):
-    config = run / "config.json"
+    config = run / "run.json"
     known = config.read_text()
     shutil.copytree(data, tmp_path / "elsewhere")
     try:

@@ -347,7 +347,7 @@ def test_only_a_scorer_that_explains_the_class_is_kept_from_new_examples():
     )
 
 
-APART = {"loop.joint", "method.corrected"}  # stand beside few others
+APART = {"data.scenario", "loop.joint", "method.corrected"}  # stand beside few others
 
 
 def _changed(document):
@@ -422,6 +422,51 @@ def test_hidden_tokens_workers_and_the_name_of_the_recipe_may_change_and_nothing
     for name, changed in changes.items():
         told = NOT_DEFAULT.differences(TrainConfig.from_json(changed))
         assert name in same or [line.partition(": ")[0] for line in told] == [name]
+
+
+SCENARIO = {"data": {"scenario": "B0-Inc10"}}
+
+
+def test_a_scenario_survives_json_and_is_told_where_it_differs():
+    config = TrainConfig.from_json(SCENARIO)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    other = TrainConfig.from_json({"data": {"scenario": "B50-Inc5", "class_seed": 0}})
+    assert config.differences(other) == ["data.class_seed: 1993, 0", "data.scenario: 'B0-Inc10', 'B50-Inc5'"]
+    file, moved = (TrainConfig.from_json({"data": {"scenario": name}}) for name in ("a.json", "there/b.yaml"))
+    assert file.differences(moved) == [], "the folder of a run compares what is in them"
+    assert [line.partition(":")[0] for line in file.differences(config)] == ["data.class_seed", "data.scenario"]
+
+
+def test_the_seed_of_the_classes_is_that_of_pilot_with_a_scenario_by_name_and_0_without():
+    seeds = {
+        str(data): DataConfig(**data).order_seed
+        for data in ({}, {"class_seed": 3}, {"scenario": "B0-Inc2"}, {"scenario": "B0-Inc2", "class_seed": 0})
+    }
+    assert [*seeds.values()] == [0, 3, 1993, 0]
+    assert DataConfig(scenario="s.json").order_seed is None
+    without, zero = TrainConfig(), TrainConfig.from_json({"data": {"class_seed": 0}})
+    assert without.differences(zero) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        *(
+            ({"scenario": name}, "data.scenario: expected a name such as B0-Inc10 or B50-Inc5, or a file that ends in")
+            for name in ("B0", "b0-inc10", "B0-Inc0", "B-Inc5", "B0-Inc10 ", "inc10", "", "order.txt")
+        ),
+        ({"scenario": "B0-Inc2", "first_classes": 2}, "data.first_classes 2 beside data.scenario 'B0-Inc2', which"),
+        ({"scenario": "B0-Inc2", "increments": [2]}, "data.increments [2] beside data.scenario 'B0-Inc2', which"),
+        ({"scenario": "s.yml", "first_classes": 2}, "data.first_classes 2 beside data.scenario 's.yml', which says"),
+        ({"scenario": "s.json", "class_seed": 0}, "data.class_seed 0 beside data.scenario 's.json', which says that"),
+        ({"scenario": True}, "data.scenario: expected str or nothing, got True"),
+    ],
+    ids=str,
+)
+def test_a_scenario_that_is_none_or_is_said_twice_is_refused(data, message):
+    with pytest.raises(SchemaError) as refused:
+        TrainConfig.from_json({"data": data})
+    assert message in str(refused.value)
 
 
 def test_numbers_as_files_hold_them_are_taken():

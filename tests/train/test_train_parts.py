@@ -64,13 +64,14 @@ def test_accuracies_worked_by_hand():
 def test_the_first_phase_is_as_large_as_an_increment_unless_it_is_given():
     sizes = {
         (first, increments): [
-            len(phase) for phase in Scenario.of(DataConfig(first_classes=first, increments=increments), 7).phases
+            len(phase)
+            for phase in Scenario.of(DataConfig(first_classes=first, increments=increments), "abcdefg").phases
         ]
         for first, increments in ((None, (3,)), (None, (10,)), (4, (2,)), (None, (1, 2)))
     }
     assert sizes == {(None, (3,)): [3, 3, 1], (None, (10,)): [7], (4, (2,)): [4, 2, 1], (None, (1, 2)): [1, 1, 2, 2, 1]}
     with pytest.raises(SchemaError, match=r"first_classes must be in 1\.\.7"):
-        Scenario.of(DataConfig(first_classes=10), 7)
+        Scenario.of(DataConfig(first_classes=10), "abcdefg")
 
 
 def test_a_run_folder_keeps_metrics_notes_and_the_last_two_checkpoints(tmp_path):
@@ -100,13 +101,13 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"photo\.jpg"):
         RunFolder(tmp_path).claim(TrainConfig(), {})
-    (tmp_path / "photo.jpg").rename(tmp_path / "config.json")
-    with pytest.raises(DataError, match=r"config\.json: expected JSON"):
+    (tmp_path / "photo.jpg").rename(tmp_path / "run.json")
+    with pytest.raises(DataError, match=r"run\.json: expected JSON"):
         RunFolder(tmp_path).claim(TrainConfig(), {})
-    (tmp_path / "config.json").write_text('{"mine": 1}')
-    with pytest.raises(DataError, match=r"expected an empty folder or a run, found \['config.json'\]"):
+    (tmp_path / "run.json").write_text('{"mine": 1}')
+    with pytest.raises(DataError, match=r"expected an empty folder or a run, found \['run.json'\]"):
         RunFolder(tmp_path).claim(TrainConfig(), {})
-    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
+    assert (tmp_path / "run.json").read_text() == '{"mine": 1}'
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_what_may_change_is_noted_when_a_run_goes_on(folder):
 
 def test_a_run_of_another_version_is_refused_once_it_has_finished_a_phase(folder):
     document = {"config": {"first_classes": 2, "increments": [1]}, "data": {"train": "a"}}
-    (folder.path / "config.json").write_text(json.dumps(document))
+    (folder.path / "run.json").write_text(json.dumps(document))
     folder.add_metrics({"phase": 0})
     with pytest.raises(DataError, match=r"none of this version .*unknown keys"):
         folder.claim(TrainConfig(), {"train": "a"})

@@ -1,8 +1,8 @@
 """The configuration of a trade-off: which data, recipes, budgets, seeds and methods are crossed.
 
 `data`: name -> folder, or a mapping of `folder` with options of data (`modalities: image`) and `backbone`; relative
-folders lie beside the configuration, those of weights too. `class_seed: seed` lets the order of the classes follow the
-seed.
+folders lie beside the configuration, those of weights and the file of a scenario too. `class_seed: seed` lets the order
+of the classes follow the seed.
 `recipes`: names, files, or mappings of parts, where `of` names the recipe whose other parts are taken; one with
 `as_many_as`, the name of another, holds as many exemplars as that one at the budget, whatever they take (probes alone).
 `budgets`: see `Budget`. `seeds`: numbers. `methods`: name -> options of `exmem train`. `kinds`: probe and trainer,
@@ -32,6 +32,7 @@ from exmem.train.config import DataConfig, TrainConfig
 from exmem.train.data.layouts.places import whole_path
 from exmem.train.methods import TRAINED_HEADS
 from exmem.train.reading import read_fields
+from exmem.train.scenario_names import is_scenario_file
 
 __all__ = ["DEFAULT", "KINDS", "PROBE", "Choice", "Data", "Design", "Options", "ProbeOptions", "merged"]
 
@@ -268,6 +269,8 @@ class Design:
         document = merged(merged(self.base, data.options), self.methods[method])
         if "backbone" in document:
             document["backbone"] = _placed(document["backbone"], self.folder)
+        if isinstance(scenario := document.get("data", {}).get("scenario"), str) and is_scenario_file(scenario):
+            document["data"] = {**document["data"], "scenario": str((self.folder / scenario).absolute())}
         if document.get("data", {}).get("class_seed") == "seed":
             document["data"]["class_seed"] = seed
         if kind == PROBE:

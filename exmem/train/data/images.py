@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from exmem.errors import DataError
 
-__all__ = ["MAX_PIXELS", "ImageFacts", "decode_image", "inspect_image"]
+__all__ = ["MAX_PIXELS", "ImageFacts", "decode_image", "inspect_image", "read_image"]
 
 MAX_PIXELS = 400_000_000
 """Most pixels of one image that are decoded, 20,000 x 20,000: 1.6 GB of memory; of JPEG files 64 times as many."""
@@ -56,6 +56,12 @@ def decode_image(
             left, top = (larger[0] - width) // 2, (larger[1] - height) // 2
             image = image.resize(larger, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
         return np.asarray(image)
+
+
+def read_image(path: str | os.PathLike[str], side: int) -> Image.Image:
+    """Return a whole image as RGB, turned, at a reduced size where it is much larger than `side`; else DataError."""
+    with _opened(path, None) as file:
+        return _decoded(file, side)
 
 
 def inspect_image(path: str | os.PathLike[str], data: bytes | None = None) -> ImageFacts:

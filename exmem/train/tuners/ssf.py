@@ -56,8 +56,8 @@ class SsfLayer(nn.Module, BaseTunerLayer):
         """Add an adapter: scales from N(1, 0.02), shifts from N(0, 0.02)."""
         layer: Any = self.get_base_layer()
         for parameters, mean in ((self.ssf_scale, 1.0), (self.ssf_shift, 0.0)):
-            parameters[adapter_name] = nn.Parameter(layer.weight.new_empty(len(layer.weight)))
-            nn.init.normal_(parameters[adapter_name], mean=mean, std=_DEVIATION)
+            values = torch.empty(len(layer.weight)).normal_(mean, _DEVIATION)  # on the CPU: the same on each device
+            parameters[adapter_name] = nn.Parameter(values.to(layer.weight))
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     @override

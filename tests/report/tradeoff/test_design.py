@@ -63,6 +63,12 @@ def test_a_kind_may_take_some_values_of_each_axis_and_others_may_be_left_out():
     ]
 
 
+def test_the_file_of_a_scenario_lies_beside_the_configuration_and_a_name_stays_one():
+    for scenario, placed in (("order.yaml", "/place/order.yaml"), ("B0-Inc2", "B0-Inc2")):
+        one = design(data={"own": {"folder": "f", "scenario": scenario}})
+        assert one.config("trainer", one.data[0], next(iter(one.methods)), one.recipes[0], 0).data.scenario == placed
+
+
 def test_options_come_from_the_base_then_the_data_then_the_method():
     one = design(
         data={"own": {"folder": "f", "modalities": "image", "class_seed": "seed", "backbone": {"image_size": 56}}},
