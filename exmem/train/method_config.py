@@ -19,9 +19,9 @@ class MethodConfig:
     ----------
     head : Part
         What classifies after a phase: logistic (refitted on the exemplars as they are stored, balanced by class; on the
-        new examples where none are), nearest_exemplar_mean (as iCaRL classifies; refitted alike), linear (the head
-        that was trained with the blocks), cosine (the same, of unit features and weights), ridge, slda, ranpac or
-        nearest_mean (which carry sums over all examples; these count).
+        new examples where none are), lda or nearest_exemplar_mean (as iCaRL classifies; both refitted alike), linear
+        (the head that was trained with the blocks), cosine (the same, of unit features and weights), ridge, slda,
+        ranpac or nearest_mean (which carry sums over all examples; these count).
     distill_weight : float
         Weight of the distillation on old classes; 0 turns it off.
     temperature : float

@@ -12,6 +12,7 @@ TRAINED_HEADS = ("linear", "cosine")
 HEADS: Registry[Head] = Registry(
     "head",
     {
+        "lda": "exmem.train.methods.lda:Lda",
         "logistic": "exmem.train.methods.logistic:Logistic",
         "nearest_exemplar_mean": "exmem.train.methods.nearest_exemplar_mean:NearestExemplarMean",
         "nearest_mean": "exmem.train.methods.nearest_mean:NearestMean",

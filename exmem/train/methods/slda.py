@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from exmem.errors import DataError, SchemaError
@@ -9,7 +10,7 @@ from exmem.tokens.checks import real_number, shown
 from exmem.train.methods.head import Labelled
 from exmem.train.methods.sums import LinearSumsHead, Sums, with_ones
 
-__all__ = ["Slda"]
+__all__ = ["Slda", "checked_shrinkage", "discriminant_weights"]
 
 
 class Slda(LinearSumsHead):
@@ -23,9 +24,7 @@ class Slda(LinearSumsHead):
     # The shrinkage is measured: of layer-normed features (768 and 1152 values, 1,540 examples) 0.1 to 0.6 are within 3
     # points; the paper's 1e-4, of a million examples, loses 18.
     def __init__(self, *, shrinkage: float = 0.3) -> None:
-        self.shrinkage = real_number(shrinkage, "shrinkage")
-        if not 0 < self.shrinkage <= 1:
-            raise SchemaError(f"shrinkage must be above 0 and at most 1, got {shown(shrinkage)}")
+        self.shrinkage = checked_shrinkage(shrinkage)
 
     @override
     def _learn(self, examples: Labelled) -> None:
@@ -33,18 +32,31 @@ class Slda(LinearSumsHead):
 
     @override
     def _set(self, sums: Sums) -> None:
-        counts, totals = sums.class_sums[:, -1].astype(np.float64), sums.class_sums[:, :-1].astype(np.float64)
-        if not (counts > 0).all():
-            raise DataError("state 'class_sums': expected examples of each class in the last column")
-        means = totals / counts[:, None]
-        within = sums.square()[:-1, :-1] - np.tril(totals.T @ means)  # around the means, the lower triangle
-        covariance = within / counts.sum()
-        variance = max(float(covariance.diagonal().mean()), float(np.finfo(np.float32).tiny))
-        covariance *= 1 - self.shrinkage
-        covariance[np.diag_indices_from(covariance)] += self.shrinkage * variance
-        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
-        if failed:
-            raise DataError(f"the covariance is singular in float32 with shrinkage {self.shrinkage:g}; raise it")
-        precise = torch.cholesky_solve(torch.from_numpy(means.T.copy()), factor).numpy().T
-        self._weights = np.concatenate([precise, -(precise * means).sum(1, keepdims=True) / 2], 1)
+        self._weights = discriminant_weights(sums, self.shrinkage)
         self._sums = sums
+
+
+def checked_shrinkage(value: object) -> float:
+    """Return a share above 0 and at most 1; SchemaError for all else."""
+    shrinkage = real_number(value, "shrinkage")
+    if not 0 < shrinkage <= 1:
+        raise SchemaError(f"shrinkage must be above 0 and at most 1, got {shown(value)}")
+    return shrinkage
+
+
+def discriminant_weights(sums: Sums, shrinkage: float) -> NDArray[np.float64]:
+    """Return weights (C, D + 1) of features and a 1, by sums of both; DataError where they are of no covariance."""
+    counts, totals = sums.class_sums[:, -1].astype(np.float64), sums.class_sums[:, :-1].astype(np.float64)
+    if not (counts > 0).all():
+        raise DataError("state 'class_sums': expected examples of each class in the last column")
+    means = totals / counts[:, None]
+    within = sums.square()[:-1, :-1] - np.tril(totals.T @ means)  # around the means, the lower triangle
+    covariance = within / counts.sum()
+    variance = max(float(covariance.diagonal().mean()), float(np.finfo(np.float32).tiny))
+    covariance *= 1 - shrinkage
+    covariance[np.diag_indices_from(covariance)] += shrinkage * variance
+    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
+    if failed:
+        raise DataError(f"the covariance is singular in float32 with shrinkage {shrinkage:g}; raise it")
+    precise = torch.cholesky_solve(torch.from_numpy(means.T.copy()), factor).numpy().T
+    return np.concatenate([precise, -(precise * means).sum(1, keepdims=True) / 2], 1)

@@ -118,10 +118,10 @@ def test_a_state_is_sums_or_what_is_predicted_by_and_nothing_before_the_first_fi
     assert (made.state(), kept(made)) == ({}, 0)
     made.fit(examples(70, -3))
     fit(made, examples(70), examples(12))
-    values = {"logistic": 2 * (DIM + 1), "nearest_exemplar_mean": 2 * DIM}
+    values = {"logistic": 2 * (DIM + 1), "lda": 2 * (DIM + 1), "nearest_exemplar_mean": 2 * DIM}
     values |= {"nearest_mean": 3 * DIM, "ranpac": 3 * 40 + 40 * 41 // 2}
     values |= dict.fromkeys(["ridge", "slda"], 3 * 7 + 7 * 8 // 2)
-    others = {"logistic": 2, "nearest_exemplar_mean": 2, "nearest_mean": 3, "ridge": 3, "slda": 3}  # classes
+    others = {"logistic": 2, "lda": 2, "nearest_exemplar_mean": 2, "nearest_mean": 3, "ridge": 3, "slda": 3}  # classes
     others |= {"ranpac": 3 + 3 + 1}  # projection, strength
     assert kept(made) == 4 * values[name] + 8 * others[name]
 
