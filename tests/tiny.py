@@ -90,7 +90,7 @@ def config_of(recipe: str | dict[str, Any] | None = None, **options: Any) -> Tra
     return TrainConfig.from_json(document)
 
 
-def start(folder, make_backbone, examples, recipe=None, /, **options):
+def start(folder, make_backbone, examples, recipe=None, /, ranks=None, **options):
     """A trainer of three short phases, unless options say otherwise."""
     config = config_of(recipe, **options)
-    return Trainer(RunFolder(folder), config, make_backbone(), train=examples[0], test=examples[1])
+    return Trainer(RunFolder(folder), config, make_backbone(), train=examples[0], test=examples[1], ranks=ranks)
