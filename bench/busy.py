@@ -2,9 +2,9 @@
 
     python -m bench.busy
 
-Two phases of the demo data's first eight classes at 112 pixels, image with text, the last block tuned, half-size JPEG in
-250 kB. Model time is that of losses, gradients and the optimizer. The other way is what loops without kept hidden tokens
-do (PILOT's among them): in each epoch images are decoded, and the whole backbone is run.
+Two phases of the demo data's first eight classes at 112 pixels, image with text, the last block tuned, half-size JPEG
+in 250 kB. Model time is that of losses, gradients and the optimizer. The other way is what loops without kept hidden
+tokens do (PILOT's among them): in each epoch images are decoded, and the whole backbone is run.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Configuration of a training run: nested parts, read from the command line, from YAML or JSON, or written in code."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -18,11 +18,11 @@ from exmem.train.data.layouts import LAYOUTS
 from exmem.train.loop_config import GIVEN, LoopConfig
 from exmem.train.method_config import MethodConfig
 from exmem.train.methods import HEADS
-from exmem.train.reading import plain, read_fields
+from exmem.train.reading import flat, plain, read_fields
 from exmem.train.scenario_names import PILOT_SEED, check_scenario, is_scenario_file
 from exmem.train.tuners import TUNERS, Tuner
 
-__all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig", "flat"]
+__all__ = ["BackboneConfig", "DataConfig", "LoopConfig", "MethodConfig", "TrainConfig", "TunerConfig"]
 
 
 def _shown(metavar: str) -> Any:
@@ -325,14 +325,3 @@ def _named(data: DataConfig) -> str | None:
 
 
 _MAY_CHANGE = frozenset({"loop.accumulation", "loop.compile", "loop.keep_hidden", "loop.num_workers", "recipe.name"})
-
-
-def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the options of a document by their dotted names; a part with its options is one value."""
-    for key, value in document.items():
-        if isinstance(value, Mapping) and "name" not in value:
-            yield from flat(value, f"{prefix}{key}.")
-        elif key == "recipe":
-            yield from ((f"recipe.{part}", held) for part, held in value.items())
-        else:
-            yield f"{prefix}{key}", value

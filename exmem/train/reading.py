@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -11,7 +11,7 @@ from exmem.recipes import Recipe
 from exmem.registry import Part
 from exmem.tokens.checks import shown
 
-__all__ = ["plain", "read_fields"]
+__all__ = ["flat", "plain", "read_fields"]
 
 _Config = TypeVar("_Config")
 
@@ -75,3 +75,14 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return [plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the options of a document by their dotted names; a part with its options is one value."""
+    for key, value in document.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from flat(value, f"{prefix}{key}.")
+        elif key == "recipe":
+            yield from ((f"recipe.{part}", held) for part, held in value.items())
+        else:
+            yield f"{prefix}{key}", value

@@ -19,7 +19,7 @@ from exmem.memory import ExemplarMemory
 from exmem.recipes.training import check_enough
 from exmem.tokens import Exemplar
 from exmem.train.batches import images_of
-from exmem.train.config import TrainConfig, flat
+from exmem.train.config import TrainConfig
 from exmem.train.data import ImageText
 from exmem.train.exemplars import Exemplars, keeps_hidden
 from exmem.train.folder import RunFolder
@@ -52,6 +52,7 @@ from exmem.train.parts import (
 from exmem.train.phase import NewExamples, train_phase
 from exmem.train.progress import RunProgress
 from exmem.train.ranks import Ranks
+from exmem.train.reading import flat
 from exmem.train.scenario import Scenario, learnt_classes
 from exmem.train.scenario_names import scenario_document
 from exmem.train.storing import complete_logits, rank_examples, store_phase

@@ -211,7 +211,7 @@ def train(monkeypatch):
 
     def parse(*words):
         parsed = []
-        monkeypatch.setattr("exmem.cli.train._run", lambda *given, chooses: parsed.append(given))
+        monkeypatch.setattr("exmem.cli.train._run", lambda *given, chooses, trackers: parsed.append(given))
         monkeypatch.setattr(sys, "argv", ["exmem", "train", "DATA", "--out", "RUN", *map(str, words)])
         main()
         ((data, config, out),) = parsed

@@ -13,10 +13,12 @@ from exmem.store import parse_bytes
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
 from exmem.train.methods.fitting import head_bytes
+from exmem.train.parts import load_run_data
 from exmem.train.ready import configuration_file, ready_configurations
 from exmem.train.trainer import Trainer
 from tests.cli.running import outcome
 from tests.tiny import SIDE, write_vilt
+from tests.train.data.writing import write_cifar100, write_cub, write_food101, write_imagenet_r
 from tests.train.test_trainer import QUIET
 
 READY = ready_configurations()
@@ -43,7 +45,8 @@ def test_a_ready_configuration_reads_as_it_is_and_says_what_it_is(name):
     assert f"--config {name}\n" in comment
     assert re.search(r"^# Ours[,:] ", comment, re.MULTILINE)
     assert "arXiv:" in comment
-    assert "# layout: " in options
+    assert f"  layout: {config.data.layout}\n" in options
+    assert config.data.layout.name != "auto"
     assert max(map(len, text.splitlines())) <= 120
 
 
@@ -97,6 +100,24 @@ def shrunk(name, weights):
     return document | {"max_bytes": "100kB"}
 
 
+WRITERS = {"cifar100": write_cifar100, "cub": write_cub, "food101": write_food101, "imagenet_r": write_imagenet_r}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in READY if name.endswith(("simplecil", "_5"))))
+def test_a_ready_configuration_reads_a_replica_of_its_data(tmp_path, name):
+    config = read(name)
+    layout = config.data.layout.name
+    root = WRITERS[layout.removeprefix("mm_")](tmp_path)
+    if layout == "mm_imagenet_r":
+        images = sorted(path.relative_to(root) for path in root.rglob("*.jpg"))
+        rows = [json.dumps({"file_name": str(path), "text": "a drawing"}) + "\n" for path in images]
+        (root / "metadata.jsonl").write_text("".join(rows))
+    train, test = load_run_data(config, root)
+    assert len(train) > 0 < len(test)
+    assert train.class_names == test.class_names
+    assert all(train.texts) or config.data.modalities == "image"
+
+
 @pytest.mark.parametrize("name", READY)
 def test_a_ready_configuration_runs_to_the_end_on_a_replica(tmp_path, data, replica, name):
     document = shrunk(name, replica)
@@ -124,6 +145,7 @@ def test_a_ready_configuration_is_named_on_the_command_line_and_options_come_aft
     monkeypatch.setenv("EXMEM_CACHE", str(tmp_path / "cache"))
     words = ["train", data_folder, "--out", "run", "--config", "cifar100_b0_inc10_icarl", "--data.scenario", "B0-Inc2"]
     words += ["--backbone.vision", replica["vit"], "--backbone.image-size", SIDE, "--loop.epochs", 1]
+    words += ["--data.layout", "auto"]
     code, _, err = outcome([*words, "--max-bytes", "100kB", "--tuner.blocks", 1], monkeypatch, capsys)
     assert code == 0, err
     config = TrainConfig.from_json(json.loads((tmp_path / "run" / "run.json").read_text())["config"])

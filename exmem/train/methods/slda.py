@@ -1,5 +1,7 @@
 """Linear discriminant analysis with one covariance of all classes, by sums over all examples."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ class Slda(LinearSumsHead):
 
     @override
     def _set(self, sums: Sums) -> None:
-        self._weights = discriminant_weights(sums, self.shrinkage)
+        self._weights = discriminant_weights(sums, [self.shrinkage])[0]
         self._sums = sums
 
 
@@ -44,19 +46,20 @@ def checked_shrinkage(value: object) -> float:
     return shrinkage
 
 
-def discriminant_weights(sums: Sums, shrinkage: float) -> NDArray[np.float64]:
-    """Return weights (C, D + 1) of features and a 1, by sums of both; DataError where they are of no covariance."""
+def discriminant_weights(sums: Sums, shrinkages: Sequence[float]) -> list[NDArray[np.float64]]:
+    """Return weights (C, D + 1) of features and a 1 for each shrinkage, by sums of both; DataError without counts."""
     counts, totals = sums.class_sums[:, -1].astype(np.float64), sums.class_sums[:, :-1].astype(np.float64)
     if not (counts > 0).all():
         raise DataError("state 'class_sums': expected examples of each class in the last column")
     means = totals / counts[:, None]
     within = sums.square()[:-1, :-1] - np.tril(totals.T @ means)  # around the means, the lower triangle
-    covariance = within / counts.sum()
-    variance = max(float(covariance.diagonal().mean()), float(np.finfo(np.float32).tiny))
-    covariance *= 1 - shrinkage
-    covariance[np.diag_indices_from(covariance)] += shrinkage * variance
-    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
-    if failed:
-        raise DataError(f"the covariance is singular in float32 with shrinkage {shrinkage:g}; raise it")
-    precise = torch.cholesky_solve(torch.from_numpy(means.T.copy()), factor).numpy().T
-    return np.concatenate([precise, -(precise * means).sum(1, keepdims=True) / 2], 1)
+    # One decomposition does for all shrinkages; rounding of float32 sums may leave values below 0.
+    values, vectors = torch.linalg.eigh(torch.from_numpy(within / counts.sum()))
+    spectrum, turned = values.numpy().clip(0), means @ vectors.numpy()
+    variance = max(float(spectrum.mean()), float(np.finfo(np.float32).tiny))
+    found = []
+    for shrinkage in shrinkages:
+        precise = turned / ((1 - shrinkage) * spectrum + shrinkage * variance)
+        offset = -(precise * turned).sum(1, keepdims=True) / 2
+        found.append(np.concatenate([precise @ vectors.numpy().T, offset], 1))
+    return found
