@@ -30,7 +30,7 @@ def summary_text(folder: RunFolder, config: TrainConfig, *, trained: str) -> str
         f"- Bytes after the last phase: {_bytes(entries[-1])}.",
         f"- {trained[:1].upper()}{trained[1:]}.",
         f"- {seconds:,.0f} s in all phases; {format_bytes(peak_ram_bytes())} of RAM in the process that ended it.",
-        f"- Seed {config.seed}, classes in the order of seed {config.data.class_seed}; head {config.method.head}.",
+        f"- Seed {config.seed}, {_order(config)}; head {config.method.head}.",
         f"- {machine['system']} {machine['machine']}, {machine['cores']} cores{accelerator}; {known['versions']}.",
         "",
         "The same with `exmem train DATA --config config.yaml --out FOLDER`. What was measured: `metrics.jsonl`.",
@@ -72,6 +72,11 @@ def _measures(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         f"Average incremental accuracy {average_incremental_accuracy(overall):.1%}, last {last_accuracy(overall):.1%}.",
         f"Forgetting {forgetting(by_phase):.1%}, backward transfer {backward_transfer(by_phase):+.1%}.",
     ]
+
+
+def _order(config: TrainConfig) -> str:
+    seed = config.data.order_seed
+    return "classes in the order of scenario.json" if seed is None else f"classes in the order of seed {seed}"
 
 
 def _bytes(entry: Mapping[str, Any]) -> str:

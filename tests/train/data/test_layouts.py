@@ -38,7 +38,7 @@ def test_an_unknown_layout_and_an_unknown_option_are_refused_with_those_that_are
     with pytest.raises(SchemaError, match=r"layout 'imagenet_r' has no option \['ratio'\]; it has \['seed', 'test_r"):
         load_data(tmp_path, layout="imagenet_r:ratio=0.1")
     for layout in ("imagenet_r:test_ratio=1.5", "imagenet_r:seed=-1", "cub:caption=-1"):
-        with pytest.raises(SchemaError, match="expected"):
+        with pytest.raises(SchemaError, match="expected|must be"):
             load_data(write_cub(tmp_path / layout), layout=layout)
 
 
@@ -259,3 +259,26 @@ def test_a_layout_of_ones_own_is_taken_by_its_name(tmp_path, monkeypatch):
         image(tmp_path / "y" / split / "0.png")
         write_csv(tmp_path / "y" / split / "metadata.csv", [("0.png", "t", "a")])
     assert load_data(tmp_path, layout="folders:below=y")[0].class_names == ("a",)
+
+
+@pytest.mark.parametrize("layout", ["imagenet_r:test_ratio=x", "imagenet_r:seed=1.5", "cub:caption=first"])
+def test_an_option_of_another_kind_is_told(tmp_path, layout):
+    with pytest.raises(SchemaError, match="layout"):
+        load_data(write_cub(tmp_path), layout=layout)
+
+
+def test_a_list_of_images_that_was_cut_off_is_told(tmp_path):
+    root = write_cub(tmp_path)
+    file = root / "CUB_200_2011" / "images.txt"
+    file.write_text("\n".join(file.read_text().splitlines()[:-2]) + "\n")
+    with pytest.raises(DataError, match=r"expected the images that image_class_labels.txt has, lacks \['7', '8'\]"):
+        load_data(root, layout="cub")
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:../..", "hf:/tmp", "hf:a/b/c", "hf:own"])
+def test_a_name_that_is_none_of_the_hub_is_told_without_asking_it(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr("datasets.load_dataset", lambda *_: pytest.fail("it was asked for"))
+    with pytest.raises(DataError, match="expected hf:OWNER/NAME"):
+        load_data(name)

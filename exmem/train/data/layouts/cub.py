@@ -12,7 +12,8 @@ Of the captions one is taken, the first unless the option says otherwise: `cub:c
 
 from pathlib import Path
 
-from exmem.errors import DataError, SchemaError
+from exmem.errors import DataError
+from exmem.tokens.checks import whole_number
 from exmem.train.data.files import ImageFiles
 from exmem.train.data.layouts.places import Place, lacks_texts, within
 from exmem.train.data.reading import Columns, Example, Reading, Split, joined
@@ -24,11 +25,15 @@ _NEEDED = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "clas
 
 def read_cub(place: Place, columns: Columns, *, caption: int = 0) -> Reading:
     """Read the lists and, where texts are wanted and there, a caption for each image."""
-    if not isinstance(caption, int) or caption < 0:
-        raise SchemaError(f"layout 'cub': expected the number of a caption, from 0, got {caption!r}")
+    whole_number(caption, "layout 'cub': caption")
     needed = _NEEDED[:4] if columns.needs_image is False else _NEEDED
     root = within(place, ("CUB_200_2011",), needed, "cub")
     images, labels, training, classes = (_pairs(root / name) for name in _NEEDED[:4])
+    for listed, others in zip(_NEEDED[1:3], (labels, training), strict=True):
+        if strange := sorted(set(others) - set(images), key=int)[:5]:
+            raise DataError(
+                f"{root / 'images.txt'}: expected the images that {listed} has, lacks {strange}; unpack it again"
+            )
     captions = next((path for path in (root / "text_c10", root.parent / "text_c10") if path.is_dir()), None)
     has_texts = captions is not None and columns.text is not None
     splits = {name: Split(f"{root} ({name})", has_texts=has_texts) for name in ("train", "test")}

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from exmem.errors import DataError, SchemaError
+from exmem.tokens.checks import real_number, whole_number
 from exmem.train.data.files import ImageFiles
 from exmem.train.data.layouts.places import Place, lacks_texts
 from exmem.train.data.reading import Columns, Example, Reading, Split, joined, listing
@@ -50,8 +51,10 @@ def read_imagenet_r(place: Place, columns: Columns, *, test_ratio: float = 0.2, 
 
 def find_images(place: Place, layout: str, *, test_ratio: float, seed: int) -> Found:
     """Find the images of both splits; DataError where there are no folders of classes."""
-    if not (0 < test_ratio < 1 and isinstance(seed, int) and seed >= 0):
-        raise SchemaError(f"layout {layout!r}: expected test_ratio in 0..1 and a seed of 0 or more")
+    whole_number(seed, f"layout {layout!r}: seed")
+    ratio = real_number(test_ratio, f"layout {layout!r}: test_ratio")
+    if not 0 < ratio < 1:
+        raise SchemaError(f"layout {layout!r}: test_ratio must be above 0 and below 1, got {ratio:g}")
     root = place.folder(f"a folder in the layout {layout}")
     if not _has_classes(root) and (root / "imagenet-r").is_dir():
         root = root / "imagenet-r"

@@ -73,9 +73,9 @@ def read_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _plain(_Reader(file, encoding="latin1").load())
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged bytes lead an unpickler to anything
+    except (
+        Exception
+    ) as error:  # damaged bytes lead an unpickler to anything, MemoryError too: lengths are written there
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(
             f"{path}: expected a pickle of plain data, got another ({reason}); take it from its source"

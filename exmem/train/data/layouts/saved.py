@@ -3,6 +3,7 @@
 Their splits are train and test (or validation); one set without splits needs a column that names them.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["is_saved", "read_hub", "read_saved"]
+
+_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # as the hub allows them
 
 
 def is_saved(folder: Path) -> bool:
@@ -47,6 +50,11 @@ def read_hub(place: Place, columns: Columns) -> Reading:
     import datasets
 
     name, _, config = str(place).removeprefix(HUB).partition(":")
+    if not _NAME.fullmatch(name) or Path(name).exists():
+        what = "a place on this machine" if Path(name).exists() else "no such name"
+        raise DataError(
+            f"{place}: expected hf:OWNER/NAME or hf:OWNER/NAME:CONFIG, got {what}; give a folder without hf:"
+        )
     try:
         held = datasets.load_dataset(name, config or None)
     except Exception as error:  # many: no network, no such name, a configuration that lacks, a script
