@@ -27,12 +27,14 @@ _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
 class VisionParts:
     """What a vision model is made of.
 
-    `projection` is the patch projection inside `embeddings`; `before_blocks` follows the embeddings: CLIP has a norm
+    `projection` is the patch projection inside `embeddings`, by a name under which a tuner may put another module;
+    `before_blocks` follows the embeddings: CLIP has a norm
     there, others nothing. `norm` is the name of the final norm: a tuner may put another module in its place.
     """
 
     embeddings: nn.Module
     projection: nn.Conv2d
+    projection_name: str
     before_blocks: nn.Module
     blocks: list[nn.Module]
     norm: str
@@ -42,7 +44,8 @@ class VisionParts:
     def of(cls, model: nn.Module) -> "VisionParts":
         """Find the parts of a model of the form of ViT, DeiT, DINOv2 or CLIP vision; SchemaError if it has another."""
         embeddings = getattr(model, "embeddings", None)
-        convolutions = [m for m in embeddings.modules() if isinstance(m, nn.Conv2d)] if embeddings is not None else []
+        inner = embeddings.named_modules() if embeddings is not None else ()
+        convolutions = [(name, module) for name, module in inner if isinstance(module, nn.Conv2d)]
         blocks = blocks_of(model)
         norm = next((name for name in _FINAL_NORMS if hasattr(model, name)), None)
         heads = getattr(getattr(model, "config", None), "num_attention_heads", None)
@@ -52,7 +55,8 @@ class VisionParts:
                 f"a list of blocks and a final norm ({', '.join(_FINAL_NORMS)})"
             )
         before = getattr(model, "pre_layrnorm", None) or nn.Identity()
-        return cls(embeddings, convolutions[0], before, blocks, norm, int(heads))
+        name, projection = convolutions[0]
+        return cls(embeddings, projection, name, before, blocks, norm, int(heads))
 
     @property
     def patch(self) -> int:
@@ -96,10 +100,12 @@ class VisionTower(nn.Module):
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # type: ignore[assignment]  # unused, and random where the checkpoint has none
         self.model = model.requires_grad_(False).eval()
-        base = self.parts.position_table(size)
+        base = self.parts.position_table(size)  # of zeros: with the bias of the projection
         self.num_prefix = base.shape[1] - (size[0] // self.parts.patch) * (size[1] // self.parts.patch)
         if class_token and self.num_prefix < 1:
             raise SchemaError(f"{type(model).__name__} has no class token; use a vision model that has one")
+        if self.parts.projection.bias is not None:
+            base[:, self.num_prefix :] -= self.parts.projection.bias.detach()
         self.register_buffer("base_positions", base, persistent=False)
         self._try(size)
 
@@ -114,15 +120,24 @@ class VisionTower(nn.Module):
         Where `image` says that a value is unknown, the mask token stands for the patch. The result is (B, P + K, D).
         """
         conv = self.parts.projection
-        tokens = linear(patches, conv.weight.flatten(1))  # the bias is part of base_positions
+        tokens = linear(patches, conv.weight.flatten(1), conv.bias)
         if image.unknown is not None and self.has_mask_token:
-            bias = 0 if conv.bias is None else conv.bias  # the mask token takes the place of patch and bias
             mask_token: Any = self.parts.embeddings.mask_token
-            tokens = torch.where(image.unknown.unsqueeze(-1), mask_token.flatten() - bias, tokens)
-        table = self.base_positions[0, self.num_prefix :]
-        tokens = tokens + table[image.positions] * image.valid.unsqueeze(-1)
+            tokens = torch.where(image.unknown.unsqueeze(-1), mask_token.flatten(), tokens)
+        tokens = tokens + self.places(image) * image.valid.unsqueeze(-1)
         prefix = self.base_positions[:, : self.num_prefix].expand(len(patches), -1, -1)
         hidden: Tensor = self.parts.before_blocks(torch.cat([prefix, tokens], 1))
+        return hidden
+
+    def places(self, image: TokenTensors) -> Tensor:
+        """Return what is added to projected patches by their positions, (B, K, D)."""
+        return self.base_positions[0, self.num_prefix :][image.positions]
+
+    def grey(self) -> Tensor:
+        """Return what enters the first block for an image of zeros, (1, P + L, D)."""
+        bias = self.parts.projection.bias
+        patches = self.base_positions[:, self.num_prefix :] + (0 if bias is None else bias)
+        hidden: Tensor = self.parts.before_blocks(torch.cat([self.base_positions[:, : self.num_prefix], patches], 1))
         return hidden
 
     def run(self, hidden: Tensor, valid: Tensor, blocks: slice) -> Tensor:
@@ -194,6 +209,16 @@ class VisionBackbone(Backbone):
         self.vision = VisionTower(vision, size=self.image_sides, class_token=self.has_class_token)
         self.first_trainable = first
         self.eval()
+
+    @override
+    def patch_projection(self) -> nn.Module | None:
+        parts = self.vision.parts
+        linear_from_there = self.first_trainable == 0 and isinstance(parts.before_blocks, nn.Identity)
+        return parts.embeddings.get_submodule(parts.projection_name) if linear_from_there else None
+
+    @override
+    def patch_places(self, image: TokenTensors) -> Tensor:
+        return self.vision.places(image)
 
     def embed_frozen(self, batch: TensorBatch, *, gradient: bool, until: int | None) -> tuple[Tensor, TokenTensors]:
         """Run the frozen vision blocks, all or those above the layer of a batch: class token(s) (B, P, D), and patches.

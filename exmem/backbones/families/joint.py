@@ -126,7 +126,7 @@ class Joint(VisionBackbone):
         text = self.text_in(trunk.text.values)
         first = self.vision.num_prefix
         mask = attention_mask(trunk.image.valid.new_ones(len(trunk), first), trunk.image.valid, trunk.text.valid)
-        hidden = torch.cat([trunk.prefix, trunk.image.values, text], 1)
+        hidden = torch.cat([trunk.prefix, self.retouched(trunk.image), text], 1)
         hidden = self.vision.norm(run_blocks(self.trainable_blocks(), hidden, mask))
         image, words = torch.split(hidden[:, first:], [trunk.image.values.shape[1], text.shape[1]], 1)
         means = {"image": pooled(image, trunk.image.valid), "text": pooled(words, trunk.text.valid)}
@@ -153,8 +153,7 @@ class Joint(VisionBackbone):
         It is rounded, so that the backbone is the same whatever the threads and the machine add up.
         """
         with torch.no_grad():
-            hidden = self.vision.parts.before_blocks(self.vision.base_positions)
-            hidden = run_blocks(self.vision.parts.blocks[: self.first_trainable], hidden, None)
+            hidden = run_blocks(self.vision.parts.blocks[: self.first_trainable], self.vision.grey(), None)
         return float(f"{float(hidden[:, self.vision.num_prefix :].std()):.3g}")
 
 

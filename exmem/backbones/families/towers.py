@@ -183,7 +183,7 @@ class TwoTowers(VisionBackbone):
         return [*super().final_norms(), *([] if of_text is None else [of_text])]
 
     def _encode_image(self, trunk: Hidden) -> Tensor:
-        hidden = torch.cat([trunk.prefix, trunk.image.values], 1)
+        hidden = torch.cat([trunk.prefix, self.retouched(trunk.image)], 1)
         return self.vision.run(hidden, trunk.image.valid, slice(self.first_trainable, None))
 
     def _encode_text(self, trunk: Hidden) -> Tensor:

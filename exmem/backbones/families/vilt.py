@@ -103,10 +103,9 @@ class Vilt(Backbone):
         with torch.set_grad_enabled(gradient):
             image, text = self.modality(batch, "image"), self.modality(batch, "text")
             embeddings = self.model.embeddings
-            table = self._positions()
-            patches = linear(self.normalise(image.values), embeddings.patch_embeddings.projection.weight.flatten(1))
-            patches = patches + embeddings.patch_embeddings.projection.bias
-            hidden = patches + table[image.positions] + embeddings.token_type_embeddings.weight[1]
+            projection = embeddings.patch_embeddings.projection
+            patches = linear(self.normalise(image.values), projection.weight.flatten(1), projection.bias)
+            hidden = patches + self.patch_places(image)
             # The [CLS] of the text is part of the prefix, whether it was stored or not.
             words_valid = text.valid & (text.positions > 0)
             words = self._embed_text(text.values.long(), text.positions)
@@ -125,7 +124,7 @@ class Vilt(Backbone):
 
     @override
     def encode(self, trunk: Hidden) -> Tensor:
-        sequence = torch.cat([trunk.prefix, trunk.image.values, trunk.text.values], 1)
+        sequence = torch.cat([trunk.prefix, self.retouched(trunk.image), trunk.text.values], 1)
         mask = attention_mask(trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid)
         sequence = self.model.layernorm(run_blocks(self.trainable_blocks(), sequence, mask))
         image, words = torch.split(sequence[:, 2:], [trunk.image.values.shape[1], trunk.text.values.shape[1]], 1)
@@ -156,6 +155,16 @@ class Vilt(Backbone):
         first = 2 + trunk.image.values.shape[1]
         valid = torch.cat([trunk.image.valid.new_ones(len(trunk), 2), trunk.image.valid, trunk.text.valid], 1)
         return SequenceLayout(slice(2, first), slice(first, None), valid)
+
+    @override
+    def patch_projection(self) -> nn.Module | None:
+        projection: nn.Module = self.model.embeddings.patch_embeddings.projection
+        return projection if self.first_trainable == 0 else None
+
+    @override
+    def patch_places(self, image: TokenTensors) -> Tensor:
+        kind: Tensor = self.model.embeddings.token_type_embeddings.weight[1]
+        return self._positions()[image.positions] + kind
 
     def _positions(self) -> Tensor:
         """Position embeddings of the patches, interpolated as `visual_embed` does."""

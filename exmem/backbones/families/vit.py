@@ -93,7 +93,7 @@ class Vit(VisionBackbone):
 
     @override
     def encode(self, trunk: Hidden) -> Tensor:
-        hidden = torch.cat([trunk.prefix, trunk.image.values], 1)
+        hidden = torch.cat([trunk.prefix, self.retouched(trunk.image)], 1)
         hidden = self.vision.run(hidden, trunk.image.valid, slice(self.first_trainable, None))
         hidden = self.vision.norm(hidden)
         return torch.cat([hidden[:, 0], pooled(hidden[:, self.vision.num_prefix :], trunk.image.valid)], 1)

@@ -65,15 +65,18 @@ class SsfLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         y: Tensor = self.base_layer(x, *args, **kwargs)
+        if isinstance(self.get_base_layer(), nn.Conv2d):
+            return self.after(y.movedim(-3, -1)).movedim(-1, -3)
+        return self.after(y)
+
+    def after(self, y: Tensor) -> Tensor:
+        """Scale and shift what the layer made, channels last."""
         if self.disable_adapters or self.merged:
             return y
         for name in self.active_adapters:
             if name in self.ssf_scale:
-                y = y * self._channels(self.ssf_scale[name]) + self._channels(self.ssf_shift[name])
+                y = y * self.ssf_scale[name] + self.ssf_shift[name]
         return y
-
-    def _channels(self, values: Tensor) -> Tensor:
-        return values[:, None, None] if isinstance(self.get_base_layer(), nn.Conv2d) else values
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Fold scales and shifts into the layer before them (Lian et al. 2022, section 3.2)."""
@@ -152,9 +155,14 @@ for _mapping, _entry in _KNOWN:
 
 
 class Ssf(Tuner):
-    """Scale and shift after all linear layers and norms of the tuned blocks, and after the final norm."""
+    """Scale and shift after all linear layers and norms of the tuned blocks, and after the final norm.
+
+    Where all blocks are tuned, after the patch embedding too.
+    """
 
     @override
     def __call__(self, backbone: Backbone) -> frozenset[str]:
         modules = [*backbone.trainable_blocks(), *backbone.final_norms()]
+        if (projection := backbone.patch_projection()) is not None:
+            modules.append(projection)
         return adapted(backbone, SsfConfig(target_modules=names_of(backbone, modules, _KINDS)), _PREFIX)

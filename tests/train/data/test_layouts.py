@@ -38,7 +38,7 @@ def test_an_unknown_layout_and_an_unknown_option_are_refused_with_those_that_are
     with pytest.raises(SchemaError, match=r"layout 'imagenet_r' has no option \['ratio'\]; it has \['seed', 'test_r"):
         load_data(tmp_path, layout="imagenet_r:ratio=0.1")
     for layout in ("imagenet_r:test_ratio=1.5", "imagenet_r:seed=-1", "cub:caption=-1"):
-        with pytest.raises(SchemaError, match="expected|must be"):
+        with pytest.raises(SchemaError, match=r"expected|must be"):
             load_data(write_cub(tmp_path / layout), layout=layout)
 
 

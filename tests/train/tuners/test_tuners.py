@@ -12,7 +12,7 @@ from exmem.train.learner import Learner
 from exmem.train.method_config import MethodConfig
 from exmem.train.tuners import TUNERS
 from exmem.train.tuners.ssf import SsfConfig, SsfLayer
-from tests.backbones.models import MAKERS, TEXTS, load, write
+from tests.backbones.models import MAKERS, TEXTS, dense_features, load, whole, write
 from tests.exemplars import photographs
 
 FAMILIES = [*sorted(MAKERS), "joint"]
@@ -96,7 +96,7 @@ def test_ssf_scales_and_shifts_after_every_linear_layer_and_norm_of_the_tuned_bl
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ssf_folded_is_ssf_unfolded(written, family):
-    backbone = load(family, written[family], blocks=2)
+    backbone = load(family, written[family], blocks=3)  # all of them, the patch embedding too where it can be
     TUNERS.make("ssf")(backbone)
     backbone.eval()
     batch = batch_of(backbone)
@@ -155,3 +155,35 @@ def test_peft_saves_and_loads_ssf_and_merges_it_away(tmp_path):
 def test_ssf_after_something_else_is_refused():
     with pytest.raises(ValueError, match="SSF follows"):
         get_peft_model(nn.Sequential(nn.Embedding(3, 4)), SsfConfig(target_modules=["0"]))
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "vilt"])
+def test_ssf_of_all_blocks_is_that_of_the_model_itself_after_its_patch_embedding_too(written, family):
+    backbone = load(family, written[family], blocks=3)
+    assert backbone.num_frozen_blocks == 0
+    trunk = backbone.embed(whole(backbone))
+    TUNERS.make("ssf")(backbone)
+    backbone.eval()
+    (projection,) = [layer for layer in backbone.modules() if isinstance(layer, SsfLayer) and is_conv(layer)]
+    with torch.no_grad():
+        for name, value in backbone.named_parameters():
+            if "ssf_" in name:
+                value.add_(0.3 * torch.randn_like(value))
+    model = backbone.model if family == "vilt" else backbone.vision.model
+    expected = dense_features(family, model, backbone)
+    torch.testing.assert_close(backbone.encode(trunk), expected, rtol=1e-4, atol=1e-4)
+    loss = backbone.encode(trunk).square().sum()
+    loss.backward()
+    assert projection.ssf_scale["default"].grad.any()
+    for name, tensor in backbone.embed(whole(backbone)).tensors().items():
+        assert torch.equal(tensor, trunk.tensors()[name]), "what is stored of the trunk stays"
+
+
+def is_conv(layer):
+    return isinstance(layer.get_base_layer(), nn.Conv2d)
+
+
+def test_ssf_of_the_last_blocks_leaves_the_patch_embedding_alone(written):
+    backbone = load("vit", written["vit"], blocks=1)
+    TUNERS.make("ssf")(backbone)
+    assert not any(is_conv(layer) for layer in backbone.modules() if isinstance(layer, SsfLayer))
