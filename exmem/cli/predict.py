@@ -41,11 +41,17 @@ def predict(
 
     from exmem.errors import SchemaError
     from exmem.train.data import ImageText
+    from exmem.train.parts import columns_of
 
     if not images and not text:
         raise SchemaError("expected one or more images, or a --text where the run learnt from texts alone, got none")
     told = Console(stderr=True, soft_wrap=True)
     predictor = _loaded(run, told)
+    seen = columns_of(predictor.config)
+    if images and not seen.needs_image:
+        raise SchemaError(f"{run}: it learnt from texts alone; give a --text, and no images")
+    if text and not seen.needs_text:
+        raise SchemaError(f"{run}: it learnt from images alone; leave out --text")
     files: tuple[Path | None, ...] = images or (None,)
     ids = [text if path is None else str(path) for path in files]
     given = ImageText(files, [text] * len(files), np.zeros(len(files), np.int64), predictor.class_names, ids=ids)

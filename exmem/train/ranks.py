@@ -1,7 +1,8 @@
 """The processes of a run: each computes its share of the examples, and the first one alone writes."""
 
+import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,7 +113,8 @@ class Ranks:
             return [value]
         from accelerate.utils import gather_object
 
-        every: list[_T] = gather_object([value])
+        with _together():
+            every: list[_T] = gather_object([value])
         return every
 
     def every(self, condition: bool) -> bool:
@@ -134,9 +136,11 @@ class Ranks:
                 outcome[0] = act()
             except Exception as error:
                 told = error if isinstance(error, ExmemError) else DataError(f"the first process failed: {error!r}")
-                broadcast_object_list([None, told])
+                with _together():
+                    broadcast_object_list([None, told])
                 raise
-        outcome = broadcast_object_list(outcome)
+        with _together():
+            outcome = broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise outcome[1]
         result: _T = outcome[0]
@@ -145,7 +149,8 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
-            self._accelerator.wait_for_everyone()
+            with _together():
+                self._accelerator.wait_for_everyone()
 
     def add_up(self, parameters: Sequence[nn.Parameter], *others: Tensor) -> list[Tensor]:
         """Add up the gradients of all processes, in place, and other values, which are returned, in one exchange."""
@@ -155,13 +160,26 @@ class Ranks:
         reached = torch.tensor([parameter.grad is not None for parameter in parameters], device=device)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         values = [value.detach().to(device, torch.float32) for value in (reached, *gradients, *others)]
-        flat = self._accelerator.reduce(torch.cat([value.flatten() for value in values]), reduction="sum")
+        with _together():
+            flat = self._accelerator.reduce(torch.cat([value.flatten() for value in values]), reduction="sum")
         parts = torch.split(flat, [value.numel() for value in values])
         sums = [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
         anywhere = sums[0].bool().tolist()
         for parameter, gradient, has_one in zip(parameters, sums[1:], anywhere, strict=False):
             parameter.grad = gradient.to(parameter.dtype) if has_one else None
         return sums[1 + len(parameters) :]
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Say what it means that processes cannot exchange anything any longer."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"another process of this run has ended, or cannot be reached ({reason}); run the same command to go on"
+        ) from error
 
 
 ALONE = Ranks()

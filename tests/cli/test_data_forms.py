@@ -118,6 +118,9 @@ def test_texts_alone_are_checked_learnt_measured_shown_and_predicted(tmp_path, r
     assert (tmp_path / "exemplars.html").stat().st_size > 0
     assert run("predict", tmp_path / "run", "--text", KNOWN[5]).startswith(f"{KNOWN[5]}: ")
     assert "expected one or more images, or a --text" in run("predict", tmp_path / "run", code=2)
+    assert "it learnt from texts alone; give a --text, and no images" in run(
+        "predict", tmp_path / "run", "a.png", code=2
+    )
 
 
 def test_features_and_the_stored_form_of_texts_need_no_images_either(tmp_path, run, bert, texts):

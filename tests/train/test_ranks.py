@@ -126,3 +126,20 @@ def test_one_process_has_all_pieces_and_results_in_order():
     assert ALONE.gathered("one") == ["one"]
     (value,) = ALONE.add_up([torch.nn.Parameter(torch.zeros(2))], torch.tensor(2.0))
     assert value == 2
+
+
+def test_a_process_whose_other_was_killed_says_so_in_one_line(tmp_path, data_folder, models):
+    config = config_of(loop={"epochs": 50})
+    words, environment = words_of(data_folder, models, tmp_path / "run", config, processes=2)
+    out = tmp_path / "told"
+    with out.open("w") as told:
+        running = subprocess.Popen(words, env=environment, start_new_session=True, stdout=told, stderr=told)
+        while not (tmp_path / "run" / "run.json").exists():
+            assert running.poll() is None, out.read_text()
+            time.sleep(0.02)
+        time.sleep(1)
+        children = subprocess.run(["pgrep", "-P", f"{running.pid}"], capture_output=True, text=True, check=True)
+        os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+        assert running.wait(60) != 0
+    lines = [line for line in out.read_text().splitlines() if line.startswith("exmem: ")]
+    assert all("another process of this run has ended" in line for line in lines)
