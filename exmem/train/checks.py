@@ -26,11 +26,19 @@ def check_count(config: Any, where: str, *names: str) -> None:
 
 
 def check_number(
-    config: Any, where: str, name: str, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+    config: Any,
+    where: str,
+    name: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
 ) -> None:
     """Refuse a value that is no number of this range."""
     value = getattr(config, name)
-    if not (isinstance(value, int | float) and math.isfinite(value) and least <= value <= most and value > above):
+    fits = isinstance(value, int | float) and math.isfinite(value) and least <= value <= most and above < value < below
+    if not fits:
         low = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
-        high = f" and at most {most:g}" if most < math.inf else ""
+        high = f" and at most {most:g}" if most < math.inf else f" and below {below:g}" if below < math.inf else ""
         raise SchemaError(f"{where}.{name} must be {low}{high}, got {shown(value)}")

@@ -112,10 +112,10 @@ class LoopConfig:
         whole_number(self.num_workers, "loop.num_workers")
         check_number(self, "loop", "lr", above=0)
         check_number(self, "loop", "weight_decay", least=0)
-        check_number(self, "loop", "warmup", least=0, most=0.99)
+        check_number(self, "loop", "warmup", least=0, below=1)
         if self.clip_norm is not None:
             check_number(self, "loop", "clip_norm", above=0)
-        check_number(self, "loop", "ema", least=0, most=0.9999999)
+        check_number(self, "loop", "ema", least=0, below=1)
         check_number(self, "loop", "stored_form", least=0, most=1)
         check_number(self, "loop", "random_ratio", above=0, most=1)
         object.__setattr__(self, "augment", tuple(map(Part.of, self.augment)))

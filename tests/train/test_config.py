@@ -130,7 +130,7 @@ def test_a_value_of_another_kind_is_named(document, message):
         ("loop", {"epochs": 0}, "loop.epochs"),
         ("loop", {"num_workers": -1}, "loop.num_workers"),
         ("loop", {"accumulation": 0}, "loop.accumulation"),
-        ("loop", {"ema": 1.0}, "loop.ema must be 0 or more"),
+        ("loop", {"ema": 1.0}, "loop.ema must be 0 or more and below 1, got 1.0"),
         ("loop", {"precision": "float8"}, "loop.precision: unknown 'float8'; choose one of ['bfloat16', 'float32']"),
         ("method", {"corrected": 0.6}, "method.corrected must be 0 or more and at most 0.5, got 0.6"),
         ("loop", {"lr": float("nan")}, "loop.lr must be above 0, got nan"),
