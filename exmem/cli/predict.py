@@ -79,7 +79,7 @@ def evaluate(
     run : Path
         Folder of a run.
     folder : Path
-        Data of the run's classes, in the form that the run was told of; the test is measured.
+        Data of the run's classes, in the form that the run was told of, whole; the test is measured.
     json : bool
         Print JSON, with the accuracy on the classes of each phase.
     """

@@ -131,7 +131,8 @@ class RunFolder:
             differences = claimed.differences(config)
         except SchemaError as error:  # of another version
             known, differences = {}, [f"its configuration, which is none of this version ({error})"]
-        differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
+        if not any(line.startswith("loop.precision") for line in differences):  # it is in the keys of the data, too
+            differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
         held = self._read_json(self.scenario_file) if self.scenario_file.exists() else scenario
         if scenario is not None and not (isinstance(held, dict) and held.get("phases") == scenario["phases"]):
             differences.append(f"the classes of its phases ({self.scenario_file.name})")
@@ -204,11 +205,7 @@ class RunFolder:
     def checkpoint(self, phase: int) -> "dict[str, Tensor] | None":
         """Return the tensors that were saved after training a phase; None when it was not trained."""
         file = self._state(phase, "tuned.safetensors")
-        if not file.exists():
-            return None
-        from safetensors.torch import load_file
-
-        return load_file(file)
+        return _tensors_of(file) if file.exists() else None
 
     def save_checkpoint(self, phase: int, tensors: "Mapping[str, Tensor]", losses: Sequence[float] = ()) -> None:
         """Save the tensors that were trained in a phase, and its losses; the checkpoint before the last is dropped."""
@@ -222,12 +219,10 @@ class RunFolder:
 
     def head(self, phase: int) -> "dict[str, Tensor]":
         """Return what the head carried out of a phase; DataError if it is gone."""
-        from safetensors.torch import load_file
-
         file = self._state(phase, "head.safetensors")
         if not file.exists():
             raise DataError(f"{file}: what the head learnt is gone; use a new run folder")
-        return load_file(file)
+        return _tensors_of(file)
 
     def save_head(self, phase: int, tensors: "Mapping[str, Tensor]") -> None:
         """Save what the head carries out of a phase; that of the phase before the last is dropped."""
@@ -270,6 +265,16 @@ class RunFolder:
         temporary = file.with_name(file.name + ".tmp")
         temporary.write_bytes(data)
         _publish(temporary, file)
+
+
+def _tensors_of(file: Path) -> "dict[str, Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file}: expected tensors, got damaged ones ({error}); use a new run folder") from error
 
 
 def _remove(folder: Path) -> None:

@@ -35,7 +35,7 @@ class MethodConfig:
         `recipe.extras` logits); 0 turns it off.
     dark_update : bool
         Whether stored logits are completed after each phase by those of the classes that it brought (they were not
-        known when the exemplar was stored), in place.
+        known when the exemplar was stored), in place; in a full memory up to a fiftieth of the exemplars give way.
     aligned : bool
         Whether the weights of new classes in the linear head are shortened after a phase, until they are no longer than
         those of old classes (WA).

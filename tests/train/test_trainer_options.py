@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from exmem import ExemplarMemory
-from exmem.errors import BudgetTooSmallError
+from exmem.errors import BudgetTooSmallError, DataError
 from exmem.registry import Part
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
@@ -603,3 +603,25 @@ def test_a_backbone_in_bfloat16_gives_other_numbers_in_float32_files(run_of):
     assert not torch.equal(weights_of(plain), weights_of(low))
     torch.testing.assert_close(weights_of(plain), weights_of(low), atol=0.05, rtol=0.5)
     assert one[-1]["losses"] == pytest.approx(two[-1]["losses"], rel=0.05)
+
+
+@pytest.mark.parametrize("more", [0, 60, 300, 2000])
+def test_completing_logits_in_a_full_memory_costs_few_exemplars(run_of, more):
+    """Beside the same without completing, at the least budget and above; all at once it costs up to a quarter."""
+    recipe = {"image": "scaled:divisor=4", "codec": "patch_jpeg:quality=10", "text": "none", "extras": ["logits"]}
+    held = {}
+    for update in (False, True):
+        method = {"dark_weight": 0.5, "dark_update": update, "head": "linear"}
+        _, entries = run_of(recipe, max_bytes=f"{9000 + more}", method=method)
+        held[update] = [entry["exemplars"] for entry in entries]
+    assert all(after >= before - max(2, before // 8) for before, after in zip(held[False], held[True], strict=True)), (
+        held
+    )
+
+
+def test_a_head_that_was_cut_off_is_told(run_of):
+    trainer, _ = run_of("none", method={"head": "ridge"})
+    file = trainer.folder.path / "state" / "phase2-head.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(DataError, match=r"phase2-head.safetensors: expected tensors, got damaged ones"):
+        trainer.folder.head(2)

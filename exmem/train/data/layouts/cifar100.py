@@ -94,6 +94,8 @@ def _reading(folder: Path, held: tuple[dict[str, Pairs], list[str]], columns: Co
     import datasets
 
     pairs, names = held
+    if twice := sorted({name for name in names if names.count(name) > 1})[:5]:
+        raise DataError(f"{folder}: expected each name of a class once, got {twice} more than once; unpack it again")
     splits = []
     for name, (pixels, labels) in pairs.items():
         place = f"{folder / name}"
