@@ -41,7 +41,8 @@ def draw_run(trainer: Trainer) -> None:
     draw_matrix(folder.metrics(), folder.matrix_image)
     if trainer.bound is not None:
         _draw_memory(trainer)
-    folder.write_text(folder.summary, summary_text(folder, config, trained=trainer.learner.described()))
+    trained = trainer.learner.described(tuned=config.tuned_phases != "none")
+    folder.write_text(folder.summary, summary_text(folder, config, trained=trained))
 
 
 def _draw_memory(trainer: Trainer) -> None:

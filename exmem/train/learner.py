@@ -45,8 +45,10 @@ class Learner(nn.Module):
         """Bytes of the weights of the backbone that move."""
         return sum(value.nbytes for value in self.backbone.parameters() if value.requires_grad)
 
-    def described(self) -> str:
-        """Say how many weights of the backbone move."""
+    def described(self, *, tuned: bool = True) -> str:
+        """Say how many weights of the backbone move, none where no phase is tuned."""
+        if not tuned:
+            return "no weight of the backbone is trained"
         moving = sum(value.numel() for value in self.backbone.parameters() if value.requires_grad)
         every = sum(value.numel() for value in self.backbone.parameters())
         return f"{moving:,} of {every:,} weights of the backbone are trained ({moving / every:.2%})"

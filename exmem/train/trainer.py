@@ -138,7 +138,7 @@ class Trainer:
             self.ranks.first(lambda: held.enter_context(self.folder.locked()))
             if self.ranks.first(lambda: self.folder.claim(self.config, data, scenario)):
                 console.print(f"{self.folder.path}: no phase was finished; begun anew with other settings")
-            console.print(self.learner.described(), highlight=False)
+            console.print(self.learner.described(tuned=self.config.tuned_phases != "none"), highlight=False)
             tell_cut_texts(console, self.backbone, [*self.train.texts, *self.test.texts])
             self.ranks.begin_tracking({name: str(value) for name, value in flat(self.config.to_json())})
             done = self.folder.metrics()
