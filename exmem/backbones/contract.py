@@ -16,6 +16,7 @@ from exmem.backbones.blocks import projection
 from exmem.backbones.checks import channel_values, check_max_text
 from exmem.backbones.hidden import Hidden
 from exmem.backbones.modes import keep_frozen_still
+from exmem.backbones.retouched import Retouched
 from exmem.errors import SchemaError
 from exmem.tokens import PaddedTokens, TokenBatch, TokenSpec
 from exmem.tokens.checks import shown, whole_number
@@ -25,7 +26,7 @@ from exmem.tokens.tensors import TensorBatch, TokenTensors
 __all__ = ["Backbone"]
 
 
-class Backbone(nn.Module, abc.ABC):
+class Backbone(nn.Module, Retouched, abc.ABC):
     """A transformer over image tokens, text tokens or both, in one sequence or in two towers.
 
     `embed` runs the frozen part; its result does not change while the backbone is tuned and can be kept. `encode` runs
@@ -318,39 +319,6 @@ class Backbone(nn.Module, abc.ABC):
     def final_norms(self) -> list[nn.Module]:
         """Return the norms that follow the last blocks; none in some families."""
         return []
-
-    def patch_projection(self) -> nn.Module | None:
-        """Return what projects patches, or what a tuner put in its place, where all blocks are tuned; else None.
-
-        `embed` runs it without a tuner, so that what it makes stays what it was; `encode` adds what a tuner does with
-        what comes out of it (`retouched`). None in families whose tokens go through a norm before the first block.
-        """
-        return None
-
-    def patch_places(self, image: TokenTensors) -> Tensor:
-        """Return what is added to projected patches before the first block, (B, K, D), where they can be retouched.
-
-        Parameters
-        ----------
-        image : TokenTensors
-            Image tokens.
-        """
-        raise NotImplementedError
-
-    def retouched(self, image: TokenTensors) -> Tensor:
-        """Return image tokens (B, K, D) at the first tuned block, with what a tuner does after the patch projection.
-
-        Parameters
-        ----------
-        image : TokenTensors
-            Those of `embed`.
-        """
-        after = getattr(self.patch_projection(), "after", None)
-        if after is None:
-            return image.values
-        places = self.patch_places(image)
-        retouched: Tensor = after(image.values - places) + places
-        return retouched
 
     def trainable_extras(self) -> list[str]:
         """Return the names of the modules that are trained in full beside LoRA; none in most families."""
