@@ -133,8 +133,7 @@ class Backbone(nn.Module, Retouched, abc.ABC):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        height, width = self.image_sides
-        return height // self.patch, width // self.patch
+        return self.image_sides[0] // self.patch, self.image_sides[1] // self.patch
 
     @property
     def num_prefix(self) -> int | None:
