@@ -27,6 +27,7 @@ from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Head
 from exmem.train.metrics import accuracies
 from exmem.train.parts import bind_recipe, load_run_backbone, make_learner
+from exmem.train.ranks import Ranks
 from exmem.train.scenario import learnt_classes, scenario_of_run
 
 __all__ = ["Predictor"]
@@ -92,7 +93,7 @@ class Predictor:
         backbone = load_run_backbone(self.config, tell)
         if not key.endswith(backbone_key(backbone, self.config.loop.dtype)):
             raise DataError(f"the run's backbone had other weights, or sizes, than {self.config.backbone.names} now")
-        return make_learner(self.config, backbone)
+        return make_learner(self.config, backbone.to(Ranks.joined().device))
 
     def _bound(self, learner: Learner) -> BoundRecipe | None:
         return bind_recipe(self.config, learner, num_classes=len(self.class_names))
