@@ -11,6 +11,7 @@ from exmem.report.tradeoff import Setup, Watcher
 from exmem.report.tradeoff.on_ray import OnRay
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark += [pytest.mark.timeout(900)]  # seven workers import torch, one after the other where cores are busy
 OWN = {"scorer": {"deadly": "tests.report.tradeoff.parts.Deadly"}}
 
 
