@@ -151,7 +151,9 @@ def _probed(mine: Sequence[Cell], tell: Tell) -> "list[dict[str, Any] | ExmemErr
     """Store a recipe once, and measure it as each of some cells says; an error is that of the one cell."""
     first = mine[0]
     config = TrainConfig.from_json(first.config)
-    seen = dataclasses.replace(config.data, first_classes=None, increments=(1,), class_seed=0)  # order is of no matter
+    usual = DataConfig()  # in what order classes come is of no matter
+    order = {name: getattr(usual, name) for name in ("first_classes", "increments", "class_seed", "scenario")}
+    seen = dataclasses.replace(config.data, **order)
     train, test = _data(first.folder, seen, family=config.backbone.family)
     if first.group not in _kept:
         _kept.clear()

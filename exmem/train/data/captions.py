@@ -13,16 +13,16 @@ from typing import Any, TextIO
 
 from exmem.errors import DataError, LockedError
 from exmem.train.data.files import ImageFiles
+from exmem.train.data.layouts.places import TESTS
 from exmem.train.data.reading import Columns, one_line
 from exmem.train.data.tables import Table, read_table
 
 __all__ = ["CaptionFolder", "folders_of"]
 
 FILE_COLUMN = "file_name"
-_SPLITS = ("train", "test", "validation", "valid", "val")
+_SPLITS = ("train", *TESTS)
 _METADATA = ("metadata.jsonl", "metadata.csv")
 _SIDE = ".captions.jsonl"
-_SEPARATORS = {"','": ",", "';'": ";", r"'\t'": "\t"}
 
 
 def folders_of(root: Path) -> list[Path]:
@@ -229,13 +229,12 @@ def _jsonl(text: str, cells: Mapping[int, str], column: str, table: Table) -> st
 
 def _csv(text: str, cells: Mapping[int, str], column: str, table: Table) -> str:
     """Return a table with other texts, its separator and ends of lines as they were."""
-    separator = next((held for shown, held in _SEPARATORS.items() if any(shown in note for note in table.notes)), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=table.separator, strict=True)
     header = next(reader)
     names = [name.strip() for name in header]
     at = names.index(column) if column in names else len(names)
     out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=separator, lineterminator="\r\n" if "\r\n" in text else "\n")
+    writer = csv.writer(out, delimiter=table.separator, lineterminator="\r\n" if "\r\n" in text else "\n")
     writer.writerow(header if at < len(names) else [*header, column])
     line = reader.line_num + 1
     for row in reader:

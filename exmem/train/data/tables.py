@@ -46,6 +46,7 @@ class Table:
     problems: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     row_word: str = "line"
+    separator: str = ","
 
 
 def read_table(path: Path, columns: Columns) -> Table:
@@ -89,7 +90,7 @@ def _csv(path: Path, text: str, columns: Columns) -> Table:
     if doubled:
         raise DataError(f"{path}: the columns {doubled} are there twice; rename or drop one of each")
     names = tuple(filter(None, header))
-    table = Table(path, names, [], columns.image_in(names))
+    table = Table(path, names, [], columns.image_in(names), separator=separator)
     if separator != {".tsv": "\t"}.get(path.suffix.lower(), ","):
         table.notes.append(f"{path.name}: columns are separated by {separator!r}")
     _read_cells(table, io.StringIO(text, newline=""), separator, header, skips=1)

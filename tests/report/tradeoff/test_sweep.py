@@ -146,6 +146,12 @@ def test_a_budget_that_holds_nothing_is_a_row_without_accuracy(run):
     assert table["average"].isna().all()
 
 
+def test_a_scenario_by_name_goes_with_probes_and_runs(run, base):
+    table, ran = run(base={**base["base"], "data": {"scenario": "B0-Inc2"}}, kinds=["probe", "trainer"])
+    assert len(ran) == 4
+    assert table.groupby("kind")["phase"].nunique().to_dict() == {"probe": 1, "trainer": 2}, "two classes a phase"
+
+
 def test_a_probe_stores_a_recipe_once_for_all_budgets_seeds_and_methods(run, sweep):
     sections = {"seeds": [0, 1], "budgets": ["20kB", "30kB"]}
     methods = {"usual": {}, "counts": {"quota": "counts"}, "sums": {"method": {"head": "nearest_mean"}}}

@@ -55,7 +55,7 @@ def _read_split(root: Path, name: str, columns: Columns) -> Split:
         split = read_rows(table, columns, files, place=str(folder), prefix=(name,))
         cells = [row.get(table.image) for _, row in table.rows] if table.image is not None else []
         named = {parts for cell in cells if (parts := files.parts(cell)) is not None}
-        if not any("lacks the columns" in problem for problem in split.problems):
+        if split.examples or split.broken:  # else its columns lack
             tell_images_without_row(split, named, files, metadata[0].name)
         if not split.examples and not split.problems and not split.broken:
             split.problems.append(f"{metadata[0]}: expected at least one example, got none; add it")
