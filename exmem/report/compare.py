@@ -3,7 +3,7 @@
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from exmem.errors import DataError
 from exmem.report.view.fonts import find_families
 from exmem.train.folder import RunFolder
 from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
+from exmem.train.reading import flat
 from exmem.train.scenario import scenario_of_run
 
 __all__ = ["Group", "Measure", "compared", "draw_comparison", "plot_comparison"]
@@ -94,7 +95,7 @@ def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
             notes.append(f"{folder}: {len(entries)} of {phases} phases are finished; left out")
             continue
         contents = {f"data.{split}": data[split].partition("-")[0] for split in ("train", "test")}
-        options = dict(_flat(config.to_json())) | contents | {"data.class_seed": config.data.order_seed}
+        options = dict(flat(config.to_json())) | contents | {"data.class_seed": config.data.order_seed}
         if config.data.order_seed is None:  # a file, by what is in it
             named = json.dumps(scenario.named(data["classes"]))
             options["data.scenario"] = f"file {hashlib.sha256(named.encode()).hexdigest()[:8]}"
@@ -111,14 +112,6 @@ def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
         Group(name, tuple(run.folder for run in runs), tuple(run.entries for run in runs))
         for name, runs in zip(names, groups.values(), strict=True)
     ], notes
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, Mapping) and ("name" not in value or key == "recipe"):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _names(options: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -89,7 +89,7 @@ def _check_method(config: "TrainConfig") -> None:
             "loop.joint learns all classes anew in each phase; leave out method.asymmetric, method.aligned, a "
             "tuner.phases other than all, and heads that keep sums, which see all examples anyway"
         )
-    if method.corrected and not method.head.name == "linear":
+    if method.corrected and method.head.name != "linear":
         raise SchemaError(f"method.corrected corrects the linear head, and {method.head.name!r} classifies; use linear")
     if method.aligned and method.head.name == "cosine":
         raise SchemaError("method.aligned shortens weights, whose length a cosine does not see; leave it out")

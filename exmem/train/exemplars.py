@@ -92,6 +92,7 @@ class Exemplars:
         """Take in the exemplars that a phase added, and forget those that were evicted."""
         self._memory.refresh()
         self._pipeline.follow(self._memory)
+        self._logits.clear()  # they may be changed in place
         if not self._kept or self._level == "features":
             return
         held = set(self.slots.tolist())
@@ -160,11 +161,6 @@ class Exemplars:
             logits = torch.from_numpy(self._memory.read(chosen).extras["logits"])
             self._logits.update(zip(chosen.tolist(), logits, strict=True))
         return torch.stack([self._logits[slot] for slot in slots.tolist()]).to(self._device)
-
-    def forget_logits(self) -> None:
-        """Read stored logits again: they were changed."""
-        self._memory.refresh()
-        self._logits.clear()
 
     def held_back(self, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
         """Choose a share of the exemplars of each class that has two or more, at least one of each: their slots."""

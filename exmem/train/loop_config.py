@@ -1,8 +1,9 @@
 """Configuration of the loop: how a phase is trained, and how exemplars are replayed in it."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from exmem.registry import Part
@@ -10,9 +11,6 @@ from exmem.replay import SAMPLERS
 from exmem.replay.augment import AUGMENTATIONS
 from exmem.tokens.checks import flag, whole_number
 from exmem.train.checks import check_choices, check_count, check_number
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["GIVEN", "LoopConfig"]
 
@@ -128,8 +126,6 @@ class LoopConfig:
             flag(getattr(self, name), f"loop.{name}")
 
     @property
-    def dtype(self) -> "torch.dtype":
+    def dtype(self) -> torch.dtype:
         """In what the blocks of the backbone compute."""
-        import torch
-
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32

@@ -45,8 +45,8 @@ class _HeldBack(NamedTuple):
         most = round(len(slots) / max(1, classes))
         labels = new.labels[new.rows]
         groups = [new.rows[labels == label] for label in np.unique(labels)]
-        rows = [rng.permutation(group)[: min(most, len(group) // 2)] for group in groups]
-        return cls(np.sort(np.concatenate(rows)), slots)
+        rows = np.concatenate([rng.permutation(group)[: min(most, len(group) // 2)] for group in groups])
+        return cls(np.sort(rows), slots if len(rows) else slots[:0])  # one side alone corrects nothing
 
 
 def train_phase(
@@ -104,7 +104,7 @@ def train_phase(
             parameter.copy_(value)
     if method.aligned:
         learner.align()
-    if held is not None and len(back.rows) and len(back.slots):
+    if held is not None and len(back.rows):
         labels = np.concatenate([new.labels[back.rows], held.labels[np.isin(held.slots, back.slots)]])
         parts = [features_of(learner, new.whole, back.rows, ranks=ranks), held.features(learner, back.slots)]
         learner.correct(torch.cat(parts), torch.from_numpy(labels))

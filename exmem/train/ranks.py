@@ -58,8 +58,8 @@ class Ranks:
 
     def end_tracking(self) -> None:
         """Let the trackers write what they hold."""
-        if self._accelerator is not None:
-            self._accelerator.end_training()
+        for tracker in () if self._accelerator is None else self._accelerator.trackers:
+            tracker.finish()  # `end_training` would part the processes, too, whatever else they have to do
 
     @property
     def is_first(self) -> bool:

@@ -204,9 +204,7 @@ class Trainer:
         with running_blocks(dtype=self.config.loop.dtype):
             losses = self._learn(phase)
             features, tested = self._features(self._hidden["train"], rows), self._tested(phase)
-            if self.bound is not None:
-                self._store(phase, rows, features)
-            held = None if self._exemplars is None else self._exemplars.labelled(self.learner)
+            held = None if self.bound is None else self._store(phase, rows, features)
         new = Labelled(features.numpy(), self.train.labels[rows])
 
         def finish() -> dict[str, Any]:
@@ -276,7 +274,8 @@ class Trainer:
         made = embedded(self.backbone, stored_form(bound, self.train, known), rows, advance, ranks=self.ranks)
         return KeptHidden(made, self.ranks.device, rows)
 
-    def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> None:
+    def _store(self, phase: int, rows: NDArray[np.int64], features: Tensor) -> Labelled:
+        """Store the best of the examples of a phase; return what the learner makes of all that are held."""
         assert self.bound is not None
         ranked = features
         if self.config.ranked_form == "stored":
@@ -286,10 +285,14 @@ class Trainer:
         if self._exemplars is None:
             self._exemplars = Exemplars(self.config, self.bound, self.folder, self.ranks)
         self._exemplars.update(phase, slots, self._stage(phase, "exemplars as they are seen", len(slots)))
-        if self.config.method.dark_update:
-            known = torch.from_numpy(self._exemplars.labelled(self.learner).features)
-            self.ranks.first(lambda: complete_logits(self.folder, self._extras(known)["logits"]))
-            self._exemplars.forget_logits()
+        before, held = self._exemplars.slots, self._exemplars.labelled(self.learner)
+        if not self.config.method.dark_update:
+            return held
+        known = torch.from_numpy(held.features)
+        self.ranks.first(lambda: complete_logits(self.folder, self._extras(known)["logits"]))
+        self._exemplars.update(phase, slots)
+        left = np.isin(before, self._exemplars.slots)
+        return Labelled(held.features[left], held.labels[left])
 
     def _write(self, phase: int, rows: NDArray[np.int64], features: Tensor, ranked: Tensor) -> NDArray[np.int64]:
         """Store the best of the examples of a phase, and return their slots."""
