@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from exmem import ExemplarMemory
+from exmem.errors import DataError
 from exmem.memory.maintenance import check
-from exmem.train.ranks import ALONE
+from exmem.train.ranks import ALONE, Ranks
 from tests.tiny import config_of
 
 RECIPE = {"name": "masked", "image": "patches", "codec": "patch_jpeg:quality=75", "text": "lost_patches"}
@@ -128,18 +129,35 @@ def test_one_process_has_all_pieces_and_results_in_order():
     assert value == 2
 
 
-def test_a_process_whose_other_was_killed_says_so_in_one_line(tmp_path, data_folder, models):
-    config = config_of(loop={"epochs": 50})
-    words, environment = words_of(data_folder, models, tmp_path / "run", config, processes=2)
-    out = tmp_path / "told"
-    with out.open("w") as told:
-        running = subprocess.Popen(words, env=environment, start_new_session=True, stdout=told, stderr=told)
-        while not (tmp_path / "run" / "run.json").exists():
-            assert running.poll() is None, out.read_text()
-            time.sleep(0.02)
-        time.sleep(1)
-        children = subprocess.run(["pgrep", "-P", f"{running.pid}"], capture_output=True, text=True, check=True)
-        os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-        assert running.wait(60) != 0
-    lines = [line for line in out.read_text().splitlines() if line.startswith("exmem: ")]
-    assert all("another process of this run has ended" in line for line in lines)
+class Torn:
+    """An accelerator of two processes whose other one is gone."""
+
+    num_processes, process_index, is_local_main_process, device = 2, 0, True, torch.device("cpu")
+
+    def wait_for_everyone(self):
+        raise RuntimeError("Connection closed by peer\n[127.0.0.1]:4")
+
+    def reduce(self, values, reduction):
+        self.wait_for_everyone()
+
+
+def test_a_process_that_is_left_alone_says_so(monkeypatch):
+    def gone(*_):
+        Torn().wait_for_everyone()
+
+    monkeypatch.setattr("accelerate.utils.gather_object", gone)
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", gone)
+    ranks, weight = Ranks(Torn()), torch.nn.Parameter(torch.zeros(2))
+    for act in (ranks.wait, lambda: ranks.gathered(1), lambda: ranks.first(int), lambda: ranks.add_up([weight])):
+        with pytest.raises(DataError, match=r"another process of this run has ended, .*closed by peer.*to go on"):
+            act()
+
+
+def test_an_error_of_the_work_itself_is_not_taken_for_a_lost_process(monkeypatch):
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", lambda outcome: outcome)
+
+    def act():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Ranks(Torn()).first(act)
