@@ -21,7 +21,7 @@ from exmem.backbones import Backbone, Hidden, load_backbone
 from exmem.cli.demo.stickers import StickersConfig, build_stickers
 from exmem.codecs.k_means import k_means, nearest
 from exmem.recipes import BoundRecipe, Recipe
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from exmem.train.hidden import KeptHidden, features_of, scored_and_embedded, tokens_of
 from exmem.train.learner import Learner
 from exmem.train.methods import HEADS, Labelled
@@ -168,7 +168,7 @@ def next_weights(backbone: Backbone) -> Rows:
 def main() -> None:
     backbone = load_backbone("joint", image_size=112, trainable_blocks=1, modalities=("image",))
     weights = next_weights(backbone)
-    train, test = load_imagefolder(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
+    train, test = load_data(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
     learner, bound = (
         Learner(backbone, Lora(rank=1, alpha=1)),
         BoundRecipe(Recipe.of("hidden").refined(codec="lossless"), backbone),

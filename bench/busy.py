@@ -22,7 +22,7 @@ from rich.console import Console
 
 from exmem.cli.demo.stickers import StickersConfig, build_stickers
 from exmem.train.config import TrainConfig
-from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.data import ImageText, load_data
 from exmem.train.folder import RunFolder
 from exmem.train.learner import Learner
 from exmem.train.parts import load_run_backbone
@@ -96,7 +96,7 @@ def second_phase(train: ImageText, test: ImageText, **loop: bool) -> tuple[float
 
 def main() -> None:
     os.environ["EXMEM_IMAGE_BYTES"] = "0"  # as loops do that keep no images either
-    splits = load_imagefolder(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
+    splits = load_data(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
     names = splits[0].class_names[:_CLASSES]
     few = [data.subset(np.flatnonzero(data.labels < _CLASSES)) for data in splits]
     train, test = (ImageText(data.paths, data.texts, data.labels, names, ids=data.ids) for data in few)

@@ -19,7 +19,7 @@ from exmem.cli.demo.stickers import StickersConfig, build_stickers
 from exmem.recipes import BoundRecipe
 from exmem.replay import Pipeline
 from exmem.tokens.tensors import TensorBatch
-from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.data import ImageText, load_data
 from exmem.train.learner import Learner
 from exmem.train.method_config import MethodConfig
 from exmem.train.tuners.lora import Lora
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modalities", choices=["image", "both"], default="image")
     asked = parser.parse_args()
-    train, _ = load_imagefolder(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
+    train, _ = load_data(build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25)))
     seen = ("image",) if asked.modalities == "image" else ()
     manual_seed(0)
     print(steps(load_backbone("joint", image_size=112, trainable_blocks=1, modalities=seen), train))

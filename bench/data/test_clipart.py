@@ -11,7 +11,7 @@ from bench.data.clipart import Limits, build_clipart, choose_classes, draw_clipa
 from bench.data.clipart_texts import Note, class_words, describe, read_note, without_collections
 from bench.data.debian import Package, fetch_package, unpack
 from exmem.errors import DataError
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:x="http://www.w3.org/1999/xlink"><metadata>
 <r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:d="http://purl.org/dc/elements/1.1/">
@@ -133,7 +133,7 @@ def test_a_library_becomes_data_that_can_be_loaded_the_same_each_time(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         draw_clipart(tmp_path / name, source, Limits(size=16, min_images=11, max_train=5))
-    train, test = load_imagefolder(tmp_path / "one")
+    train, test = load_data(tmp_path / "one")
     assert train.class_names == ("food", "tools")
     assert (len(train), len(test)) == (10, 5)  # a quarter of 9 and of 12
     assert set(train.texts) == {""}  # what all share, names too, tells nothing

@@ -279,8 +279,7 @@ class Trainer:
         assert self.bound is not None
         ranked = features
         if self.config.ranked_form == "stored":
-            tokens = stored_form(self.bound, self.train, self._known)
-            ranked = self._features(LiveHidden(self.backbone, tokens), rows)
+            ranked = self._features(LiveHidden(self.backbone, stored_form(self.bound, self.train, self._known)), rows)
         slots = self.ranks.first(lambda: self._write(phase, rows, features, ranked))
         if self._exemplars is None:
             self._exemplars = Exemplars(self.config, self.bound, self.folder, self.ranks)

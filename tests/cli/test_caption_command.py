@@ -14,7 +14,7 @@ from PIL import Image
 
 from exmem.errors import DataError, LockedError
 from exmem.train.captioner import PROMPT, Captioner
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from exmem.train.data.captions import CaptionFolder
 from exmem.train.data.images import read_image
 from tests.cli.captioners import KINDS, write_captioner
@@ -81,7 +81,7 @@ def test_folders_of_classes_become_an_imagefolder_with_texts_and_labels(classes,
     assert asked == [4, 4, 2, 4, 4, 2]
     assert files_below(classes) == sorted([*before, "test/metadata.jsonl", "train/metadata.jsonl"])
     describe = Captioner(model, max_new_tokens=5)
-    train, test = load_imagefolder(classes)
+    train, test = load_data(classes)
     assert (train.class_names, len(train), len(test)) == (("cat", "hün d"), 10, 10)
     for name, text in zip(train.ids, train.texts, strict=True):
         assert text == describe([read_image(classes / name, 32)])[0]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from tests.cli.running import outcome
 from tests.tiny import load_joint, start, write_imagefolder, write_models
 
@@ -21,7 +21,7 @@ def finished(tmp_path_factory):
     options = {"backbone": {"vision": vision, "text": text}, "max_bytes": "400kB"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXMEM_CACHE", str(folder / "cache"))
-        trainer = start(folder / "run", lambda: load_joint(models), load_imagefolder(data), "raw", **options)
+        trainer = start(folder / "run", lambda: load_joint(models), load_data(data), "raw", **options)
         entry = trainer.run(Console(quiet=True))[-1]
     return folder / "run", entry, data
 

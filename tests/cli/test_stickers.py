@@ -18,7 +18,7 @@ from exmem.cli.demo.stickers.concepts import Concept, load_concepts
 from exmem.errors import BudgetTooSmallError, DataError
 from exmem.recipes import Recipe
 from exmem.registry import Part
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from tests.tiny import load_joint, write_imagefolder, write_models
 
 SVG = (
@@ -64,7 +64,7 @@ def rows(folder, split):
 def test_a_data_set_can_be_loaded_and_no_concept_is_in_both_splits(tmp_path, monkeypatch):
     monkeypatch.setenv("EXMEM_CACHE", str(tmp_path / "cache"))
     folder = draw(tmp_path / "data", concepts())
-    train, test = load_imagefolder(folder)
+    train, test = load_data(folder)
     assert train.class_names == ("animal-bird", "food-fruit", "sky-weather")
     assert train.image(0, 32).shape == (32, 32, 3)
     known = {row["concept"] for row in rows(folder, "train")}

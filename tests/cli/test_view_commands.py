@@ -14,7 +14,7 @@ from exmem.cli.score import Model, score
 from exmem.cli.show import show
 from exmem.errors import DataError, SchemaError, StoreNotFoundError
 from exmem.masking.scorers import SCORERS
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from exmem.train.folder import RunFolder
 from exmem.train.parts import load_run_backbone
 from exmem.train.trainer import Trainer
@@ -48,7 +48,7 @@ def trained(tmp_path_factory, models, data):
         folder = tmp_path_factory.mktemp("run") / "run"
         backbone = {"vision": str(models[0]), "text": str(models[1]), **options.pop("backbone", {})}
         config = config_of(recipe, backbone=backbone, **options)
-        learning, testing = load_imagefolder(data)
+        learning, testing = load_data(data)
         trainer = Trainer(RunFolder(folder), config, load_run_backbone(config), train=learning, test=testing)
         trainer.run(Console(quiet=True))
         return folder

@@ -13,7 +13,7 @@ from exmem.errors import SchemaError
 from exmem.report.plots import plot_class_bytes, plot_matrix
 from exmem.report.run import draw_run
 from exmem.train.config import TrainConfig
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from exmem.train.ranks import Ranks
 from tests.tiny import load_joint, start, write_imagefolder, write_models
 
@@ -44,7 +44,7 @@ class Recording(GeneralTracker):
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     place = tmp_path_factory.mktemp("summed")
-    data, models, tracker = load_imagefolder(write_imagefolder(place / "data")), write_models(place / "m"), Recording()
+    data, models, tracker = load_data(write_imagefolder(place / "data")), write_models(place / "m"), Recording()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("exmem.train.cache.cache_dir", lambda: place / "cache")
         trainer = start(place / "run", lambda: load_joint(models), data, ranks=Ranks.joined(trackers=[tracker]))

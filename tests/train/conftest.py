@@ -5,7 +5,7 @@ import functools
 import pytest
 from rich.console import Console
 
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from tests.tiny import config_of, load_joint, start, write_imagefolder, write_models
 
 
@@ -25,7 +25,7 @@ def data_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data(data_folder):
-    return load_imagefolder(data_folder)
+    return load_data(data_folder)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from exmem.backbones.packaged.fetching import Carrier, build_once, fetch
 from exmem.cli.demo.stickers.compose import compose, sample_photographs
 from exmem.cli.demo.stickers.concepts import describe
 from exmem.errors import DataError, DataWarning
-from exmem.train.data import ImageText, load_imagefolder
+from exmem.train.data import Columns, ImageText, load_data
 from tests.exemplars import crop
 
 
@@ -36,12 +36,17 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+def load(folder, **columns):
+    """Both splits of a folder in the form of `imagefolder`."""
+    return load_data(folder, Columns(**columns), layout="imagefolder")
+
+
 def write(split, rows):
     (split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_a_folder_gives_images_texts_and_sorted_classes(folder):
-    train, test = load_imagefolder(folder)
+    train, test = load(folder)
     assert train.class_names == test.class_names == ("9", "10")
     assert train.texts == ("text 0", "text 1")
     assert train.labels.tolist() == [1, 0]
@@ -54,11 +59,11 @@ def test_numbers_of_one_value_are_classes_in_a_fixed_order(folder):
     for split in ("train", "test"):
         rows = [{"file_name": f"{row % 2}.png", "text": str(row), "label": label} for row, label in enumerate(labels)]
         write(folder / split, rows)
-    assert load_imagefolder(folder)[0].class_names == ("001", "01", "1", "2", "b")
+    assert load(folder)[0].class_names == ("001", "01", "1", "2", "b")
 
 
 def test_images_are_cut_around_their_centre_to_any_shape(folder):
-    train, _ = load_imagefolder(folder)  # 50 wide, 60 high
+    train, _ = load(folder)  # 50 wide, 60 high
     assert train.images([1, 0], (40, 64)).shape == (2, 40, 64, 3)
     np.testing.assert_array_equal(train.image(0, (60, 40)), crop(0, 60)[:, 5:45])
     np.testing.assert_array_equal(train.image(0, (30, 50)), crop(0, 60)[15:45, :50])
@@ -77,19 +82,19 @@ def test_what_is_wrong_in_the_metadata_is_named(folder, change, message):
     row = {"file_name": "0.png", "text": "text", "label": "9"}
     write(folder / "test", [row | change, row | {"file_name": "1.png"}])
     with pytest.raises(DataError, match=message):
-        load_imagefolder(folder)
+        load(folder)
 
 
 def test_missing_metadata_columns_and_images_are_named(folder):
     with pytest.raises(DataError, match="name yours with text_column"):
-        load_imagefolder(folder, text_column="caption")
-    train, _ = load_imagefolder(folder)
+        load(folder, text="caption")
+    train, _ = load(folder)
     (folder / "train" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"0\.png: expected an image"):
         train.image(0, 40)
     (folder / "train" / "metadata.jsonl").unlink()
     with pytest.raises(DataError, match=r"expected a metadata\.jsonl"):
-        load_imagefolder(folder)
+        load(folder)
 
 
 def image(path, seed=0):
@@ -115,7 +120,7 @@ def rows_of(data):
 def load_with_all_labels(folder):
     rows = [{"file_name": f"{row}.png", "text": "t", "label": "9"} for row in range(2)]
     write(folder / "test", rows)
-    return load_imagefolder(folder)
+    return load(folder)
 
 
 STRANGE_NAMES = [
@@ -138,7 +143,7 @@ def test_a_folder_may_have_any_name_and_its_siblings_stay_out(folder, tmp_path, 
     shutil.copytree(folder, tmp_path / "data 1")
     shutil.copytree(folder, tmp_path / "aXb")
     place = folder.rename(tmp_path / name)
-    train, _ = load_imagefolder(place)
+    train, _ = load(place)
     assert [path.parent for path in train.paths] == [place / "train"] * 2
     assert train.image(0, 8).shape == (8, 8, 3)
 
@@ -147,7 +152,7 @@ def test_a_path_that_looks_like_an_address_is_a_path(folder, tmp_path):
     place = tmp_path / "hf:" / "datasets" / "x[0-9]"
     place.parent.mkdir(parents=True)
     folder.rename(place)
-    assert len(load_imagefolder(f"{tmp_path}/hf://datasets/x[0-9]")[0]) == 2
+    assert len(load(f"{tmp_path}/hf://datasets/x[0-9]")[0]) == 2
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -164,7 +169,7 @@ def test_a_table_of_a_spreadsheet_is_read_as_it_is_meant(tmp_path, separator, ne
     lines = [line if '"' in line else line.replace(",", separator) for line in lines]
     lines[1] = separator.join(["0.png", '"one, two; and\nthree ""quoted"""', "a"])
     write_csv(tmp_path, mark + newline.join([*lines, separator * 2, "", ""]))
-    assert rows_of(load_imagefolder(tmp_path)[0]) == [
+    assert rows_of(load(tmp_path)[0]) == [
         ("0.png", 'one, two; and\nthree "quoted"', "a"),
         ("1.png", "NA", "a"),
         ("2.png", "", "a"),
@@ -175,20 +180,20 @@ def test_a_table_of_a_spreadsheet_is_read_as_it_is_meant(tmp_path, separator, ne
 def test_words_that_mean_nothing_elsewhere_stay_texts(tmp_path):
     words = ["NA", "null", "None", "nan"]
     write_csv(tmp_path, "file_name,text,label\n" + "".join(f"{row}.png,{word},a\n" for row, word in enumerate(words)))
-    assert list(load_imagefolder(tmp_path)[0].texts) == words
+    assert list(load(tmp_path)[0].texts) == words
 
 
 def test_a_class_of_such_a_word_is_warned_of(tmp_path):
     write_csv(tmp_path, "file_name,text,label\n0.png,t,a\n1.png,t,NA\n")
     with pytest.warns(DataWarning, match="'NA' are taken as names of classes; drop the rows"):
-        assert load_imagefolder(tmp_path)[0].class_names == ("NA", "a")
+        assert load(tmp_path)[0].class_names == ("NA", "a")
 
 
 def test_one_and_one_point_nought_are_one_class_and_told(tmp_path):
     test = "file_name,text,label\n0.png,t,2\n1.png,t,1\n"
     write_csv(tmp_path, "file_name,text,label\n0.png,t,1\n1.png,t,1.0\n2.png,t,2.0\n3.png,t,1.5\n", test=test)
     with pytest.warns(DataWarning, match="2 labels of metadata.csv are written as 1.0 and taken as 1"):
-        train, test = load_imagefolder(tmp_path)
+        train, test = load(tmp_path)
     assert train.class_names == ("1", "2", "1.5")
     assert train.labels.tolist() == [0, 0, 1, 2]
     assert test.labels.tolist() == [1, 0]
@@ -225,7 +230,7 @@ def test_one_and_one_point_nought_are_one_class_and_told(tmp_path):
 def test_a_wrong_table_is_refused_in_one_line_with_the_remedy(tmp_path, lines, message):
     write_csv(tmp_path, lines)
     with pytest.raises(DataError, match=message) as refused:
-        load_imagefolder(tmp_path)
+        load(tmp_path)
     assert str(refused.value).startswith(str(tmp_path / "train"))
     assert "\n" not in str(refused.value)
 
@@ -236,7 +241,7 @@ def test_a_wrong_table_is_refused_in_one_line_with_the_remedy(tmp_path, lines, m
 def test_a_table_in_another_encoding_is_refused_with_the_remedy(tmp_path, encoding, shown):
     write_csv(tmp_path, "file_name,text,label\n0.png,t,a\n1.png,süß,a\n", encoding=encoding)
     with pytest.raises(DataError, match=rf"{shown}.*; save it in UTF-8 \(in Excel"):
-        load_imagefolder(tmp_path)
+        load(tmp_path)
 
 
 def test_numbers_in_json_are_texts_and_classes_without_a_lost_digit(folder):
@@ -248,7 +253,7 @@ def test_numbers_in_json_are_texts_and_classes_without_a_lost_digit(folder):
     for split in ("train", "test"):
         (folder / split / "metadata.jsonl").write_text("\n".join(lines))
     with pytest.warns(DataWarning, match="1 labels of metadata.jsonl are written as 1.0"):
-        train, _ = load_imagefolder(folder)
+        train, _ = load(folder)
     assert train.texts == ("1.50", "12345678901234567890", "x")
     assert train.class_names == ("1", "2")
 
@@ -277,20 +282,20 @@ def test_a_wrong_line_of_json_is_named_by_its_number(folder, line, message):
     good = '{"file_name": "1.png", "text": "t", "label": "9"}\n'
     (folder / "train" / "metadata.jsonl").write_text(good + line + "\n\n" + good)
     with pytest.raises(DataError, match=message) as refused:
-        load_imagefolder(folder)
+        load(folder)
     assert "\n" not in str(refused.value)
 
 
 def test_json_without_rows_and_without_files_is_refused(folder):
     (folder / "train" / "metadata.jsonl").write_text("\n")
     with pytest.raises(DataError, match=r"metadata.jsonl: expected at least one example, got none"):
-        load_imagefolder(folder)
+        load(folder)
     (folder / "train" / "metadata.jsonl").write_text('{"name": "0.png", "text": "t", "label": "9"}\n')
     with pytest.raises(DataError, match=r"expected the column 'file_name', got \['name', 'text', 'label'\]; rename"):
-        load_imagefolder(folder)
+        load(folder)
     (folder / "train" / "metadata.csv").write_text("file_name,text,label\n")
     with pytest.raises(DataError, match=r"metadata.jsonl and metadata.csv; keep the one that is meant"):
-        load_imagefolder(folder)
+        load(folder)
 
 
 def test_classes_that_look_alike_are_warned_of_and_stay_apart(folder):
@@ -299,7 +304,7 @@ def test_classes_that_look_alike_are_warned_of_and_stay_apart(folder):
     write(folder / "train", rows)
     write(folder / "test", rows[:2])
     with pytest.warns(DataWarning) as warned:
-        train, _ = load_imagefolder(folder)
+        train, _ = load(folder)
     assert set(train.class_names) == set(names)
     assert sorted(str(line.message).removeprefix(f"{folder}: ") for line in warned) == [
         "the classes 'Cafe\\u0301', 'Caf\\xe9' look alike and stay apart; write them alike if they are one",
@@ -309,13 +314,13 @@ def test_classes_that_look_alike_are_warned_of_and_stay_apart(folder):
 
 def test_a_table_that_was_rewritten_with_its_old_time_is_read_again(folder):
     metadata = folder / "train" / "metadata.jsonl"
-    load_imagefolder(folder)
+    load(folder)
     times = metadata.stat()
     metadata.write_text(metadata.read_text().replace('"10"', '"9" '))
     os.utime(metadata, ns=(times.st_atime_ns, times.st_mtime_ns))
     write(folder / "test", [{"file_name": "0.png", "text": "t", "label": "9"}])
     with pytest.warns(DataWarning, match="1 images have no row"):
-        assert load_imagefolder(folder)[0].class_names == ("9",)
+        assert load(folder)[0].class_names == ("9",)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +335,7 @@ def test_a_table_that_was_rewritten_with_its_old_time_is_read_again(folder):
 )
 def test_a_broken_image_is_refused_in_one_line(folder, kind, loading, decoding):
     path = folder / "train" / "0.png"
-    train, _ = load_imagefolder(folder)
+    train, _ = load(folder)
     content = path.read_bytes()
     path.unlink()
     if kind == "folder":
@@ -341,33 +346,33 @@ def test_a_broken_image_is_refused_in_one_line(folder, kind, loading, decoding):
         train.image(0, 8)
     assert "\n" not in str(refused.value)
     if loading is None:
-        load_imagefolder(folder)
+        load(folder)
     else:
         with pytest.raises(DataError, match=rf"^{path} \(metadata.jsonl line 1\): {loading}"):
-            load_imagefolder(folder)
+            load(folder)
 
 
 def test_texts_may_be_missing_where_images_alone_are_learnt(folder):
     write(folder / "train", [{"file_name": "0.png", "label": "9"}, {"file_name": "1.png", "label": "9"}])
     with pytest.raises(DataError, match=r"lacks the columns \['text'\], it has \['file_name', 'label'\]"):
-        load_imagefolder(folder)
+        load(folder)
     with pytest.raises(DataError, match="train lacks"):  # the test has texts and a class more
-        load_imagefolder(folder, needs_text=False)
+        load(folder, needs_text=False)
     write(folder / "test", [{"file_name": f"{row}.png", "text": None, "label": "9"} for row in range(2)])
-    for options in ({"needs_text": False}, {"text_column": None}, {"text_column": None, "needs_text": False}):
-        train, test = load_imagefolder(folder, **options)
+    for options in ({"needs_text": False}, {"text": None}, {"text": None, "needs_text": False}):
+        train, test = load(folder, **options)
         assert (train.texts, test.texts) == (("", ""), ("", ""))
 
 
 def test_a_text_column_that_is_not_wanted_is_not_read(folder):
-    assert load_imagefolder(folder, text_column=None)[0].texts == ("", "")
-    assert load_imagefolder(folder, needs_text=False)[0].texts == ("text 0", "text 1")
+    assert load(folder, text=None)[0].texts == ("", "")
+    assert load(folder, needs_text=False)[0].texts == ("text 0", "text 1")
 
 
 def test_other_names_of_columns_are_taken(folder):
     for split in ("train", "test"):
         write(folder / split, [{"file_name": f"{row}.png", "caption": f"c{row}", "kind": "k"} for row in range(2)])
-    train, _ = load_imagefolder(folder, text_column="caption", label_column="kind")
+    train, _ = load(folder, text="caption", label="kind")
     assert (train.texts, train.class_names) == (("c0", "c1"), ("k",))
 
 
@@ -378,8 +383,8 @@ def test_folders_of_classes_need_no_metadata(tmp_path):
         image(tmp_path / split / ".hidden" / "c.png")
         (tmp_path / split / "9" / ".DS_Store").write_bytes(b"x")
     with pytest.raises(DataError, match="where no texts are needed, a folder for each class will do"):
-        load_imagefolder(tmp_path)
-    train, test = load_imagefolder(tmp_path, needs_text=False)
+        load(tmp_path)
+    train, test = load(tmp_path, needs_text=False)
     assert train.class_names == test.class_names == ("9", "10")
     assert train.ids == ("train/10/a.png", "train/9/sub/b.JPG")
     assert (train.labels.tolist(), train.texts) == ([1, 0], ("", ""))
@@ -390,25 +395,25 @@ def test_what_does_not_belong_in_folders_of_classes_is_told_or_refused(tmp_path)
         image(tmp_path / split / "a" / "a.png")
     (tmp_path / "train" / "a" / "b.heic").write_bytes(b"x")
     with pytest.warns(DataWarning, match=r"train: 1 files are no images and are left out \(1 of .heic\)"):
-        load_imagefolder(tmp_path, needs_text=False)
+        load(tmp_path, needs_text=False)
     (tmp_path / "train" / "a" / "b.heic").unlink()
     image(tmp_path / "train" / "loose.png")
     with pytest.raises(DataError, match=r"train/loose.png: lies in no folder of a class; move it into one"):
-        load_imagefolder(tmp_path, needs_text=False)
+        load(tmp_path, needs_text=False)
     (tmp_path / "train" / "loose.png").rename(tmp_path / "train" / "a" / "metadata.csv")
     with pytest.raises(DataError, match=r"a/metadata.csv: metadata belongs in .*train, as metadata.jsonl or"):
-        load_imagefolder(tmp_path, needs_text=False)
+        load(tmp_path, needs_text=False)
     (tmp_path / "train" / "a" / "metadata.csv").unlink()
     (tmp_path / "test" / "a" / "a.png").unlink()
     with pytest.raises(DataError, match=r"or a folder of images for each class, got a; write one of them"):
-        load_imagefolder(tmp_path, needs_text=False)
+        load(tmp_path, needs_text=False)
 
 
 def test_images_without_a_row_are_warned_of_with_their_number(folder):
     for name in ("2.png", "sub/3.jpg", ".hidden.png"):
         image(folder / "train" / name)
     with pytest.warns(DataWarning, match=rf"^{folder}/train: 2 images have no row in metadata.jsonl and are left out$"):
-        assert len(load_imagefolder(folder)[0]) == 2
+        assert len(load(folder)[0]) == 2
 
 
 def test_an_image_may_have_several_rows(folder):
@@ -429,21 +434,21 @@ def test_names_of_files_may_come_from_windows(folder):
 def test_a_validation_split_stands_for_a_missing_test_and_this_is_said(folder, name):
     (folder / "test").rename(folder / name)
     with pytest.warns(DataWarning, match=rf"there is no test/, {name}/ is taken for it"):
-        assert load_imagefolder(folder)[1].ids[0] == f"{name}/0.png"
+        assert load(folder)[1].ids[0] == f"{name}/0.png"
 
 
 def test_splits_that_are_missing_or_not_clear_are_named(folder, tmp_path):
     with pytest.raises(DataError, match=r"nowhere: expected a folder with train/ and test/, got nothing there"):
-        load_imagefolder(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     with pytest.raises(
         DataError, match=r"expected the folders train/ and test/ \(or validation/\), got 0.png, 1.png, meta"
     ):
-        load_imagefolder(folder / "train")
+        load(folder / "train")
     shutil.copytree(folder / "test", folder / "val")
-    assert load_imagefolder(folder)[1].ids[0] == "test/0.png"
+    assert load(folder)[1].ids[0] == "test/0.png"
     (folder / "test").rename(folder / "valid")
     with pytest.raises(DataError, match=r"expected one folder for the test, got \['valid', 'val'\]; name the one"):
-        load_imagefolder(folder)
+        load(folder)
 
 
 def test_links_are_followed_and_a_circle_of_them_ends(folder, tmp_path):
@@ -456,13 +461,13 @@ def test_links_are_followed_and_a_circle_of_them_ends(folder, tmp_path):
 
 
 def test_the_key_is_of_the_content_and_not_of_place_or_time(folder, tmp_path):
-    first = [data.key() for data in load_imagefolder(folder)]
+    first = [data.key() for data in load(folder)]
     assert first[0] != first[1]
     other = tmp_path / "elsewhere" / "copied"
     shutil.copytree(folder, other, copy_function=shutil.copy)
     os.utime(other / "train" / "0.png", (1, 1))
-    assert [data.key() for data in load_imagefolder(other)] == first
-    train = load_imagefolder(other)[0]
+    assert [data.key() for data in load(other)] == first
+    train = load(other)[0]
     assert train.subset([1, 0]).key() != train.key() == train.subset([0, -1]).key()
     content = (other / "train" / "0.png").read_bytes()
     (other / "train" / "0.png").write_bytes(content[:-1] + b"?")
@@ -523,7 +528,7 @@ def test_a_data_set_of_another_form_is_refused_with_the_remedy(columns, message)
 
 
 def test_reading_a_folder_imports_no_torch(folder):
-    script = "import sys, exmem.train.data as d; d.load_imagefolder(sys.argv[1]); print('torch' in sys.modules)"
+    script = "import sys, exmem.train.data as d; d.load_data(sys.argv[1]); print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"
 

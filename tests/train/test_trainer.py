@@ -19,7 +19,7 @@ from exmem.codecs import PatchJpeg
 from exmem.errors import DataError, DataWarning, ExmemError, LockedError
 from exmem.recipes import RECIPES
 from exmem.report.run import draw_run
-from exmem.train.data import load_imagefolder
+from exmem.train.data import load_data
 from exmem.train.exemplars import Exemplars
 from exmem.train.folder import RunFolder
 from exmem.train.parts import folder_bytes
@@ -158,7 +158,7 @@ def test_data_and_run_that_were_copied_go_on_from_their_copies(
     shutil.copytree(data_folder, tmp_path / "elsewhere" / "data")
     shutil.copytree(half.path, tmp_path / "elsewhere" / "run")
     shutil.rmtree(half.path)
-    copied = load_imagefolder(tmp_path / "elsewhere" / "data")
+    copied = load_data(tmp_path / "elsewhere" / "data")
     entries = start(tmp_path / "elsewhere" / "run", backbone, copied).run(QUIET)
     assert numbers(entries) == numbers(whole_run()[1])
 
@@ -206,7 +206,7 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path, whol
     shutil.copytree(data_folder, tmp_path / "data")
     shutil.copy(tmp_path / "data" / "test" / "0-0.png", tmp_path / "data" / "test" / "1-0.png")
     with pytest.raises(DataError, match="differs in the test data"):
-        start(trainer.folder.path, backbone, load_imagefolder(tmp_path / "data"), "none").run(QUIET)
+        start(trainer.folder.path, backbone, load_data(tmp_path / "data"), "none").run(QUIET)
     assert trainer.folder.metrics() == entries
 
 

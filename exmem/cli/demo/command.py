@@ -75,7 +75,7 @@ def demo(
     from exmem.recipes import BoundRecipe
     from exmem.report.plots import draw_accuracy
     from exmem.report.run import draw_run
-    from exmem.train.data import load_imagefolder
+    from exmem.train.data import load_data
     from exmem.train.folder import RunFolder, names_in
     from exmem.train.parts import charged_bytes, check_budget, load_run_backbone
     from exmem.train.trainer import Trainer
@@ -88,7 +88,7 @@ def demo(
     configs, console = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed), make_console()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
-    train, test = load_imagefolder(folder)
+    train, test = load_data(folder)
     console.print(notice(folder), style="dim")
     backbone = load_run_backbone(configs[0], console.print)
     for config in configs:  # refused before anything is learnt

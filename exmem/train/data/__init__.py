@@ -1,7 +1,7 @@
 """Data for the trainer: images, texts and classes, in the forms that people have them in."""
 
 from exmem.train.data.examples import ImageText
-from exmem.train.data.folder import load_data, load_imagefolder
+from exmem.train.data.folder import load_data
 from exmem.train.data.reading import Columns
 
-__all__ = ["Columns", "ImageText", "load_data", "load_imagefolder"]
+__all__ = ["Columns", "ImageText", "load_data"]

@@ -12,7 +12,7 @@ from exmem.train.data.examples import ImageText
 from exmem.train.data.layouts import read_data
 from exmem.train.data.reading import Columns, Reading, Split, one_line
 
-__all__ = ["load_data", "load_imagefolder"]
+__all__ = ["load_data"]
 
 _NAMED = 3  # examples that are skipped, in a message
 
@@ -67,76 +67,11 @@ def load_data(
 
     Notes
     -----
+    CSV is read as spreadsheets write it: with commas, semicolons or tabs, a byte order mark, quoted newlines and
+    empty last rows. `NA`, `null` and the like are texts; an empty cell is an empty text and a missing label.
     `exmem data` lists all that is wrong or odd, and decodes the images, too. Parquet files are read into RAM; of what
     `datasets` saved, and of folders, images are read when they are asked for.
     """
-    train, test, told = _loaded(place, columns, layout, skip_bad=skip_bad, advance=advance)
-    for line in told:
-        warnings.warn(line, DataWarning, stacklevel=2)
-    return train, test
-
-
-def load_imagefolder(
-    folder: str | os.PathLike[str],
-    *,
-    text_column: str | None = "text",
-    label_column: str = "label",
-    needs_text: bool = True,
-) -> tuple[ImageText, ImageText]:
-    """Load the training and the test split of a folder in `imagefolder` form; images are not decoded.
-
-    Parameters
-    ----------
-    folder : path
-        Holds `train/` and `test/` (or `validation/`, `valid/` or `val/`), each with images and a `metadata.jsonl` or
-        `metadata.csv` that has the columns `file_name`, text and label. Where no texts are needed, images in a folder
-        for each class will do.
-    text_column : str, optional
-        Name of the text column; None leaves all texts empty.
-    label_column : str
-        Name of the label column; strings or numbers. 1.0 is the class 1, "01" and "1" are two.
-    needs_text : bool
-        Whether a missing column of texts, or a missing text, is refused. Otherwise such texts are empty.
-
-    Returns
-    -------
-    train : ImageText
-        Training split in order of its files; classes are its labels, numbers by value before words.
-    test : ImageText
-        Test split, with the same classes.
-
-    Raises
-    ------
-    DataError
-        If a split, column, file or label, or a text that is needed, is missing or cannot be read; the message names
-        the first in one line and says what to do.
-
-    Warns
-    -----
-    DataWarning
-        If classes look alike, images have no row, labels were written as 1.0, or another split stands for the test.
-
-    Notes
-    -----
-    CSV is read as spreadsheets write it: with commas, semicolons or tabs, a byte order mark, quoted newlines and
-    empty last rows. `NA`, `null` and the like are texts; an empty cell is an empty text and a missing label.
-    `exmem data` lists all that is wrong or odd, and decodes the images, too.
-    """
-    columns = Columns(text=text_column, label=label_column, needs_text=needs_text and text_column is not None)
-    train, test, told = _loaded(folder, columns, "imagefolder", skip_bad=False, advance=None)
-    for line in told:
-        warnings.warn(line, DataWarning, stacklevel=2)
-    return train, test
-
-
-def _loaded(
-    place: str | os.PathLike[str],
-    columns: Columns,
-    layout: str | Part,
-    *,
-    skip_bad: bool,
-    advance: Callable[[int, int], None] | None,
-) -> tuple[ImageText, ImageText, list[str]]:
     if columns.text is None:
         columns = dataclasses.replace(columns, needs_text=False)
     reading, told = read_data(place, columns, layout), list[str]()
@@ -144,8 +79,10 @@ def _loaded(
         raise DataError(one_line(reading.problems, reading.root))
     if skip_bad:
         reading, told = _without_broken(reading, columns, advance)
+    for line in [*told, *reading.warnings]:
+        warnings.warn(line, DataWarning, stacklevel=2)
     index = {name: label for label, name in enumerate(reading.class_names)}
-    return _images_of(reading.train, index), _images_of(reading.test, index), [*told, *reading.warnings]
+    return _images_of(reading.train, index), _images_of(reading.test, index)
 
 
 def _without_broken(

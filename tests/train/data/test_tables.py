@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from exmem.errors import DataError, DataWarning
-from exmem.train.data import Columns, load_data, load_imagefolder
+from exmem.train.data import Columns, load_data
 from exmem.train.data.layouts import read_data
 from tests.exemplars import crop
 from tests.train.data.writing import image, image_bytes, write_csv, write_tables
@@ -201,7 +201,6 @@ def test_a_folder_that_could_be_two_things_is_refused_until_it_is_said(tmp_path)
     with pytest.raises(DataError, match=r"there are train.csv and train/metadata.csv; keep one.*data.layout tables"):
         load_data(root)
     assert load_data(root, layout="imagefolder")[0].class_names == ("other",)
-    assert load_imagefolder(root)[0].class_names == ("other",)
     with pytest.warns(DataWarning, match="2 images have no row"):
         assert load_data(root, layout="tables")[0].class_names == ("cat", "dog")
 
