@@ -88,7 +88,7 @@ def known_of_folder(
         train, _ = load_run_data(config, data)
         if list(train.class_names) != names:
             raise DataError(f"{data}: expected the classes {names[:5]}, got {list(train.class_names)[:5]}")
-        if backbone is not None and f"{train.key()}-{backbone_key(backbone, config.loop.dtype)}" != noted["train"]:
+        if backbone is not None and f"{train.key()}-{backbone_key(backbone)}" != noted["train"]:
             notes.append("The data was changed since the run: originals may be others.")
     if not scores:
         notes.append("No scores: they were not asked for.")

@@ -131,8 +131,7 @@ class RunFolder:
             differences = claimed.differences(config)
         except SchemaError as error:  # of another version
             known, differences = {}, [f"its configuration, which is none of this version ({error})"]
-        if not any(line.startswith("loop.precision") for line in differences):  # it is in the keys of the data, too
-            differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
+        differences += [f"the {key} data" for key, value in known.items() if value != data.get(key)]
         held = self._read_json(self.scenario_file) if self.scenario_file.exists() else scenario
         if scenario is not None and not (isinstance(held, dict) and held.get("phases") == scenario["phases"]):
             differences.append(f"the classes of its phases ({self.scenario_file.name})")

@@ -214,13 +214,12 @@ def features_of(learner: Learner, hidden_of: HiddenOf, rows: NDArray[np.int64], 
     return torch.cat([none, *ranks.over(rows, _FEATURE_ROWS, compute)])
 
 
-def backbone_key(backbone: Backbone, dtype: torch.dtype = torch.float32) -> str:
-    """Name what decides hidden tokens beside the data: frozen weights, sizes, modalities, in what blocks compute."""
+def backbone_key(backbone: Backbone) -> str:
+    """Name what decides hidden tokens beside the data and the precision: frozen weights, sizes, modalities."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     sizes = [backbone.image_sides, backbone.max_text, backbone.num_frozen_blocks, *backbone.token_specs()]
-    sizes += [] if dtype == torch.float32 else [str(dtype)]
     digest.update(json.dumps(sizes).encode())
     return digest.hexdigest()

@@ -91,7 +91,7 @@ class Predictor:
     def _fresh(self, tell: Callable[[str], None], key: str) -> Learner:
         """Return the learner as it was before any tuning; DataError if its weights are not those of the run."""
         backbone = load_run_backbone(self.config, tell)
-        if not key.endswith(backbone_key(backbone, self.config.loop.dtype)):
+        if not key.endswith(backbone_key(backbone)):
             raise DataError(f"the run's backbone had other weights, or sizes, than {self.config.backbone.names} now")
         return make_learner(self.config, backbone.to(Ranks.joined().device))
 

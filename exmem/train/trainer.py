@@ -100,7 +100,7 @@ class Trainer:
     ) -> None:
         self.folder, self.config, self.train, self.test = folder, config, train, test
         self.scenario = Scenario.of(config.data, train.class_names)
-        key = backbone_key(backbone, config.loop.dtype)
+        key = backbone_key(backbone)
         self._keys = {"train": f"{train.key()}-{key}", "test": f"{test.key()}-{key}"}
         self.ranks = ranks = Ranks.joined() if ranks is None else ranks
         self.backbone = backbone.to(ranks.device)

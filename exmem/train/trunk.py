@@ -50,6 +50,8 @@ class Trunk:
         Where the learner sees kept tokens only, these are chosen by the backbone as it is before any tuning.
         """
         config, backbone, ranks = self._config, self._backbone, self._ranks
+        if config.loop.precision != "float32":
+            key = f"{key}-{config.loop.precision}"
         tokens, rows, pruned = tokens_of(backbone, data), np.arange(len(data)), config.prunes
         if not config.loop.keep_hidden:
             return LiveHidden(backbone, tokens), Known()

@@ -25,6 +25,7 @@ from exmem.train.metrics import accuracies, average_incremental_accuracy, backwa
 from exmem.train.progress import RunProgress
 from exmem.train.scenario import Scenario
 from exmem.train.storing import rank_examples
+from tests.tiny import start
 
 
 def test_an_uneven_split_gives_each_class_once():
@@ -282,3 +283,10 @@ def test_a_run_that_goes_on_guesses_by_what_it_learnt_itself(monkeypatch):
         progress.learnt(5)
         progress.line("half")
     assert out.getvalue() == "nothing learnt\nhalf; about 0:00:10 left\n"
+
+
+def test_another_precision_is_told_alone(tmp_path, backbone, data):
+    start(tmp_path / "run", backbone, data, "none").run(Console(quiet=True))
+    with pytest.raises(DataError) as refused:
+        start(tmp_path / "run", backbone, data, "none", loop={"precision": "bfloat16"}).run(Console(quiet=True))
+    assert "differs in loop.precision: 'float32', 'bfloat16' (there, here)" in str(refused.value)
