@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from exmem.errors import DataError
 from exmem.report.view.fonts import find_families
 from exmem.train.folder import RunFolder
-from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
+from exmem.train.metrics import average_incremental_accuracy, forgetting, kept_bytes, last_accuracy
 from exmem.train.reading import flat
 from exmem.train.scenario import scenario_of_run
 
@@ -53,13 +53,12 @@ class Group(NamedTuple):
         overall = [[entry["head"]["all"] for entry in entries] for entries in self.runs]
         by_phase = [[entry["head"]["by_phase"] for entry in entries] for entries in self.runs]
         last = [entries[-1] for entries in self.runs]
-        charged = ("disk_bytes", "head_bytes", "adapter_bytes", "mean_bytes")
         return {
             "average": Measure.of([average_incremental_accuracy(values) for values in overall]),
             "last": Measure.of([last_accuracy(values) for values in overall]),
             "forgetting": Measure.of([forgetting(rows) for rows in by_phase]),
             "exemplars": Measure.of([entry["exemplars"] for entry in last]),
-            "bytes": Measure.of([sum(entry.get(name, 0) for name in charged) for entry in last]),
+            "bytes": Measure.of([kept_bytes(entry) for entry in last]),
             "seconds": Measure.of([sum(entry["seconds"] for entry in entries) for entries in self.runs]),
         }
 

@@ -7,11 +7,16 @@ from exmem.report.machine import described, peak_ram_bytes
 from exmem.store import format_bytes
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
-from exmem.train.metrics import average_incremental_accuracy, backward_transfer, forgetting, last_accuracy
+from exmem.train.metrics import (
+    CHARGED,
+    average_incremental_accuracy,
+    backward_transfer,
+    forgetting,
+    kept_bytes,
+    last_accuracy,
+)
 
 __all__ = ["summary_text"]
-
-_CHARGED = {"disk_bytes": "memory on disk", "head_bytes": "head", "adapter_bytes": "adapter", "mean_bytes": "means"}
 
 
 def summary_text(folder: RunFolder, config: TrainConfig, *, trained: str) -> str:
@@ -58,7 +63,7 @@ def _table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{entry['head']['all']:.1%}",
             f"{entry['ncm']['all']:.1%}",
             f"{entry['exemplars']:,}",
-            f"{_charged(entry):,}",
+            f"{kept_bytes(entry):,}",
             f"{entry['losses'][-1]:.3f}" if entry["losses"] else "-",
             f"{entry['seconds']:,.0f}",
         ]
@@ -80,9 +85,5 @@ def _order(config: TrainConfig) -> str:
 
 
 def _bytes(entry: Mapping[str, Any]) -> str:
-    parts = [f"{what} {entry[name]:,}" for name, what in _CHARGED.items() if entry.get(name)]
-    return f"{_charged(entry):,}" + (f" ({', '.join(parts)})" if len(parts) > 1 else "")
-
-
-def _charged(entry: Mapping[str, Any]) -> int:
-    return sum(entry.get(name, 0) for name in _CHARGED)
+    parts = [f"{what} {entry[name]:,}" for name, what in CHARGED.items() if entry.get(name)]
+    return f"{kept_bytes(entry):,}" + (f" ({', '.join(parts)})" if len(parts) > 1 else "")

@@ -1,13 +1,30 @@
 """Accuracies of class-incremental learning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exmem.train.scenario import Scenario
 
-__all__ = ["accuracies", "average_incremental_accuracy", "backward_transfer", "forgetting", "last_accuracy"]
+__all__ = [
+    "CHARGED",
+    "accuracies",
+    "average_incremental_accuracy",
+    "backward_transfer",
+    "forgetting",
+    "kept_bytes",
+    "last_accuracy",
+]
+
+CHARGED = {"disk_bytes": "memory on disk", "head_bytes": "head", "adapter_bytes": "adapter", "mean_bytes": "means"}
+"""What a run keeps after a phase, by its name among what was measured, in words."""
+
+
+def kept_bytes(entry: Mapping[str, Any]) -> int:
+    """Return all bytes that a run keeps after a phase, by what was measured."""
+    return sum(entry.get(name, 0) for name in CHARGED)
 
 
 def accuracies(

@@ -15,7 +15,7 @@ from exmem.train.folder import RunFolder
 
 __all__ = ["Make", "Stored", "complete_logits", "rank_examples", "store_phase", "stored_rows"]
 
-_SHARE = 50  # of the budget, that exemplars may give way for when others are written anew
+_PARTS = 50  # in which exemplars are written anew
 _FIRST_RANKS = 32  # of each class, that are made before it is asked whether they fit
 Make = Callable[[NDArray[np.int64], NDArray[np.float64]], list[Exemplar]]  # rows of the data, priorities
 
@@ -96,20 +96,17 @@ def store_phase(
 def complete_logits(folder: RunFolder, now: NDArray[np.float32]) -> None:
     """Give all stored exemplars the logits (N, C) of classes that they have none of yet, in place.
 
-    What is changed is written before it is dropped: in parts that fit beside the others, or take a fiftieth of the
-    budget, so that no more exemplars give way.
+    What is changed is written before it is dropped: part by part, so that no more than a fiftieth gives way. Parts
+    follow from the slots alone; a run that was killed between two of them comes to the same memory.
     """
     with ExemplarMemory.open(folder.memory, mode="r+") as memory:
         slots = memory.slots
         stored = memory.read(slots).extras["logits"]
         lacking = np.isnan(stored) & ~np.isnan(now)
-        rows = np.flatnonzero(lacking.any(1))
-        sizes = dict(zip(slots.tolist(), memory.sizes.tolist(), strict=True))
-        while len(rows := rows[np.isin(slots[rows], memory.slots)]):  # some may have given way
-            room = max(memory.free_bytes, memory.max_bytes // _SHARE)
-            fitting = np.cumsum([sizes[slot] for slot in slots[rows].tolist()]) <= room
-            part, rows = np.split(rows, [max(1, int(fitting.sum()))])
-            memory.update(slots[part], extras={"logits": np.where(lacking, now, stored)[part]})
+        for part in range(_PARTS):
+            chosen = lacking.any(1) & (slots % _PARTS == part) & np.isin(slots, memory.slots)  # some gave way
+            if chosen.any():
+                memory.update(slots[chosen], extras={"logits": np.where(lacking, now, stored)[chosen]})
 
 
 def stored_rows(folder: RunFolder, phases: int) -> dict[int, int]:

@@ -17,7 +17,7 @@ from exmem.report.tradeoff.cells import Cell
 from exmem.tokens.tensors import TensorBatch
 from exmem.train.config import TrainConfig
 from exmem.train.folder import RunFolder
-from exmem.train.metrics import average_incremental_accuracy, forgetting, last_accuracy
+from exmem.train.metrics import average_incremental_accuracy, forgetting, kept_bytes, last_accuracy
 from exmem.train.parts import load_run_backbone, load_run_data
 from exmem.train.trainer import Trainer
 
@@ -60,7 +60,7 @@ def _phase(entries: list[dict[str, Any]], model_bytes: int) -> dict[str, Any]:
     memory, exemplars, stored = entry["disk_bytes"], entry["exemplars"], entry.get("head_stored")
     return {
         "phase": entry["phase"],
-        "bytes": memory + entry["head_bytes"] + entry["adapter_bytes"] + entry["mean_bytes"] + model_bytes,
+        "bytes": kept_bytes(entry) + model_bytes,
         "exemplars": exemplars,
         "exemplar_bytes": memory / exemplars if exemplars else float("nan"),
         "average": average_incremental_accuracy(overall),
