@@ -2,9 +2,9 @@
 
 import contextlib
 import contextvars
+import functools
 import inspect
 import re
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -74,8 +74,8 @@ class _Way(NamedTuple):
 
 
 _PLAIN = _Way()
+_COMPILED: dict[type[nn.Module], Any] = {}
 _WAY: contextvars.ContextVar[_Way] = contextvars.ContextVar("way", default=_PLAIN)
-_COMPILED: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -116,16 +116,17 @@ def _run(blocks: Sequence[nn.Module], hidden: Tensor, bias: Tensor | None, *, co
                 f"{type(block).__name__} takes no attention mask, and would attend to padding; install transformers "
                 "5.18 or newer"
             )
-        call: Any = _compiled(block) if compiled else block
+        call: Any = functools.partial(_compiled(type(block)), block) if compiled else block
         output: Any = call(hidden, attention_mask=bias) if takes_mask else call(hidden)
         hidden = output[0] if isinstance(output, tuple) else output
     return hidden
 
 
-def _compiled(block: nn.Module) -> Any:
-    if block not in _COMPILED:
-        _COMPILED[block] = torch.compile(block.forward, dynamic=True)
-    return _COMPILED[block]
+def _compiled(kind: type[nn.Module]) -> Any:
+    """Compile blocks of a kind once; what is returned takes the block."""
+    if kind not in _COMPILED:
+        _COMPILED[kind] = torch.compile(kind.forward, dynamic=True)
+    return _COMPILED[kind]
 
 
 def attention_mask(*keeps: Tensor) -> Tensor | None:
