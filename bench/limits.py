@@ -4,6 +4,7 @@ python -m bench.limits            2,000 samples of 224 and of 32 pixels
 python -m bench.limits 500 96     500 of 96 pixels
 """
 
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from exmem.recipes import BoundRecipe, PlainImages
 from tests.exemplars import crop
 
-__all__ = ["stored_bytes"]
+__all__ = ["file_bytes", "stored_bytes"]
 
 RECIPES = ("raw", "jpeg", "half_jpeg")
 _AT_ONCE = 250
@@ -41,11 +42,22 @@ def stored_bytes(recipe: str, samples: int, size: int) -> int:
         return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
+def file_bytes(samples: int, size: int, quality: int = 30) -> int:
+    """Bytes of so many JPEG files, names and blocks of the disk left out."""
+    total = 0
+    for seed in range(samples):
+        Image.fromarray(_image(seed, size)).save(file := io.BytesIO(), "JPEG", quality=quality)
+        total += len(file.getvalue())
+    return total
+
+
 def main() -> None:
     given = [int(argument) for argument in sys.argv[1:]]
     for samples, size in [(given[0], given[1])] if given else [(2000, 224), (2000, 32)]:
         raw = samples * 3 * size * size
         print(f"{samples:,} samples of {size} px: {4 * raw / 1e6:,.1f} MB as float32, {raw / 1e6:,.1f} MB as uint8")
+        files = file_bytes(samples, size)
+        print(f"  JPEG files, quality 30: {files / 1e6:,.2f} MB, {files / samples:,.0f} bytes each")
         for recipe in RECIPES:
             held = stored_bytes(recipe, samples, size)
             print(f"  recipe {recipe}: {held / 1e6:,.2f} MB, {held / samples:,.0f} bytes each, {raw / held:.1f} : 1")
