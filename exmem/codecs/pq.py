@@ -175,7 +175,10 @@ class ProductQuantisation(FeatureCodec):
 def _checked(width: int, parts: int, centres: int, codec_id: str) -> tuple[int, int]:
     parts = whole_number(parts, f"{codec_id}: parts", least=1, most=_MOST_PARTS, error=CodecError)
     if width % parts:
-        raise CodecError(f"{codec_id}: parts must divide {width} values, got {parts}")
+        near = min(
+            (part for part in range(1, _MOST_PARTS + 1) if width % part == 0), key=lambda part: abs(part - parts)
+        )
+        raise CodecError(f"{codec_id}: parts must divide {width} values, got {parts}; use parts={near}")
     centres = whole_number(centres, f"{codec_id}: centres", error=CodecError)
     if centres not in _BITS:
         raise CodecError(f"{codec_id}: centres must be 16 or 256, got {centres}")

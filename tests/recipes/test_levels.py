@@ -145,7 +145,7 @@ def test_what_is_known_of_a_batch_makes_the_same_exemplars_without_a_pass(fresh)
         ("hidden", {"scorer": "cls_attention:layers=[3]"}, "joint", r"layers \[3\] do not exist: the model has 3"),
         ("hidden", {"keep": "top_k:k=25"}, "joint", r"k must be an integer of 1\.\.24, got 25"),
         ("features", {"codec": "patch_jpeg"}, "joint", "patch_jpeg"),
-        ("features", {"codec": "pq:parts=7"}, "joint", "parts must divide 96 values, got 7"),
+        ("features", {"codec": "pq:parts=7"}, "joint", "parts must divide 96 values, got 7; use parts=6"),
         ("features", {"extras": ["features"]}, "joint", "stores features already; leave them out of the extras"),
         ("masked", {"codec": "pq:parts=8"}, "joint", "takes float16, float32 or float64"),
     ],

@@ -329,8 +329,8 @@ def test_a_table_that_was_rewritten_with_its_old_time_is_read_again(folder):
         ("missing", "no such image; add it or drop its row", "got nothing, the file is missing"),
         ("folder", "expected an image, got a folder", "got a folder; replace it"),
         ("empty", "expected an image, got an empty file; replace it", "got an empty file; replace it"),
-        ("text", None, "got a file in no form that Pillow reads; replace it or drop its row"),
-        ("half", None, "got image file is truncated.*; replace it or drop its row"),
+        ("text", None, "got a file in no form that Pillow reads; replace it or leave it out"),
+        ("half", None, "got image file is truncated.*; replace it or leave it out"),
     ],
 )
 def test_a_broken_image_is_refused_in_one_line(folder, kind, loading, decoding):

@@ -100,7 +100,7 @@ def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png: expected an image"):
         decode_image(tmp_path / "a.png", 16)
-    with pytest.raises(DataError, match=r"b\.png: expected an image, got .* replace it or drop its row"):
+    with pytest.raises(DataError, match=r"b\.png: expected an image, got .* replace it or leave it out"):
         decode_image(tmp_path / "b.png", 16)
 
 

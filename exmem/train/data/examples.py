@@ -363,7 +363,7 @@ def _digest_of_file(path: str) -> str:
     try:
         return _digest(Path(path).read_bytes())
     except OSError as error:
-        raise DataError(f"{path}: expected an image, got {error.strerror}; replace it or drop its row") from error
+        raise DataError(f"{path}: expected an image, got {error.strerror}; replace it or leave it out") from error
 
 
 def _digest(content: bytes) -> str:

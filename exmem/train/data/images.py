@@ -85,7 +85,7 @@ def _opened(path: str | os.PathLike[str], data: bytes | None) -> Iterator[Image.
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to, struct.error for one
-        message = f"{os.fspath(path)}: expected an image, got {_reason(error, path)}; replace it or drop its row"
+        message = f"{os.fspath(path)}: expected an image, got {_reason(error, path)}; replace it or leave it out"
         raise DataError(message) from error
 
 
