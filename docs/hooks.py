@@ -17,7 +17,7 @@ from exmem.cli.main import COMMANDS, main
 from exmem.errors import ExmemError
 
 RESULTS = Path(__file__).parent.parent / "bench" / "results"
-WIDTH = 120  # docstrings are written for it
+WIDTH = 100
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

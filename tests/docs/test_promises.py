@@ -1,6 +1,5 @@
 """Each promise names tests that hold it, and those are there."""
 
-import ast
 import re
 
 from tests.docs.pages import ROOT
@@ -18,13 +17,12 @@ def test_every_promise_names_tests():
     assert all(len(named(promise)) > 1 for promise in promises)
 
 
+def functions_of(path):
+    return re.findall(r"^def (test_\w+)\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_every_test_that_a_promise_names_is_there():
-    missing = [
-        f"{path}::{name}"
-        for path, name in named(PAGE)
-        if name not in {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if hasattr(node, "name")}
-    ]
-    assert not missing
+    assert [f"{path}::{name}" for path, name in named(PAGE) if name not in functions_of(path)] == []
 
 
 def test_every_test_is_named_in_the_form_that_is_looked_for():
