@@ -7,7 +7,7 @@ CORE := .venv-core
 PEERS := .venv-peers
 SOURCES := $(or $(EXMEM_PEERS),.peers)
 
-.PHONY: demo test test-core peers check bench format
+.PHONY: demo test test-core peers check docs bench format
 
 demo: $(READY)
 	$(BIN)/exmem demo
@@ -33,6 +33,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The site, in `site/`; a warning is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(READY)
 	$(BIN)/python -m pytest bench --full --benchmark-enable --benchmark-only --benchmark-columns=min,median,rounds

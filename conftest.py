@@ -51,6 +51,7 @@ NEEDS_TORCH = (
     "tests/recipes",
     "tests/replay",
     "tests/report",
+    "tests/docs",
     "tests/test_docs.py",
     "tests/test_docstrings.py",
     "tests/test_public_api.py",

@@ -14,13 +14,15 @@ import exmem
 
 ROOT = Path(exmem.__file__).parent
 
-# The pages of the reference: packages, by their `__all__`, and a class that the README imports from within one.
+# What stands on the pages of the reference: packages, by their `__all__`, and names from within one.
 PAGES = [
     "exmem",
     "exmem.backbones",
     "exmem.codecs",
+    "exmem.errors",
     "exmem.integrations.avalanche",
     "exmem.integrations.huggingface",
+    "exmem.integrations.lightning",
     "exmem.integrations.mammoth",
     "exmem.integrations.phases",
     "exmem.integrations.pilot",
@@ -52,9 +54,8 @@ PAGES = [
     "exmem.train.trainer:Trainer",
 ]
 # Adapters import their libraries: where one is not installed, its page cannot be looked at (`make peers` does).
-ABSENT = tuple(
-    f"exmem.integrations.{peer}" for peer in ("avalanche", "torchrl") if importlib.util.find_spec(peer) is None
-)
+PEERS = ("avalanche", "lightning", "torchrl")
+ABSENT = tuple(f"exmem.integrations.{peer}" for peer in PEERS if importlib.util.find_spec(peer) is None)
 # `exmem COMMAND --help` is made of these docstrings.
 EXCLUDED = ("exmem.cli",)
 FINISHED = ("exmem.cli.demo.stickers", "exmem.cli.output", "exmem.cli.places", "exmem.cli.main")

@@ -46,6 +46,7 @@ CODECS: Registry[PayloadCodec] = Registry(
     },
     error=CodecError,
 )
+"""Payload codecs by their identifier."""
 for _codec in CODECS.values():
     numcodecs.register_codec(_codec)
 

@@ -15,9 +15,21 @@ __all__ = ["ReplayCallback"]
 class ReplayCallback(Callback):  # type: ignore[misc] # there need be no Lightning where types are checked
     """Replays exemplars beside the batches of one phase, and stores examples of the phase when `fit` ends.
 
-    The raw `examples`, the `phase` and the options are those of `PhaseReplay`; `loader` is the one that `fit` is given,
-    of which Lightning takes batches before a callback could reach it. A `fit` that is interrupted stores nothing, and a
-    phase that was stored is not stored again. Validation replays nothing. Of several processes, rank 0 stores.
+    A `fit` that is interrupted stores nothing, and a phase that was stored is not stored again. Validation replays
+    nothing. Of several processes, rank 0 stores.
+
+    Parameters
+    ----------
+    memory : ExemplarMemory
+        The memory, open for writing; empty before the first phase.
+    examples : sequence of rows
+        The phase's raw examples; see `PhaseReplay`.
+    loader : DataLoader
+        The one that `fit` is given: Lightning takes batches of it before a callback could reach it.
+    phase : int
+        Its number, from 0.
+    **options : object
+        More options of `PhaseReplay`: make, transform, replay, columns, ...
     """
 
     def __init__(

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 KeepRule = Callable[..., NDArray[np.bool_]]
+"""Takes scores, shape (B, L), and returns which tokens are kept, shape (B, L), bool."""
 
 KEEP_RULES: Registry[KeepRule] = Registry(
     "keep rule",
@@ -46,6 +47,7 @@ KEEP_RULES: Registry[KeepRule] = Registry(
         "top_k": top_k,
     },
 )
+"""Keep rules of image tokens by name."""
 TEXT_RULES: Registry[KeepRule] = Registry(
     "text rule",
     {
@@ -55,3 +57,4 @@ TEXT_RULES: Registry[KeepRule] = Registry(
         "none": keep_no_text,
     },
 )
+"""Rules by name that say which text tokens are kept."""

@@ -384,3 +384,4 @@ RECIPES: Registry[Recipe] = Registry(
         )
     },
 )
+"""Recipes by name, as `Recipe.of` and `--recipe` take them."""

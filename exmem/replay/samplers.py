@@ -66,3 +66,4 @@ def _cycled(count: int, length: int, rng: np.random.Generator) -> NDArray[np.int
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler", {"balanced": balanced, "uniform": uniform})
+"""Samplers by name: which exemplars come when."""

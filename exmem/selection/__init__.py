@@ -33,3 +33,4 @@ SELECTIONS: Registry[Selection] = Registry(
         "reservoir": Selection(reservoir_order, needs="rng"),
     },
 )
+"""Selections by name: in which order the examples of a class come in."""

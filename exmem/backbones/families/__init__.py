@@ -13,3 +13,4 @@ __all__ = ["BACKBONES", "Bert", "Clip", "Joint", "Siglip", "Vilt", "Vit"]
 BACKBONES: Registry[object] = Registry(
     "backbone", {"bert": Bert, "clip": Clip, "dinov2": Vit, "joint": Joint, "siglip": Siglip, "vilt": Vilt, "vit": Vit}
 )
+"""Families of backbones by name, for `load_backbone`."""

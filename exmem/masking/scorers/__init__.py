@@ -39,3 +39,4 @@ SCORERS: Registry[Scorer] = Registry(
         "random": RandomScores,
     },
 )
+"""Scorers by name: how important each token is."""

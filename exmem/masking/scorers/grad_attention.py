@@ -18,6 +18,7 @@ from exmem.tokens.tensors import TensorBatch
 __all__ = ["GradAttention", "Objective"]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
+"""Takes features (B, F) and labels (B,) and returns what is to be explained, summed over the rows."""
 
 
 class GradAttention(Scorer):

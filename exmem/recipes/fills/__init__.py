@@ -33,3 +33,4 @@ FILLS: Registry[Fill] = Registry(
         "zero": fill_zero,
     },
 )
+"""Fills by name: what stands where tokens were dropped."""

@@ -26,3 +26,4 @@ FORMS: Registry[Form] = Registry(
         "smoothed": Smoothed,
     },
 )
+"""Image forms by name: what is stored of an image."""

@@ -35,3 +35,4 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
         "token_dropout": TokenDropout,
     },
 )
+"""Augmentations of a batch that is replayed, by name."""

@@ -11,6 +11,7 @@ __all__ = ["Card", "Panel", "Passage", "Piece", "Sheet", "State"]
 
 
 State = Literal["kept", "lost", "plain"]
+"""What a piece of text is on a sheet: stored, dropped, or neither."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
