@@ -20,9 +20,6 @@ MARK = re.compile(r"<!-- (not run: (?P<reason>.+?)|output) -->\s*\Z", re.DOTALL)
 README_NOT_RUN = {
     "make demo    # class-incremental learning on real images and texts, minutes on two cores": "takes minutes",
     'pip install "exmem[train,demo]"': "needs the network",
-    "torchrun --nproc-per-node 2 -m exmem train DATA --out RUN      # or: accelerate launch -m exmem train ...": (
-        "takes minutes"
-    ),
 }
 
 
