@@ -19,16 +19,17 @@ from tests.test_docstrings import PAGES
 pytestmark = pytest.mark.slow
 
 
+def build(config, folder):
+    """Build a site as `make docs` does; with --quiet no warning would be seen, and none be an error."""
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", config, "--site-dir", folder]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
-        cwd=ROOT,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = build(ROOT / "mkdocs.yml", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -38,6 +39,20 @@ def inventory(site):
     """The names that the reference has an entry for, as other sites link to them."""
     entries = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
     return {entry.split()[0] for entry in entries}
+
+
+NOWHERE = ["[a](none.md)", "[a](#none)", "![a](none.png)", "[a](../outside.md)", "[a](/index.md)"]
+
+
+@pytest.mark.parametrize(("link", "ends"), [("[a](index.md#a)", False), *((link, True) for link in NOWHERE)])
+def test_a_link_that_leads_nowhere_ends_the_build(link, ends, tmp_path):
+    (tmp_path / "outside.md").touch()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# A\n\n{link}")
+    settings = f"INHERIT: {ROOT / 'mkdocs.yml'}\ndocs_dir: docs\nhooks: []\nplugins: []\nnav: [index.md]\n"
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert (done.returncode != 0) == ends, done.stdout + done.stderr
 
 
 def names_of(page):
