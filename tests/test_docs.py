@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
@@ -17,16 +15,3 @@ def test_the_code_of_the_readme_runs(tmp_path):
         [sys.executable, "-c", "\n".join(BLOCKS)], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert "torch.Size([1, 22, 16, 16, 3])" in done.stdout
-
-
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-
-
-def test_there_are_examples():
-    assert EXAMPLES
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs(example, tmp_path):
-    done = subprocess.run([sys.executable, example], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stdout

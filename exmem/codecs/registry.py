@@ -25,28 +25,22 @@ from exmem.registry import Registry
 
 __all__ = ["CODECS", "codec_name", "get_codec"]
 
-CODECS: Registry[PayloadCodec] = Registry(
-    "codec",
-    {
-        codec.codec_id: codec
-        for codec in (
-            BFloat16,
-            Float16,
-            Int8,
-            Lossless,
-            PatchAvif,
-            PatchJpeg,
-            PatchJxl,
-            PatchWebp,
-            PrincipalComponents,
-            ProductQuantisation,
-            Raw,
-            ScalarQuantisation,
-        )
-    },
-    error=CodecError,
+_OURS = (
+    BFloat16,
+    Float16,
+    Int8,
+    Lossless,
+    PatchAvif,
+    PatchJpeg,
+    PatchJxl,
+    PatchWebp,
+    PrincipalComponents,
+    ProductQuantisation,
+    Raw,
+    ScalarQuantisation,
 )
-for _codec in CODECS.values():
+CODECS: Registry[PayloadCodec] = Registry("codec", {codec.codec_id: codec for codec in _OURS}, error=CodecError)
+for _codec in _OURS:  # not those of entry points: their modules import exmem, which is being imported
     numcodecs.register_codec(_codec)
 
 
