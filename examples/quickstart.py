@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from exmem import ExemplarMemory, Schema
+from exmem.masking import mean_threshold
 from exmem.tokens.patches import cut_patches
 
 SIZE, PATCH, WORDS = 64, 16, 8
 rng = np.random.default_rng(0)
 
 
-def photographs(label, count):
-    """Stand-ins for images of a class, (count, 64, 64, 3): a blob of the colour of the class on a dull ground."""
+def images_of(label, count):
+    """Make images of a blob in the colour of a class, (count, 64, 64, 3), and how much of it is in each pixel."""
     rows, columns = np.mgrid[:SIZE, :SIZE]
     centres = rng.integers(16, 48, (2, count, 1, 1))
     blob = np.exp(-((rows - centres[0]) ** 2 + (columns - centres[1]) ** 2) / 150)[..., None]
@@ -26,10 +27,10 @@ with tempfile.TemporaryDirectory() as folder:
     schema = Schema.images(size=SIZE, patch=PATCH, text=WORDS)  # JPEG-coded patches and token ids
     with ExemplarMemory.create(Path(folder) / "memory", schema=schema, max_bytes="64kB") as memory:
         for label in range(10):
-            images, importance = photographs(label, 40)
+            images, importance = images_of(label, 40)
             patches = cut_patches(images, PATCH)  # (40, 16, 16, 16, 3)
             scores = cut_patches(importance[..., None], PATCH).mean((2, 3, 4))  # what a scorer would say, (40, 16)
-            keep = scores > scores.mean(1, keepdims=True)
+            keep = mean_threshold(scores)
             words = rng.integers(1000, 2000, (40, WORDS)).astype(np.int32)
             report = memory.add_batch(
                 {"image": patches, "text": words},
