@@ -140,7 +140,7 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
         try:
             codec = _codec_in(objects, state, name, state.era)
         except FormatError as error:
-            if not tolerant:
+            if not tolerant or codec_name(str(config["id"])) not in CODECS:
                 raise
             codec = _codec_of_before(objects, state, name)
             if codec is None and not _says_everything(config, spec):

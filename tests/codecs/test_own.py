@@ -6,6 +6,7 @@ import pytest
 from exmem import ExemplarMemory, Schema, TokenSpec
 from exmem.codecs import CODECS, Lossless, Raw
 from exmem.errors import CodecError, FormatError
+from exmem.memory.maintenance import check, repair
 
 
 class OtherName(Raw):
@@ -45,8 +46,11 @@ def test_opening_where_the_codec_is_not_known_names_it_and_changes_nothing(tmp_p
     with create(tmp_path) as memory:
         memory.add_batch({"t": np.array([[1, 2, 3, 4]], np.uint8)}, [0])
     del CODECS._parts["own"]  # as in a process that never added it
-    with pytest.raises(FormatError, match="'t' was encoded by the codec 'own', which is not known"):
-        ExemplarMemory.open(tmp_path, mode)
+    for look in (lambda: ExemplarMemory.open(tmp_path, mode), lambda: check(tmp_path), lambda: repair(tmp_path)):
+        with pytest.raises(
+            FormatError, match=r"'t' was encoded by the codec 'own', which is not known; .* before opening$"
+        ):
+            look()
     CODECS.add("own", Own)
     with ExemplarMemory.open(tmp_path, mode) as memory:
         assert memory.read(memory.slots).tokens["t"].values.tolist() == [[1, 2, 3, 4]]
