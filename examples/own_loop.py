@@ -41,9 +41,10 @@ with tempfile.TemporaryDirectory() as folder, bound.create_memory(Path(folder) /
         features = trunk(as_input[new] / 255).detach().numpy()
         for label in classes:
             best = new[digits.target[new] == label][herding(features[digits.target[new] == label], count=40)]
-            memory.add(bound.make(images[best], [""] * len(best), digits.target[best], -np.arange(len(best))))
+            memory.add(bound.make(images[best], None, digits.target[best], priorities=-np.arange(len(best))))
         memory.commit()
-        seen = digits.target < 5 * (phase + 1)
-        accuracy = (model(as_input[seen] / 255).argmax(1) == labels[seen]).float().mean()
+        with torch.no_grad():
+            right = model(as_input / 255).argmax(1) == labels
+        by_phase = ", ".join(f"{right[labels // 5 == past].float().mean():.1%}" for past in range(phase + 1))
         used = f"{len(memory)} exemplars, {memory.used_bytes:,} of {memory.max_bytes:,} bytes"
-        print(f"phase {phase}: accuracy {accuracy:.1%}, {used}")
+        print(f"phase {phase}: right of the digits of each phase: {by_phase}; {used}")

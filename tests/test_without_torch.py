@@ -3,17 +3,11 @@
 import subprocess
 import sys
 
-SCRIPT = """
-import sys
+from tests.absent import NO_TORCH
+
+SCRIPT = f"""{NO_TORCH}
 import pytest
 
-class Absent:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "transformers", "peft", "datasets", "accelerate", "matplotlib"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent)
 sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-m", "not torch"]))
 """
 

@@ -25,29 +25,23 @@ from exmem.registry import Registry
 
 __all__ = ["CODECS", "codec_name", "get_codec"]
 
-CODECS: Registry[PayloadCodec] = Registry(
-    "codec",
-    {
-        codec.codec_id: codec
-        for codec in (
-            BFloat16,
-            Float16,
-            Int8,
-            Lossless,
-            PatchAvif,
-            PatchJpeg,
-            PatchJxl,
-            PatchWebp,
-            PrincipalComponents,
-            ProductQuantisation,
-            Raw,
-            ScalarQuantisation,
-        )
-    },
-    error=CodecError,
+_OURS = (
+    BFloat16,
+    Float16,
+    Int8,
+    Lossless,
+    PatchAvif,
+    PatchJpeg,
+    PatchJxl,
+    PatchWebp,
+    PrincipalComponents,
+    ProductQuantisation,
+    Raw,
+    ScalarQuantisation,
 )
+CODECS: Registry[PayloadCodec] = Registry("codec", {codec.codec_id: codec for codec in _OURS}, error=CodecError)
 """Payload codecs by their identifier."""
-for _codec in CODECS.values():
+for _codec in _OURS:  # not those of entry points: their modules import exmem, which is being imported
     numcodecs.register_codec(_codec)
 
 
@@ -84,10 +78,12 @@ def get_codec(
     Raises
     ------
     CodecError
-        If the name is unknown, an option is unknown, or the codec cannot take such tokens.
+        If the name is unknown, an option is unknown, the codec cannot take such tokens, or its `get_config` does not
+        say all of that again.
     """
     options = dict(config)
-    codec_type = CODECS[codec_name(str(options.pop("id", "")))]
+    name = codec_name(str(options.pop("id", "")))
+    codec_type = CODECS[name]
     if shape is not None:
         options.setdefault("shape", tuple(shape))
     if dtype is not None:
@@ -100,5 +96,11 @@ def get_codec(
         known = sorted(set(inspect.signature(codec_type).parameters) - {"shape", "dtype"})
         strange = sorted(set(map(str, options)) - {*known, "shape", "dtype"})
         what = f"unknown options {strange}; it knows {known}" if strange else f"an option cannot be used ({error})"
-        raise CodecError(f"{codec_type.codec_id}: {what}") from error
+        raise CodecError(f"{name}: {what}") from error
+    recorded = codec.get_config()
+    if recorded.get("id") != name:
+        raise CodecError(f"{name}: get_config says id {recorded.get('id')!r}; let its codec_id be the name that it has")
+    defaults = CODECS.options(name)
+    if lacking := sorted(key for key, value in options.items() if key not in recorded and value != defaults[key]):
+        raise CodecError(f"{name}: get_config leaves out {lacking}; what it encodes could not be decoded later")
     return codec

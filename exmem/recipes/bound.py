@@ -30,7 +30,7 @@ from exmem.tokens.sets import exemplars_in
 __all__ = ["BoundRecipe"]
 
 _WRONG = InvalidExemplarError
-_MODEL_FREE = frozenset({"centre", "random"})  # scorers that look at places and tokens alone
+_INTO_MODEL = "layers"  # the option of every scorer that looks into a backbone; others look at places and tokens alone
 
 
 class BoundRecipe:
@@ -118,9 +118,10 @@ class BoundRecipe:
             options = {name: given[name] for name in SCORERS.options(recipe.scorer.name) if name in given}
             scorer = SCORERS.make(recipe.scorer.name, **{**options, **recipe.scorer.kwargs})
             if isinstance(self.backbone, PlainImages):
-                if recipe.scorer.name not in _MODEL_FREE:
+                if _INTO_MODEL in SCORERS.options(recipe.scorer.name):
                     raise SchemaError(
-                        f"scorer {recipe.scorer.name!r} needs a backbone; of plain images use {sorted(_MODEL_FREE)}"
+                        f"scorer {recipe.scorer.name!r} needs a backbone; of plain images use 'centre', 'random', or "
+                        "one of your own that looks at the tokens alone"
                     )
             elif "layers" in recipe.scorer.kwargs:
                 chosen_layers(recipe.scorer.kwargs["layers"], len(self.backbone.attention_taps()))
@@ -266,7 +267,7 @@ class BoundRecipe:
     def make(
         self,
         images: NDArray[np.uint8],
-        texts: Sequence[str],
+        texts: Sequence[str] | None,
         labels: ArrayLike,
         priorities: ArrayLike | None = None,
         *,
@@ -281,8 +282,8 @@ class BoundRecipe:
         ----------
         images : array-like or Tensor, shape (B, H, W, 3), uint8
             Images of the size of the backbone.
-        texts : sequence of str
-            Their texts.
+        texts : sequence of str or None
+            Their texts; None where there are none.
         labels : array-like or Tensor, shape (B,), integer
             Their classes.
         priorities : array-like or Tensor, shape (B,), optional
@@ -314,7 +315,7 @@ class BoundRecipe:
         given = {name: as_array(values) for name, values in mapping_of(extras or {}, "extras", error=_WRONG).items()}
         if set(given) != set(self.recipe.extras):
             raise InvalidExemplarError(f"expected the extras {list(self.recipe.extras)}, got {sorted(map(str, given))}")
-        words = listed(texts, "texts")
+        words = [""] * len(pixels) if texts is None else listed(texts, "texts")
         if not all(isinstance(text, str) for text in words):
             raise InvalidExemplarError(f"expected a text an image, empty where there is none, got {shown(texts)}")
         lengths = {"images": len(pixels), "texts": len(words), "labels": len(classes), "priorities": len(ranks)}

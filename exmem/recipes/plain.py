@@ -14,7 +14,8 @@ __all__ = ["PlainImages"]
 class PlainImages:
     """What a recipe is bound to where no backbone scores: images cut into patches, and no texts.
 
-    Scorers that look at places alone go with it (`centre`, `random`), and recipes that score nothing.
+    Scorers that look at places and pixels alone go with it (`centre`, `random`, your own), and recipes that score
+    nothing.
 
     Parameters
     ----------

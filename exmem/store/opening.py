@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from exmem.codecs import PayloadCodec, get_codec
+from exmem.codecs import CODECS, PayloadCodec, codec_name, get_codec
 from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExistsError, StoreNotFoundError
 from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
@@ -21,7 +21,7 @@ from exmem.store.store import Store
 from exmem.store.threads import Threads
 from exmem.store.writer import Writer
 from exmem.tokens import Schema, TokenSpec
-from exmem.tokens.checks import whole_number
+from exmem.tokens.checks import shown, whole_number
 
 __all__ = ["create_store", "open_store"]
 
@@ -140,7 +140,7 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
         try:
             codec = _codec_in(objects, state, name, state.era)
         except FormatError as error:
-            if not tolerant:
+            if not tolerant or codec_name(str(config["id"])) not in CODECS:
                 raise
             codec = _codec_of_before(objects, state, name)
             if codec is None and not _says_everything(config, spec):
@@ -165,7 +165,13 @@ def _codec_in(objects: Objects, state: State, name: str, era: int) -> PayloadCod
                 return None
             raise ValueError("it is missing")
         outer = unseal(data)["codecs"][0]
-        return get_codec(outer["configuration"]["codecs"][0]["configuration"]["codec"])
+        config = dict(outer["configuration"]["codecs"][0]["configuration"]["codec"])
+        if codec_name(str(config["id"])) not in CODECS:
+            raise FormatError(
+                f"{objects.location}: {name!r} was encoded by the codec {shown(config['id'])}, which is not known; "
+                "install the package that offers it, or add it by exmem.codecs.CODECS.add before opening"
+            )
+        return get_codec(config)
     except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
         raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
 

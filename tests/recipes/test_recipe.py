@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import exmem.registry
 from exmem.codecs import CODECS
 from exmem.errors import ExmemError, SchemaError
-from exmem.masking import KEEP_RULES, TEXT_RULES
+from exmem.masking import KEEP_RULES, TEXT_RULES, ScoreMaps
 from exmem.masking.scorers import SCORERS
 from exmem.recipes import EXTRAS, FILLS, FORMS, RECIPES, BoundRecipe, PlainImages, Recipe
 from exmem.recipes.forms import Scaled
@@ -258,6 +259,25 @@ def test_a_form_of_ones_own_is_used_by_name_once_it_is_added_or_offered_by_a_pac
     entry = exmem.registry.EntryPoint("most", "exmem.masking.keep:top_k", "exmem.keep_rule")
     monkeypatch.setattr(exmem.registry, "entry_points", lambda group: [entry] if group == entry.group else [])
     assert Recipe(image="patches", keep="most:k=2").keep.kwargs == {"k": 2}
+
+
+def test_a_scorer_of_ones_own_scores_plain_images_if_it_looks_into_no_backbone():
+    def brightest(model, batch, *, hidden=None):
+        image = batch.tokens["image"]
+        return ScoreMaps({"image": image.values.float().mean((2, 3, 4)).numpy()}, {"image": image.valid.numpy()})
+
+    def deep(model, batch, *, hidden=None, layers=(-1,)):
+        raise AssertionError("it has no layers to look into")
+
+    SCORERS.add("brightest", brightest)
+    SCORERS.add("deep", deep)
+    recipe, plain = Recipe.of("masked").refined(scorer="brightest", keep="top_k:k=2"), PlainImages(size=32, patch=8)
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    images[0, 8:16, :16] = 200  # the first two patches of the second row
+    (exemplar,) = BoundRecipe(recipe, plain).make(images, None, labels=[0])
+    assert exemplar.tokens["image"].positions.tolist() == [4, 5]
+    with pytest.raises(SchemaError, match="'deep' needs a backbone"):
+        BoundRecipe(recipe.refined(scorer="deep"), plain)
 
 
 def test_options_are_tried_when_a_recipe_is_bound_and_not_in_the_middle_of_a_run():

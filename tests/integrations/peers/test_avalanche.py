@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,11 @@ from exmem.errors import BudgetError, InvalidExemplarError, SchemaError  # noqa:
 from exmem.integrations.avalanche import ImageText, MemoryBuffer, image_text_collate  # noqa: E402
 from exmem.memory.reservoir import arrival_keys  # noqa: E402
 from tests.exemplars import folder_bytes, patches  # noqa: E402
+from tests.test_examples import run_example  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peer warns of its own methods and of torchvision's
 CLASSES, SIDE = 6, 16
+ROOT = Path(__file__).parents[3]
 
 
 def scaled(image):
@@ -516,6 +519,19 @@ def test_der_replays_images_with_texts():
     for experience in benchmark(source=ImagesAndTexts("mapping"), transform=image_as_floats).train_stream:
         strategy.train(experience)
     assert len(strategy.storage_policy.buffer) == 24
+
+
+def test_the_example_remembers_more_with_replay_than_without(tmp_path):
+    prepared = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tests.integrations.peers.environment import prepare"
+    )
+    lines = run_example("avalanche_replay", tmp_path, first=f"{prepared}\nprepare()")
+    told = dict(line.split(": ") for line in lines if ": " in line)
+    assert float(told["without replay"].rstrip("%")) < 30 < 60 < float(told["with replay"].rstrip("%"))
+    assert any(re.fullmatch(r"\d+ exemplars, [\d,]+ of 30,000 bytes on disk", line) for line in lines)
+    counts = json.loads(told["by class"])
+    assert len(counts) == 10
+    assert max(counts) - min(counts) <= 2
 
 
 SOURCE = peer_source("avalanche")
