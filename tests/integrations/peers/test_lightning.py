@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.integrations.diffs import loops
 from tests.integrations.learners import BOUND, EACH, Linear, accuracy, as_input, flat, held, raw_examples
-from tests.integrations.readme import loops
 
 lightning = pytest.importorskip("lightning.pytorch")
 
@@ -128,7 +128,7 @@ def test_a_phase_is_resumed_with_replay(memory, tmp_path):
     assert len(memory) == 4 * EACH
 
 
-def test_the_loop_of_the_readme_runs_before_and_after(tmp_path, monkeypatch):
+def test_the_loop_of_the_page_runs_before_and_after(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     remembered = []
     for script in loops()["Lightning"][:2]:

@@ -1,4 +1,4 @@
-"""The README's loops run, before and after, and ours differ by a few lines."""
+"""The loops of the page on embedding run, before and after, and ours differ by a few lines."""
 
 import datasets
 import numpy as np
@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from exmem import ExemplarMemory
+from tests.integrations.diffs import MOST_LINES, loops
 from tests.integrations.learners import EACH, Linear, accuracy, as_input, raw_examples
-from tests.integrations.readme import MOST_LINES, loops
 
 
 def test_a_reader_changes_a_few_lines():
