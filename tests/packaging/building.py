@@ -17,9 +17,9 @@ class Built(NamedTuple):
     sdist: Path
 
 
-def build(source: Path, out: Path, *, umask: int = 0o022) -> Built:
+def build(source: Path, out: Path, *, umask: int = 0o022, python: str | Path = sys.executable) -> Built:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source]
+    command = [python, "-m", "build", "--no-isolation", "--outdir", out, source]
     done = subprocess.run(command, env=environment, umask=umask, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")

@@ -1,5 +1,6 @@
 """What is built once and looked at by several tests."""
 
+import shutil
 import tarfile
 
 import pytest
@@ -21,3 +22,11 @@ def unpacked(built, tmp_path_factory):
         archive.extractall(folder, filter="data")
     (root,) = folder.iterdir()
     return root
+
+
+@pytest.fixture(scope="session")
+def tests_alone(unpacked, tmp_path_factory):
+    """The released sources without the package, so that what is imported is what was installed."""
+    folder = shutil.copytree(unpacked, tmp_path_factory.mktemp("sources") / "tests-alone")
+    shutil.rmtree(folder / "exmem")
+    return folder
