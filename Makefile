@@ -7,7 +7,7 @@ CORE := .venv-core
 PEERS := .venv-peers
 SOURCES := $(or $(EXMEM_PEERS),.peers)
 
-.PHONY: demo test test-core peers check docs bench format
+.PHONY: demo test test-core test-install peers check docs bench format
 
 demo: $(READY)
 	$(BIN)/exmem demo
@@ -18,6 +18,10 @@ test: $(READY)
 # What needs no torch, where none is installed.
 test-core: $(CORE)/.ready
 	$(CORE)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not torch"
+
+# The wheel in fresh environments, one after another: minutes, and what it installs comes from PyPI.
+test-install: $(READY)
+	$(BIN)/python -m pytest -rs --install -m install tests/packaging
 
 # Other libraries with our memory in the place of their buffers, and their own tests where their sources can be fetched.
 # Each in a process of its own: TorchRL, when it is imported, changes how all processes are started.

@@ -52,7 +52,6 @@ NEEDS_TORCH = (
     "tests/replay",
     "tests/report",
     "tests/docs",
-    "tests/test_docs.py",
     "tests/test_docstrings.py",
     "tests/test_public_api.py",
     "tests/tiny.py",
@@ -74,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seconds", type=float, default=2, help="how long they read")
     parser.addoption("--exhaustive", action="store_true", help="fail at every operation, not only at some")
     parser.addoption("--proof", action="store_true", help="also the long proofs: minutes each")
+    parser.addoption("--install", action="store_true", help="also what is installed from a package index")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -113,8 +113,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _wanted(item: pytest.Item, config: pytest.Config) -> bool:
-    if item.get_closest_marker("proof") is not None:
-        return config.getoption("--proof")
+    asked_for = [name for name in ("proof", "install") if item.get_closest_marker(name) is not None]
+    if asked_for:
+        return all(config.getoption(f"--{name}") for name in asked_for)
     part = item.get_closest_marker("one_in")
     if part is None or config.getoption("--full") or f"::{item.name}" in "".join(config.args):  # named one by one
         return True

@@ -24,6 +24,11 @@ from exmem.tokens.checks import (
 )
 
 
+def named(value):
+    """Name a case; NumPy 1 writes its numbers as Python's are written."""
+    return f"{type(value).__name__} {shown(value)}"
+
+
 class Colour(enum.IntEnum):
     RED = 3
 
@@ -36,7 +41,7 @@ class Silent:
         raise KeyError("index")
 
 
-@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3), Colour.RED], ids=repr)
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3), Colour.RED], ids=named)
 def test_whole_numbers_of_any_origin_become_an_int(value):
     assert (index_of(value), type(whole_number(value, "n"))) == (3, int)
 
@@ -44,7 +49,7 @@ def test_whole_numbers_of_any_origin_become_an_int(value):
 @pytest.mark.parametrize(
     "value",
     [True, np.True_, np.array(True), 3.0, np.float64(3), "3", None, [3], np.array([3, 4]), np.ma.masked, 1j, Silent()],
-    ids=shown,
+    ids=named,
 )
 def test_what_is_no_whole_number_is_none(value):
     assert index_of(value) is None
@@ -66,7 +71,7 @@ def test_whole_numbers_have_bounds():
 
 
 @pytest.mark.parametrize(
-    "value", [2, 2.0, np.float16(2), np.array(2.0), fractions.Fraction(4, 2), np.uint8(2)], ids=repr
+    "value", [2, 2.0, np.float16(2), np.array(2.0), fractions.Fraction(4, 2), np.uint8(2)], ids=named
 )
 def test_real_numbers_of_any_origin_become_a_float(value):
     assert (real_number(value, "n"), type(real_number(value, "n"))) == (2.0, float)
@@ -88,12 +93,11 @@ def test_real_numbers_of_any_origin_become_a_float(value):
         10**400,
         np.datetime64("2020"),
         np.timedelta64(1, "s"),
-        np.timedelta64(1),
         np.ma.masked,
         np.ma.array(1.0, mask=True),
         decimal.Decimal("NaN"),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_what_is_no_real_number_is_refused(value):
     with pytest.raises(SchemaError, match="n must be a number that is not NaN, got"):
