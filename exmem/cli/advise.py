@@ -2,16 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from exmem.cli.loading import load_shown
-from exmem.cli.output import check_folder, make_console, print_table
+from exmem.cli.output import check_folder, make_console, print_table, write_json
 from exmem.cli.train import parts, show_stages
 from exmem.cli.words import Bytes
 from exmem.registry import Part
@@ -19,6 +17,8 @@ from exmem.store import format_bytes, parse_bytes
 from exmem.train.config import BackboneConfig, DataConfig, TrainConfig, TunerConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from exmem.recipes import Recipe
     from exmem.train.stored_sample import Measured
 
@@ -95,7 +95,7 @@ def advise(
     backbone : BackboneConfig
         The backbone.
     json : bool
-        Print JSON instead of a table.
+        Answer with JSON instead of a table.
     """
     import transformers
 
@@ -112,7 +112,7 @@ def advise(
         tuner=TunerConfig(blocks=blocks),
     )
     check_folder(out)
-    console = Console(stderr=True, soft_wrap=True) if json else make_console()
+    console = make_console(stderr=json)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, _ = load_shown(config, folder)
     model = load_run_backbone(config, console.print)
@@ -132,12 +132,12 @@ def advise(
     if json:
         document = {
             "best": best.recipe.name,
-            "recipe": str(out / _RECIPE),
-            "image": str(out / _IMAGE),
-            "tradeoff": str(out / _CONFIG),
+            "recipe": out / _RECIPE,
+            "image": out / _IMAGE,
+            "tradeoff": out / _CONFIG,
             "measured": [one._asdict() | {"recipe": one.recipe.to_json()} for ones in measured for one in ones],
         }
-        make_console().file.write(dumps(document, indent=2) + "\n")
+        write_json(document)
         return
     console.print(f"Best at {max_bytes}: {best.recipe.name}, {best.accuracy:.1%}: {out / _RECIPE}", soft_wrap=True)
     console.print(f"Accuracy over bytes: {out / _IMAGE}", soft_wrap=True)
@@ -172,7 +172,7 @@ def _configuration(config: TrainConfig, folder: Path, recipes: "Sequence[Recipe]
     return document_text(document, Path(_CONFIG).suffix)
 
 
-def _show(console: Console, measured: "Sequence[Sequence[Measured]]") -> None:
+def _show(console: "Console", measured: "Sequence[Sequence[Measured]]") -> None:
     """Print what was measured at half the budget, at it and at its double; a line a recipe."""
     rows = []
     for ones in measured:

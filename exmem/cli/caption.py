@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 
-from exmem.cli.output import make_console, make_progress
+from exmem.cli.ending import FAILED
+from exmem.cli.output import make_console, make_progress, write_json
 from exmem.errors import DataError, SchemaError
 from exmem.tokens.checks import whole_number
 
@@ -94,6 +94,7 @@ def caption(
     batch: int = 16,
     overwrite: bool = False,
     data: Data = Data(),
+    json: bool = False,
 ) -> None:
     """Write what a model sees in the images of a folder into its metadata, as texts that a run can learn from.
 
@@ -114,6 +115,8 @@ def caption(
         Write all texts anew, those that are there too.
     data : Data
         Columns of the metadata.
+    json : bool
+        Answer with JSON: what was written where, and what is broken.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def caption(
     from exmem.train.data.captions import CaptionFolder, folders_of
 
     whole_number(batch, "--batch", least=1)
-    console, told = make_console(), Console(stderr=True, soft_wrap=True)
+    console, told = make_console(stderr=json), make_console(stderr=True)
     settings = {key: value for key, value in dataclasses.asdict(model).items() if key != "device"}
     columns = dataclasses.asdict(data)
     with contextlib.ExitStack() as stack:
@@ -133,10 +136,11 @@ def caption(
         ]
         describe = None
         if todo := sum(len(names) for one in folders for names in one.batches(batch)):
-            told.print(f"loading {model.model}", highlight=False)
+            told.print(f"loading {model.model}", soft_wrap=True)
             describe = model.load()
         bar = stack.enter_context(make_progress(told))
         task = bar.add_task("describing images", total=todo)
+        written = []
         for one in folders:
             before = len(one.written)
             if describe is not None:
@@ -146,12 +150,16 @@ def caption(
             console.print(f"{one.metadata}: {len(one.written):,} texts were written{again}", soft_wrap=True)
             for line in one.told:
                 console.print(f"warning: {line}", soft_wrap=True)
+            texts = {"written": len(one.written), "before": before}
+            written.append({"metadata": one.metadata, **texts, "warnings": one.told})
     broken = [line for one in folders for line in one.broken]
     for line in broken:
         console.print(f"broken: {line}", soft_wrap=True)
+    if json:
+        write_json({"folders": written, "broken": broken})
     if broken:
         console.print(f"{len(broken):,} broken", soft_wrap=True)
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
 def _describe(folder: "CaptionFolder", describe: "Captioner", batch: int, advance: Callable[[int], None]) -> None:

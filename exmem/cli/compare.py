@@ -1,14 +1,12 @@
 """`exmem compare`: runs that exist, side by side."""
 
-from json import dumps
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from exmem.cli.output import make_console, print_table
+from exmem.cli.output import make_console, print_table, write_json
 from exmem.store import format_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ def compare(
     out : Path
         Where the image goes, a PNG file that is replaced.
     json : bool
-        Print JSON instead of a table.
+        Answer with JSON instead of a table.
     """
     from exmem.errors import DataError, SchemaError
     from exmem.report.compare import compared, draw_comparison
@@ -44,7 +42,7 @@ def compare(
     if not runs:
         raise SchemaError("expected the folders of one or more runs, got none")
     groups, notes = compared(runs)
-    console = Console(stderr=True, soft_wrap=True) if json else make_console()
+    console = make_console(stderr=json)
     for note in notes:
         console.print(note, soft_wrap=True)
     try:
@@ -57,13 +55,13 @@ def compare(
             | {name: _plain(measure) for name, measure in group.measures().items()}
             for group in groups
         ]
-        make_console().file.write(dumps({"image": str(out), "groups": document}, indent=2) + "\n")
+        write_json({"image": out, "groups": document})
         return
     rows = []
     for group in sorted(groups, key=lambda one: -one.measures()["average"].mean):
         told = group.measures()
         accuracies = (_percent(told[name]) for name in ("average", "last", "forgetting"))
-        held = f"{told['exemplars'].mean:,.0f}", format_bytes(round(told["bytes"].mean))
+        held = f"{told['exemplars'].mean:,.0f}", format_bytes(round(told["kept_bytes"].mean))
         rows.append((group.name, *accuracies, *held, f"{told['seconds'].mean:,.0f} s", f"{len(group.runs)}"))
     columns = ("run", "average", "last", "forgetting", "exemplars", "bytes", "time", "runs")
     print_table(console, columns, rows)

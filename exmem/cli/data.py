@@ -1,15 +1,13 @@
 """`exmem data`: what a folder of data holds, before anything is learnt from it."""
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Column, Table
 
-from exmem.cli.output import make_console
+from exmem.cli.ending import FAILED
+from exmem.cli.output import make_console, make_progress, write_json
 from exmem.store import format_bytes
 
 __all__ = ["data"]
@@ -22,10 +20,10 @@ def data(
     /,
     *,
     layout: Annotated[str, tyro.conf.arg(metavar="LAYOUT")] = "auto",
-    image_column: Annotated[str | None, tyro.conf.arg(metavar="IMAGE-COLUMN")] = None,
-    text_column: Annotated[str, tyro.conf.arg(metavar="TEXT-COLUMN")] = "text",
-    label_column: Annotated[str, tyro.conf.arg(metavar="LABEL-COLUMN")] = "label",
-    split_column: Annotated[str, tyro.conf.arg(metavar="SPLIT-COLUMN")] = "split",
+    image_column: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None,
+    text_column: Annotated[str, tyro.conf.arg(metavar="COLUMN")] = "text",
+    label_column: Annotated[str, tyro.conf.arg(metavar="COLUMN")] = "label",
+    split_column: Annotated[str, tyro.conf.arg(metavar="COLUMN")] = "split",
     max_words: Annotated[int | None, tyro.conf.arg(metavar="WORDS")] = None,
     json: bool = False,
 ) -> None:
@@ -53,7 +51,7 @@ def data(
     max_words : int, optional
         Count the texts of more words; a limit of as many tokens cuts them at least.
     json : bool
-        Print JSON, with everything that is broken.
+        Answer with JSON, with everything that is broken.
 
     Raises
     ------
@@ -71,8 +69,7 @@ def data(
         needs_text=None,
         needs_image=None,
     )
-    console, told = make_console(), Console(stderr=True)  # a terminal beside a pipe shows progress
-    with Progress(console=told, transient=True, disable=not told.is_terminal) as bar:
+    with make_progress(make_console(stderr=True)) as bar:  # a terminal beside a pipe shows progress
         task = bar.add_task("Decoding images", total=None)
         report = check_data(
             place,
@@ -82,24 +79,25 @@ def data(
             advance=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if json:
-        console.file.write(dumps(report, indent=2) + "\n")
+        write_json(report)
     else:
+        console = make_console()
         for line in _lines(report, text_column):
             console.print(line, soft_wrap=True)
         console.print(_classes(report, plain=not console.is_terminal))
         for line in _doubts(report):
             console.print(line, soft_wrap=True)
     if report["problems"]:
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
 def _lines(report: dict[str, Any], text_column: str) -> list[str]:
     from exmem.train.data.checking import TREATMENTS
 
     has_images = report["images"]["column"]
-    lines = [f"{report['folder']}: {format_bytes(report['bytes'])} of images" if has_images else report["folder"]]
+    lines = [f"{report['folder']}: {format_bytes(report['image_bytes'])} of images" if has_images else report["folder"]]
     for role, split in report["splits"].items():
-        of_images = f" of {split['images']:,} images, {format_bytes(split['bytes'])}" if has_images else ""
+        of_images = f" of {split['images']:,} images, {format_bytes(split['image_bytes'])}" if has_images else ""
         lines.append(f"  {role}{_where(role, split['folder'])}: {split['examples']:,} examples{of_images}")
     texts, images = report["texts"], report["images"]
     if texts["column"]:

@@ -1,21 +1,18 @@
 """`exmem info`: what a memory holds."""
 
 from collections.abc import Mapping
-from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from exmem.cli.output import make_console, print_table
+from exmem.cli.output import make_console, print_table, write_json
 from exmem.cli.places import find_store
+from exmem.cli.runs import run_facts
 from exmem.memory import ExemplarMemory
 from exmem.store import format_bytes
 from exmem.tokens import TokenSpec
-
-if TYPE_CHECKING:
-    from exmem.train.folder import RunFolder
 
 __all__ = ["info"]
 
@@ -28,43 +25,23 @@ def info(path: Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")], /, *, json: 
     path : Path
         Folder of the memory, or of a run.
     json : bool
-        Print JSON instead of tables.
+        Answer with JSON instead of tables.
     """
     place, run = find_store(path)
-    console = make_console()
     described: dict[str, Any] = {}
     if run is not None:
-        described["run"] = _run_facts(run)
+        described["run"] = run_facts(run)
     if run is None or (place / "zarr.json").exists():
         with ExemplarMemory.open(place) as memory:
             described |= _memory_facts(memory)
     if json:
-        console.print_json(dumps(described))
+        write_json(described)
         return
+    console = make_console()
     if run is not None:
         _print_run(console, described["run"])
     if "location" in described:
         _print_memory(console, described)
-
-
-def _run_facts(run: "RunFolder") -> dict[str, Any]:
-    known = run.document()
-    phases = [
-        {
-            "classes": len(entry["classes"]),
-            "head": entry["head"]["all"],
-            "nearest_mean": entry["ncm"]["all"],
-            "exemplars": entry["exemplars"],
-            "seconds": entry["seconds"],
-        }
-        for entry in run.metrics()
-    ]
-    return {
-        "path": str(run.path),
-        "classes": len(known["data"]["classes"]),
-        "phases": phases,
-        "config": known["config"],
-    }
 
 
 def _print_run(console: Console, run: Mapping[str, Any]) -> None:
@@ -95,7 +72,7 @@ def _memory_facts(memory: ExemplarMemory) -> dict[str, Any]:
         "used_bytes": memory.used_bytes,
         "max_bytes": memory.max_bytes,
         "max_exemplars": memory.max_exemplars,
-        "bytes": memory.bytes_by_part(),
+        "part_bytes": memory.bytes_by_part(),
         "charges": memory.charges,
         "eviction": memory.eviction,
         "quota": memory.quota.to_json(),
@@ -139,7 +116,8 @@ def _print_memory(console: Console, memory: Mapping[str, Any]) -> None:
         console.print(f"  {name}: {spec['positions']} positions of {spec['shape']} {spec['dtype']}, {codec}")
     for name, extra in memory["extras"].items():
         console.print(f"  extra {name}: {extra['shape']} {extra['dtype']}")
-    console.print(f"  bytes: {', '.join(f'{name} {format_bytes(size)}' for name, size in memory['bytes'].items())}")
+    sizes = (f"{name} {format_bytes(size)}" for name, size in memory["part_bytes"].items())
+    console.print(f"  bytes: {', '.join(sizes)}")
     rows = []
     for label, held in memory["classes"].items():
         numbers = (f"{held[name]:,}" for name in ("exemplars", "payload_bytes", "quota_bytes"))

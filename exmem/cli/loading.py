@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
+from exmem.cli.output import make_console, make_progress
 
 if TYPE_CHECKING:
     from exmem.train.config import TrainConfig
@@ -17,7 +16,6 @@ def load_shown(config: "TrainConfig", place: Path) -> "tuple[ImageText, ImageTex
     """Load what a run learns from and is tested with."""
     from exmem.train.parts import load_run_data
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with make_progress(make_console(stderr=True)) as bar:
         task = bar.add_task("Looking for broken images", total=None, visible=config.data.skip_bad)
         return load_run_data(config, place, lambda done, total: bar.update(task, completed=done, total=total))

@@ -1,81 +1,60 @@
 """The command `exmem`."""
 
 import _thread
-import ast
-import importlib.util
-import os
+import io
+import shutil
 import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from exmem import __version__
-from exmem.errors import ExmemError, SchemaError
+from exmem.cli.commands import COMMANDS, load_command, summary
+from exmem.cli.ending import CODES, WRONG, split_debug, told_errors
+from exmem.errors import SchemaError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = {
-    "data": "exmem.cli.data:data",
-    "caption": "exmem.cli.caption:caption",
-    "advise": "exmem.cli.advise:advise",
-    "train": "exmem.cli.train:train",
-    "eval": "exmem.cli.predict:evaluate",
-    "predict": "exmem.cli.predict:predict",
-    "tradeoff": "exmem.cli.tradeoff:tradeoff",
-    "compare": "exmem.cli.compare:compare",
-    "demo": "exmem.cli.demo.command:demo",
-    "info": "exmem.cli.info:info",
-    "show": "exmem.cli.show:show",
-    "score": "exmem.cli.score:score",
-    "check": "exmem.cli.upkeep:check",
-    "repair": "exmem.cli.upkeep:repair",
-    "compact": "exmem.cli.upkeep:compact",
-    "export": "exmem.cli.upkeep:export",
-    "import": "exmem.cli.upkeep:import_",
+_FOR_ALL = {
+    "-h, --help": "what a command does, and its options",
+    "--json": "one JSON object on stdout, once all is done; messages and bars go to stderr. An error is a line on "
+    "stderr all the same, with its exit code, and stdout stays empty. Of every command but completion.",
+    "--debug": "show the traceback of whatever ends a command, also by EXMEM_DEBUG=1; anywhere before or after it",
+    "--version": "the version",
 }
-"""Name -> where the function is; it is imported only when it is called, for some need torch."""
+_WIDEST = 100  # columns of the help
 
 
 def main() -> None:
-    """Run the command line: exit code 2 for what was asked wrongly, 1 for what cannot be done, 130 when interrupted.
+    """Run the command line; `exmem --help` lists the exit codes. What ends it is one line, without a traceback."""
+    words, debug = split_debug(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the encoding lacks end no command
+    warnings.showwarning = _warn
+    before, sys.unraisablehook = sys.unraisablehook, _raise_again
+    try:
+        with told_errors(debug=debug):
+            _run(words)
+    finally:
+        sys.unraisablehook = before
 
-    An error of exmem is one line; a missing package of others is named with the remedy. ModuleNotFoundError only if
-    exmem itself is incomplete.
-    """
-    words = sys.argv[1:]
+
+def _run(words: Sequence[str]) -> None:
     if words == ["--version"]:
         sys.stdout.write(f"exmem {__version__}\n")
         return
     if not words or words[0] in {"-h", "--help"}:
         sys.stdout.write(_help())
-        raise SystemExit(0 if words else 2)
+        sys.stdout.flush()
+        raise SystemExit(0 if words else WRONG)
     if words[0] not in COMMANDS:
-        sys.stderr.write(f"exmem: unknown command {words[0]!r}; it is one of {', '.join(COMMANDS)}\n")
-        raise SystemExit(2)
-    warnings.showwarning = _warn
-    before, sys.unraisablehook = sys.unraisablehook, _raise_again
-    try:
-        _run(words[0], words[1:])
-        sys.stdout.flush()  # a broken pipe is to be noticed here
-    except ExmemError as error:
-        sys.stderr.write(f"exmem: {error}\n")
-        raise SystemExit(2 if isinstance(error, SchemaError) else 1) from None
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "exmem":
-            raise
-        sys.stderr.write(f"exmem: this needs the package {error.name}; pip install 'exmem[train,demo]'\n")
-        raise SystemExit(1) from None
-    except BrokenPipeError:  # whoever read has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("exmem: interrupted; run the same command again to continue\n")
-        raise SystemExit(130) from None
-    finally:
-        sys.unraisablehook = before
+        raise SchemaError(f"unknown command {words[0]!r}; it is one of {', '.join(COMMANDS)}")
+    from exmem.cli.words import read_words
+
+    read_words(load_command(words[0]), words[1:])()
 
 
 def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -99,35 +78,23 @@ def _warn(
     sys.stderr.write(f"exmem: warning: {place}{message}\n")
 
 
-def _run(name: str, words: Sequence[str]) -> None:
-    from exmem.cli.words import read_words
-
-    module, _, function = COMMANDS[name].partition(":")
-    commands: Any = importlib.import_module(module)
-    if name == "train":  # its defaults are those of the recipe that its words name
-        call = read_words(name, commands.train_command, words, registry=commands.parts)
-    else:
-        options = {"registry": commands.parts} if name == "advise" else {}
-        call = read_words(name, lambda _: getattr(commands, function), words, **options)
-    call()
-
-
 def _help() -> str:
-    width = max(map(len, COMMANDS)) + 4
-    lines = ["usage: exmem [-h] [--version] COMMAND ...", "", "Exemplar memory under a budget of bytes.", ""]
-    for name, place in COMMANDS.items():
-        text = textwrap.wrap(_summary(place), 96 - width)
-        lines += [f"  {name:<{width - 2}}{text[0]}", *(" " * width + line for line in text[1:])]
-    return "\n".join([*lines, "", "`exmem COMMAND --help` explains each."]) + "\n"
+    parts = [
+        "usage: exmem [--debug] COMMAND [-h] ...\n\nExemplar memory under a budget of bytes.",
+        "commands:\n" + _listed({name: summary(name) for name in COMMANDS}),
+        "options of all commands:\n" + _listed(_FOR_ALL),
+        "exit codes:\n" + _listed({str(code): told for code, told in CODES.items()}),
+        "`exmem COMMAND --help` explains each. `exmem completion --help` says how a shell completes them.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
-def _summary(place: str) -> str:
-    """Return the first line of a function's docstring, read and not imported."""
-    module, _, function = place.partition(":")
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    raise AssertionError(f"no function {place}")
+def _listed(told: Mapping[str, str]) -> str:
+    """Write names with what is told of them, folded to the terminal."""
+    width = max(map(len, told)) + 4
+    columns = min(_WIDEST, max(40, shutil.get_terminal_size().columns))
+    lines = []
+    for name, text in told.items():
+        first, *more = textwrap.wrap(text, columns - width, break_on_hyphens=False)
+        lines += [f"  {name:<{width - 2}}{first}", *(" " * width + line for line in more)]
+    return "\n".join(lines)

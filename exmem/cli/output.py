@@ -1,28 +1,66 @@
-"""What commands print: whole lines where a program reads them, lines and tables that fit where a person does."""
+"""What commands print: whole lines or JSON where a program reads, lines and tables that fit where a person does."""
 
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from json import dumps
 from pathlib import Path
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from typing_extensions import override
 
 from exmem.errors import DataError
 
-__all__ = ["check_folder", "make_console", "make_progress", "print_table"]
+__all__ = ["check_folder", "has_colours", "make_console", "make_progress", "print_table", "write_json"]
 
 _ENDLESS = 100_000  # columns of what is no terminal: nothing is wrapped
 _NAME = 12  # columns that a name keeps before numbers are left out beside it
 
 
-def make_console() -> Console:
-    """Return a console for stdout that wraps nothing unless stdout is a terminal, and prints names as they are."""
-    if sys.stdout.isatty():
-        return Console(markup=False, emoji=False, highlight=False)
-    return Console(markup=False, emoji=False, highlight=False, width=_ENDLESS, height=25)
+class _Console(Console):
+    @override
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # one place says how a command ends
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that wraps nothing unless at a terminal, and prints names as they are.
+
+    It is for stdout, or for stderr: a command that answers in JSON has all else on stderr.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    if not stream.isatty():  # FORCE_COLOR asks for colours, not for bars
+        options |= {"width": _ENDLESS, "height": 25, "force_interactive": False}
+    if not has_colours(stream):
+        options["color_system"] = None
+    return _Console(stderr=stderr, **options)
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether colours may be written: at a terminal that can, or where FORCE_COLOR is set, and never with NO_COLOR."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    can = stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+    return can or bool(os.environ.get("FORCE_COLOR"))
+
+
+def write_json(document: Mapping[str, Any]) -> None:
+    """Write the answer of a command as one JSON object; a number that is none (NaN, an infinity) is null."""
+    sys.stdout.write(dumps(_valid(document), indent=2, allow_nan=False, default=os.fspath) + "\n")
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _valid(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [*map(_valid, value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_folder(out: Path) -> None:
@@ -35,8 +73,8 @@ def check_folder(out: Path) -> None:
 
 
 def make_progress(console: Console) -> Progress:
-    """Return a progress bar that leaves nothing behind, and prints nothing at all where stdout is no terminal."""
-    return Progress(console=console, transient=True, disable=not sys.stdout.isatty())
+    """Return a progress bar that leaves nothing behind, and prints nothing at all but at a terminal that can."""
+    return Progress(console=console, transient=True, disable=not console.is_interactive)
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,16 +1,16 @@
 """`exmem predict` and `exmem eval`: what a run learnt, asked about other images."""
 
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from exmem.cli.loading import load_shown
-from exmem.cli.output import make_console, make_progress
+from exmem.cli.output import make_console, make_progress, write_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from exmem.train.predictor import Predictor
 
 __all__ = ["evaluate", "predict"]
@@ -35,7 +35,7 @@ def predict(
     text : str
         The text that belongs to the images, where the run learnt from texts.
     json : bool
-        Print a JSON object for each image instead of lines.
+        Answer with JSON instead of lines.
     """
     import numpy as np
 
@@ -45,7 +45,7 @@ def predict(
 
     if not images and not text:
         raise SchemaError("expected one or more images, or a --text where the run learnt from texts alone, got none")
-    told = Console(stderr=True, soft_wrap=True)
+    told = make_console(stderr=True)
     predictor = _loaded(run, told)
     seen = columns_of(predictor.config)
     if images and not seen.needs_image:
@@ -58,11 +58,14 @@ def predict(
     with make_progress(told) as bar:
         task = bar.add_task("looking at images", total=len(files))
         classes = predictor.predict(given, advance=lambda count: bar.advance(task, count))
+    names = [predictor.class_names[number] for number in classes.tolist()]
+    if json:
+        answers = [{"image": path, "text": text, "class": name} for path, name in zip(files, names, strict=True)]
+        write_json({"predictions": answers})
+        return
     console = make_console()
-    for path, shown, number in zip(files, ids, classes.tolist(), strict=True):
-        name = predictor.class_names[number]
-        line = dumps({"image" if path else "text": shown, "class": name}) if json else f"{shown}: {name}"
-        console.file.write(line + "\n")
+    for shown, name in zip(ids, names, strict=True):
+        console.print(f"{shown}: {name}", soft_wrap=True)
 
 
 def evaluate(
@@ -81,17 +84,18 @@ def evaluate(
     folder : Path
         Data of the run's classes, in the form that the run was told of, whole; the test is measured.
     json : bool
-        Print JSON, with the accuracy on the classes of each phase.
+        Answer with JSON, with the accuracy on the classes of each phase.
     """
-    told, console = Console(stderr=True, soft_wrap=True), make_console()
+    told = make_console(stderr=True)
     predictor = _loaded(run, told)
     _, test = load_shown(predictor.config, folder)
     with make_progress(told) as bar:
         task = bar.add_task("measuring", total=len(test))
         measured = predictor.measure(test, advance=lambda count: bar.advance(task, count))
     if json:
-        console.file.write(dumps({"classes": len(predictor.seen), **measured}, indent=2) + "\n")
+        write_json({"classes": len(predictor.seen), **measured})
         return
+    console = make_console()
     by_phase = measured["by_phase"]
     assert isinstance(by_phase, list)
     console.print(f"{measured['all']:.1%} right of {len(predictor.seen)} classes", soft_wrap=True)
@@ -99,10 +103,10 @@ def evaluate(
         console.print(f"  classes of phase {number}: {share:.1%}", soft_wrap=True)
 
 
-def _loaded(run: Path, told: Console) -> "Predictor":
+def _loaded(run: Path, told: "Console") -> "Predictor":
     import transformers
 
     from exmem.train.predictor import Predictor
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return Predictor(run, tell=lambda line: told.print(line, highlight=False))
+    return Predictor(run, tell=told.print)

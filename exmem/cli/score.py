@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from exmem.cli.output import make_console, make_progress
+from exmem.cli.output import make_console, make_progress, write_json
 from exmem.cli.show import output_files, write_sheet
 
 __all__ = ["Model", "score"]
@@ -49,6 +49,7 @@ def score(
     layers: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (),
     quality: int = 75,
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER|FILE")] = Path(),
+    json: bool = False,
 ) -> None:
     """Show what every scorer keeps of one image and its text, side by side; as an image and as a page.
 
@@ -66,6 +67,8 @@ def score(
         JPEG quality of the kept patches, 1..100.
     out : Path
         A .png file, a .html file, or a folder for both (scores.png, scores.html).
+    json : bool
+        Answer with JSON: the files, and the patches and bytes that each scorer keeps.
     """
     import numpy as np
     import transformers
@@ -75,7 +78,7 @@ def score(
     from exmem.report.view.scoring import score_sheet
     from exmem.train.data import ImageText
 
-    files, console = output_files(out, name="scores"), make_console()
+    files, console = output_files(out, name="scores"), make_console(stderr=json)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     pixels = ImageText((image,), (text,), np.zeros(1, np.int64), ("",)).image(0, model.image_size)
     backbone = load_backbone(
@@ -103,5 +106,10 @@ def score(
             advance=lambda done: progress.advance(task, done),
         )
     write_sheet(sheet, files)
+    if json:
+        scorers = {card.title: card.measures for card in sheet.cards}
+        about = {"image": image, "text": text, "backbone": model.backbone, "weights": facts["weights"]}
+        write_json(about | {"scorers": scorers, "files": files})
+        return
     for file in files:
         console.print(f"Scores: {file}", soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from exmem.cli.output import make_console, make_progress
+from exmem.cli.output import make_console, make_progress, write_json
 from exmem.cli.places import find_store
 from exmem.errors import DataError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
@@ -22,7 +22,7 @@ __all__ = ["output_files", "show", "write_sheet"]
 _ENDINGS = (".png", ".html")
 
 
-def show(
+def show(  # noqa: PLR0913 - what may be shown, each with a default
     store: Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")],
     /,
     *,
@@ -33,6 +33,7 @@ def show(
     scores: bool = True,
     most: int = 24,
     grid: Annotated[str | None, tyro.conf.arg(metavar="ROWSxCOLUMNS")] = None,
+    json: bool = False,
 ) -> None:
     """Show what is stored of exemplars: patches in their places, words, bytes; as an image and as a page.
 
@@ -56,13 +57,15 @@ def show(
         Exemplars shown, at most, where no slots are given: the first of each class, then the second, and so on.
     grid : str, optional
         Rows and columns of patches, such as 12x16; as square as can be when left out.
+    json : bool
+        Answer with JSON: the files, and the bytes and tokens of each exemplar.
 
     Raises
     ------
     DataError
         If slots and classes are both given.
     """
-    files, console = output_files(out, name="exemplars"), make_console()
+    files, console = output_files(out, name="exemplars"), make_console(stderr=json)
     shape = parse_grid(grid) if grid is not None else None
     if slots and classes:
         raise DataError("expected --slots or --class, got both; give one of them")
@@ -84,6 +87,9 @@ def show(
         sheet = exemplar_sheet(place, chosen, known=known, grid=shape, advance=lambda n: progress.advance(task, n))
         tell("Drawing")
         write_sheet(sheet, files)
+    if json:
+        write_json({"exemplars": [card.measures for card in sheet.cards], "notes": sheet.notes, "files": files})
+        return
     for file in files:
         console.print(f"Exemplars: {file}", soft_wrap=True)
 

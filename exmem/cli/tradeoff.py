@@ -4,16 +4,17 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
-from exmem.cli.output import check_folder, make_console, print_table
+from exmem.cli.ending import FAILED
+from exmem.cli.output import check_folder, make_console, print_table, write_json
 from exmem.errors import SchemaError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from exmem.report.tradeoff import Executor, Slice, Tradeoff
 
@@ -50,6 +51,7 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     retry: bool = False,
     dry_run: bool = False,
     baseline: Annotated[str | None, tyro.conf.arg(metavar="RECIPE")] = None,
+    json: bool = False,
 ) -> None:
     """Measure recipes x budgets x seeds x methods x data sets, each cell a job of its own, and write one tidy table.
 
@@ -83,6 +85,8 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     baseline : str, optional
         Recipe, or name of best_of, that all others are compared with; the first of best_of when left out, else
         half_jpeg, else the first recipe.
+    json : bool
+        Answer with JSON: the rows of the table, failures, and all files; with --dry-run how many cells there are.
     """
     import transformers
 
@@ -91,7 +95,7 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
 
     if jobs < 1:
         raise SchemaError(f"--jobs must be 1 or more, got {jobs}")
-    part, console = Slice.read(slice), make_console()
+    part, console = Slice.read(slice), make_console(stderr=json)
     check_folder(out)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     design = Design.read(config)
@@ -99,21 +103,41 @@ def tradeoff(  # noqa: PLR0913 - what a sweep may be asked, each with a default
     chosen_baseline(names, design.best_of, baseline)  # refused before anything runs
     sweep = Tradeoff(design, out, tell=lambda text: console.print(text, soft_wrap=True))
     if dry_run:
-        _tell_state(console, sweep, part, jobs=jobs, retry=retry)
+        _tell_state(console, sweep, part, jobs=jobs, retry=retry, json=json)
         return
     done = sum(sweep.counts(part).values()) - sum(len(job.cells) for job in sweep.left(part, retry=retry))
     runs, workers = _executor(executor, sweep, jobs, ray)
     try:
         with ShownProgress(console, workers=workers, done=done) as progress:
             table = sweep.run(runs, part, retry=retry, watcher=progress)
-        _show(console, sweep, table)
+        if not json:
+            _show(console, sweep, table)
     finally:  # an interrupted sweep is shown, too
-        _write(console, sweep, config, baseline)
+        files = _write(console, sweep, config, baseline)
+    if json:
+        write_json(_document(sweep, part, table, files))
     if sweep.counts(part)["failed"]:
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
-def _write(console: Console, sweep: "Tradeoff", config: Path, baseline: str | None) -> None:
+def _document(sweep: "Tradeoff", part: "Slice", table: "pd.DataFrame", files: list[Path]) -> dict[str, Any]:
+    from exmem.report.tradeoff import failures_of
+
+    failures = failures_of(sweep.cells, sweep.known)
+    return {
+        "cells": _cells(sweep, part),
+        "table": table.rename(columns={"bytes": "kept_bytes"}).to_dict("records"),
+        "failures": failures.to_dict("records"),
+        "files": [*(sweep.out / name for name in ("table.csv", "table.parquet")), *files],
+    }
+
+
+def _cells(sweep: "Tradeoff", part: "Slice") -> dict[str, int]:
+    counts = sweep.counts(part)
+    return {state: counts[state] for state in ("done", "failed", "left")}
+
+
+def _write(console: "Console", sweep: "Tradeoff", config: Path, baseline: str | None) -> list[Path]:
     from exmem.report.tradeoff.output import findings_of, write_output
 
     findings = findings_of(
@@ -123,8 +147,10 @@ def _write(console: Console, sweep: "Tradeoff", config: Path, baseline: str | No
         command=shlex.join(["exmem", *sys.argv[1:]]),
         tell=lambda text: console.print(text, soft_wrap=True),
     )
-    for path in write_output(findings, sweep.out):
+    files = [*write_output(findings, sweep.out)]
+    for path in files:
         console.print(f"{_WRITTEN[path.suffix]}: {path}", soft_wrap=True)
+    return files
 
 
 def _executor(name: str, sweep: "Tradeoff", jobs: int, ray: Ray) -> "tuple[Executor, int]":
@@ -140,16 +166,20 @@ def _executor(name: str, sweep: "Tradeoff", jobs: int, ray: Ray) -> "tuple[Execu
     return on_ray, on_ray.workers
 
 
-def _tell_state(console: Console, sweep: "Tradeoff", part: "Slice", *, jobs: int, retry: bool) -> None:
-    counts = sweep.counts(part)
+def _tell_state(console: "Console", sweep: "Tradeoff", part: "Slice", *, jobs: int, retry: bool, json: bool) -> None:
+    counts = _cells(sweep, part)
     left = [cell for job in sweep.left(part, retry=retry) for cell in job.cells]
+    if json:
+        seconds = sweep.estimate.of(left).seconds / jobs
+        write_json({"cells": counts, "to_run": len(left), "estimate_s": seconds or None})
+        return
     console.print(f"{counts['done']:,} cells are done, {counts['failed']:,} failed, {counts['left']:,} are left")
     if left:
         told = sweep.estimate.of(left).text(jobs) or "how long they take is not known: none of their kind is done"
         console.print(f"To run: {len(left):,} cells with --jobs {jobs}; {told}")
 
 
-def _show(console: Console, sweep: "Tradeoff", table: "pd.DataFrame") -> None:
+def _show(console: "Console", sweep: "Tradeoff", table: "pd.DataFrame") -> None:
     from exmem.report.tradeoff import failures_of, summaries
 
     for summary in summaries(table, sweep.cells):

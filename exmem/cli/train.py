@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from exmem.cli.loading import load_shown
-from exmem.cli.output import make_console, make_progress
+from exmem.cli.output import make_console, make_progress, write_json
+from exmem.cli.runs import run_facts
 from exmem.errors import SchemaError
 from exmem.recipes import Recipe
 from exmem.recipes.recipe import read_document
@@ -73,6 +74,7 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
         recipe: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE")] = name,
         config: Annotated[Path | None, tyro.conf.arg(metavar="NAME|FILE")] = None,
         trackers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = (),
+        json: bool = False,
     ) -> None:
         """Learn the classes of a folder phase after phase, with an exemplar memory under a strict budget of bytes.
 
@@ -99,9 +101,12 @@ def train_command(words: Sequence[str]) -> Callable[..., None]:
             A name that is unknown lists them all; each begins with what it is of, and what is ours.
         trackers : tuple of str
             What else is told of each phase: tensorboard, wandb, mlflow and others that accelerate knows, if installed.
+        json : bool
+            Answer with JSON at the end: accuracies and bytes after each phase, and the files; metrics.jsonl has the
+            same, and more, as it comes.
         """
         options.recipe.check_used(given)
-        _run(data, options, out, chooses=recipe == _AUTO, trackers=trackers)
+        _run(data, options, out, chooses=recipe == _AUTO, trackers=trackers, json=json)
 
     return train
 
@@ -127,7 +132,7 @@ def _named(words: Sequence[str], given: Collection[str]) -> tuple[TrainConfig, s
     return config, config.recipe.name
 
 
-def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, trackers: Sequence[str]) -> None:
+def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, trackers: Sequence[str], json: bool) -> None:
     import transformers
 
     from exmem.report.run import draw_run
@@ -137,7 +142,7 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, tracker
     from exmem.train.trainer import Trainer
 
     ranks = Ranks.joined(trackers=trackers, folder=out / "trackers")
-    console = make_console()
+    console = make_console(stderr=json)
     console.quiet = not ranks.is_first
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     learning, testing = load_shown(config, folder)
@@ -157,9 +162,12 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, tracker
         "Stored exemplars": run.sheet,
         "The same as a page": run.page,
     }
+    files = {what: path for what, path in files.items() if path.exists()}
+    if json:
+        write_json({"run": run_facts(run), "files": [*files.values()]})
+        return
     for what, path in files.items():
-        if path.exists():
-            console.print(f"{what}: {path}")
+        console.print(f"{what}: {path}", soft_wrap=True)
 
 
 @contextlib.contextmanager

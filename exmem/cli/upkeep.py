@@ -1,13 +1,14 @@
 """`exmem check`, `repair`, `compact`, `export`, `import`."""
 
 import dataclasses
-from json import dumps
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from exmem.cli.output import make_console
+from exmem.cli.ending import DAMAGED
+from exmem.cli.output import make_console, write_json
 from exmem.cli.places import find_store
 from exmem.cli.words import BytesOrNone
 from exmem.memory import ExemplarMemory
@@ -20,7 +21,6 @@ from exmem.store import format_bytes
 
 __all__ = ["check", "compact", "export", "import_", "repair"]
 
-_DAMAGED = 3  # exit code
 _Store = Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")]
 _Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 
@@ -35,7 +35,7 @@ def check(path: _Store, /, *, json: bool = False) -> None:
     path : Path
         Folder of the memory.
     json : bool
-        Print JSON.
+        Answer with JSON.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def check(path: _Store, /, *, json: bool = False) -> None:
     damage = check_store(find_store(path)[0])
     _tell({"damage": _plain(damage)}, [*describe(damage), _summary(damage)], json=json)
     if damage:
-        raise SystemExit(_DAMAGED)
+        raise SystemExit(DAMAGED)
 
 
 def repair(path: _Store, /, *, json: bool = False) -> None:
@@ -58,7 +58,7 @@ def repair(path: _Store, /, *, json: bool = False) -> None:
     path : Path
         Folder of the memory.
     json : bool
-        Print JSON.
+        Answer with JSON.
 
     Raises
     ------
@@ -66,14 +66,18 @@ def repair(path: _Store, /, *, json: bool = False) -> None:
         With code 3 when damage is left.
     """
     report = repair_store(find_store(path)[0])
-    described = {"damage": _plain(report.damage), "dropped": list(report.dropped), "left": _plain(report.left)}
-    described["lost"] = report.lost
+    described = {
+        "damage": _plain(report.damage),
+        "dropped": list(report.dropped),
+        "left": _plain(report.left),
+        "lost": report.lost,
+    }
     lines = [*describe(report.damage), f"dropped {len(report.dropped)} exemplars: {list(report.dropped)}"]
     if report.lost:
         lines.append(f"lost with the catalog: at most {report.lost} exemplars, which ones cannot be told")
     _tell(described, [*lines, _summary(report.left)], json=json)
     if report.left:
-        raise SystemExit(_DAMAGED)
+        raise SystemExit(DAMAGED)
 
 
 def compact(path: _Store, /, *, json: bool = False) -> None:
@@ -84,7 +88,7 @@ def compact(path: _Store, /, *, json: bool = False) -> None:
     path : Path
         Folder of the memory.
     json : bool
-        Print JSON.
+        Answer with JSON.
     """
     report = compact_store(find_store(path)[0])
     described = {"before_bytes": report.before_bytes, "after_bytes": report.after_bytes}
@@ -101,7 +105,7 @@ def export(path: _Store, folder: _Folder, /, *, json: bool = False) -> None:
     folder : Path
         Where to; missing or empty.
     json : bool
-        Print JSON.
+        Answer with JSON.
     """
     with ExemplarMemory.open(find_store(path)[0]) as memory:
         number = export_folder(memory, folder)
@@ -127,7 +131,7 @@ def import_(
     max_bytes : str, optional
         Budget, such as 64MB; that of the exported memory when left out.
     json : bool
-        Print JSON.
+        Answer with JSON.
     """
     with import_folder(folder, path, max_bytes=max_bytes) as memory:
         described = {"exemplars": len(memory), "used_bytes": memory.used_bytes, "max_bytes": memory.max_bytes}
@@ -143,10 +147,10 @@ def _plain(damage: "list[Damage] | tuple[Damage, ...]") -> list[dict[str, object
     return [dataclasses.asdict(place) for place in damage]
 
 
-def _tell(described: object, lines: list[str], *, json: bool) -> None:
-    console = make_console()
+def _tell(described: Mapping[str, object], lines: list[str], *, json: bool) -> None:
     if json:
-        console.print_json(dumps(described))
+        write_json(described)
         return
+    console = make_console()
     for line in lines:
         console.print(line, soft_wrap=True)

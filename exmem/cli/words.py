@@ -2,16 +2,18 @@
 
 import contextlib
 import difflib
-import functools
 import io
 import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
+from exmem.cli.commands import Command
+from exmem.cli.helps import Shown, folded, options_of, parse
+from exmem.cli.output import has_colours
 from exmem.errors import SchemaError
 from exmem.store import parse_bytes
 
@@ -36,48 +38,25 @@ BytesOrNone = Annotated[str | None, _BYTES]
 """The same, which may be left out."""
 
 
-def read_words(
-    name: str, make: Callable[[Sequence[str]], Callable[..., None]], words: Sequence[str], **options: Any
-) -> Callable[[], None]:
-    """Return a command with its words; where they are wrong, one line says how, with exit code 2.
-
-    `make` makes the command, which may depend on its words. Nothing of it is run.
-    """
-    said, prog = io.StringIO(), f"exmem {name}"
-
-    def read(command: Callable[..., None], words: Sequence[str]) -> Callable[[], None]:
-        @functools.wraps(command)
-        def bound(*args: Any, **kwargs: Any) -> Callable[[], None]:
-            return functools.partial(command, *args, **kwargs)
-
-        call: Callable[[], None] = tyro.cli(bound, prog=prog, args=words, **options)
-        return call
-
+def read_words(command: Command, words: Sequence[str]) -> Callable[[], None]:
+    """Return a command with its words; nothing of it is run. SchemaError says in one line what is wrong with them."""
+    said, see = io.StringIO(), f"see `exmem {command.name} --help`"
+    shown = Shown(sys.stdout.encoding, colours=has_colours(sys.stdout))
     try:
-        command = make(words)
-        with contextlib.redirect_stderr(said):
-            return read(command, words)
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+            return parse(command, words)
     except SchemaError as error:
-        wrong = str(error)
+        raise SchemaError(f"{error}; {see}") from error
     except SystemExit as ended:
         if not ended.code:  # it was asked for help
+            sys.stdout.write(folded(shown.getvalue()))
+            sys.stdout.flush()
             raise
-        with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.suppress(SystemExit):
-            read(command, ["--help"])
-        wrong = _wrong(words, said.getvalue(), _options(told.getvalue()))
-    sys.stderr.write(f"exmem: {wrong}; see `{prog} --help`\n")
-    raise SystemExit(2)
+        takes = {name: option.takes for option in options_of(command) for name in option.names}
+        raise SchemaError(f"{_wrong(words, said.getvalue(), takes)}; {see}") from None
 
 
 _RULE = re.compile(r"[│ ] *[─-]{9}")  # a box has lines only where the encoding does
-
-
-def _options(told: str) -> dict[str, str]:
-    """Read the options and what they take out of a help."""
-    lines = re.findall(r"^[│ ]*(--[\w.-]+.*?)[│ ]*$", told, re.MULTILINE)
-    heads = [line.partition("  ")[0] for line in lines]  # what it means comes behind, or below
-    takes = {head: re.sub(r"--[\w.-]+,? ?|{None}\|", "", head) for head in heads}
-    return {option: what for head, what in takes.items() for option in re.findall(r"--[\w.-]+", head)}
 
 
 def _wrong(words: Sequence[str], said: str, options: dict[str, str]) -> str:

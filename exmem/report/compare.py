@@ -58,7 +58,7 @@ class Group(NamedTuple):
             "last": Measure.of([last_accuracy(values) for values in overall]),
             "forgetting": Measure.of([forgetting(rows) for rows in by_phase]),
             "exemplars": Measure.of([entry["exemplars"] for entry in last]),
-            "bytes": Measure.of([kept_bytes(entry) for entry in last]),
+            "kept_bytes": Measure.of([kept_bytes(entry) for entry in last]),
             "seconds": Measure.of([sum(entry["seconds"] for entry in entries) for entries in self.runs]),
         }
 

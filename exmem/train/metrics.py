@@ -1,12 +1,13 @@
 """Accuracies of class-incremental learning."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.train.scenario import Scenario
+if TYPE_CHECKING:
+    from exmem.train.scenario import Scenario  # needs torch, which reading what a run measured does not
 
 __all__ = [
     "CHARGED",
@@ -28,7 +29,7 @@ def kept_bytes(entry: Mapping[str, Any]) -> int:
 
 
 def accuracies(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], scenario: Scenario, phase: int
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], scenario: "Scenario", phase: int
 ) -> dict[str, float | list[float]]:
     """Measure what a classifier gets right after a phase, over test examples of all classes seen.
 

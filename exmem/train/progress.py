@@ -26,12 +26,12 @@ class RunProgress:
         self._stage = self._bars.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._bars.stop()
 
     def stage(self, text: str, total: int) -> Callable[[int], None]:

@@ -167,7 +167,7 @@ def test_a_narrow_terminal_shows_the_columns_that_fit(monkeypatch, tmp_path, run
 
     for columns in (60, 100):
         console = Console(markup=False, emoji=False, highlight=False, width=columns)
-        monkeypatch.setattr(advise_module, "make_console", lambda console=console: console)
+        monkeypatch.setattr(advise_module, "make_console", lambda stderr, console=console: console)
         lines = run("--max-bytes", "16kB", "--out", tmp_path / "out").out.splitlines()
         table = [line for line in lines if line.startswith(("┃", "│", "┏", "└"))]
         assert table

@@ -78,10 +78,11 @@ def test_a_missing_package_is_named_with_the_remedy(tmp_path, run, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_an_incomplete_exmem_is_no_missing_package(run, monkeypatch):
+def test_an_incomplete_exmem_is_a_fault_and_no_missing_package(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "exmem.cli.info", None)
-    with pytest.raises(ModuleNotFoundError):
-        run("info", "memory")
+    code, out, err = run("info", "memory")
+    assert (code, out) == (70, "")
+    assert err.startswith("exmem: a fault of exmem: ModuleNotFoundError: ")
 
 
 @pytest.mark.parametrize("rest", [[], ["--help"], ["-h"], ["memory", "--json"]])
@@ -191,7 +192,7 @@ def test_what_is_wrong_with_the_options_of_a_run_is_one_line_in_a_users_names(ru
 def alone(script, *words, **streams):
     """Run a script in a process of its own."""
     command = [sys.executable, "-c", script, *map(str, words)]
-    return subprocess.run(command, **({"stdout": subprocess.PIPE} | streams), stderr=subprocess.PIPE, check=False)
+    return subprocess.run(command, **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams), check=False)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
@@ -252,7 +253,7 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word(tmp_path, json):
         done = alone("from exmem.cli.main import main; main()", "info", tmp_path / "memory", *json, stdout=writing)
     finally:
         os.close(writing)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_an_interrupt_is_told_without_a_traceback(run, monkeypatch):
@@ -291,6 +292,7 @@ def test_what_needs_no_torch_imports_none(tmp_path):
         ["show", "--help"],
         ["demo", "--help"],
         ["score", "--help"],
+        ["completion", "--help"],
     ]
     words += [["info", place], ["check", place], ["repair", place], ["compact", place]]
     words += [["export", place, str(tmp_path / "exported.tar")], ["import", str(tmp_path / "exported.tar"), other]]

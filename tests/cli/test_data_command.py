@@ -39,7 +39,7 @@ def test_a_whole_folder_is_described_and_the_exit_code_says_so(folder):
     found = json.loads(run(folder, "--json", "--max-words", "1").stdout)
     assert found["classes"] == {"cat": {"train": 2, "test": 1}, "dog": {"train": 2, "test": 1}}
     assert {role: split["examples"] for role, split in found["splits"].items()} == {"train": 4, "test": 2}
-    assert found["bytes"] == sum(path.stat().st_size for path in folder.rglob("*.png"))
+    assert found["image_bytes"] == sum(path.stat().st_size for path in folder.rglob("*.png"))
     assert (found["texts"]["longest_words"], found["texts"]["longer"]) == (3, 2)
     assert (found["problems"], found["warnings"], found["notes"]) == ([], [], [])
 
@@ -208,5 +208,5 @@ def test_a_layout_is_named_and_what_it_lacks_is_one_line(folder):
 
 def test_the_help_names_each_value_apart():
     shown = run("--help").stdout
-    for name in ("--text-column TEXT-COLUMN", "--label-column LABEL-COLUMN", "--max-words WORDS", " DATA"):
+    for name in ("--text-column COLUMN", "--label-column COLUMN", "--max-words WORDS", " DATA"):
         assert name in shown

@@ -56,8 +56,8 @@ def test_each_image_is_named_with_its_class(finished, run, tmp_path):
     assert {name[2] for name in names} <= {f"class{label}" for label in range(4)}
     assert names[0][2] == names[3][2], "the same image by another name"
     code, out, _ = run("predict", folder, *files, "--text", "temple red stone", "--json")
-    lines = [json.loads(line) for line in out.splitlines()]
-    assert [(line["image"], line["class"]) for line in lines] == [(name[0], name[2]) for name in names[:3]]
+    answers = json.loads(out)["predictions"]
+    assert answers == [{"image": name[0], "text": "temple red stone", "class": name[2]} for name in names[:3]]
 
 
 def test_what_cannot_be_asked_is_one_line(finished, run, tmp_path):

@@ -43,7 +43,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group(tmp_path):
     assert told["average"].deviation == pytest.approx(0.2 / 2**0.5)
     assert told["last"].mean == pytest.approx(0.3)
     assert told["forgetting"].mean == pytest.approx(0.4)
-    assert (told["bytes"].mean, told["exemplars"].mean, told["seconds"].mean) == (950, 10, 4)
+    assert (told["kept_bytes"].mean, told["exemplars"].mean, told["seconds"].mean) == (950, 10, 4)
     assert [round(point.mean, 6) for point in two.curve()] == [0.7, 0.3]
     assert math.isnan(one.measures()["last"].deviation), "of a single run"
 

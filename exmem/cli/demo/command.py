@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from exmem.cli.output import make_console, print_table
+from exmem.cli.output import make_console, print_table, write_json
+from exmem.cli.runs import run_facts
 from exmem.cli.words import Bytes
 from exmem.errors import DataError
 from exmem.registry import Part
@@ -50,6 +51,7 @@ def demo(
     max_bytes: Bytes = "1MB",
     epochs: int = 3,
     seed: int = 0,
+    json: bool = False,
 ) -> None:
     """Learn 22 classes of stickers in 5 phases with kinds of exemplars of every level at one budget; compare them.
 
@@ -66,7 +68,9 @@ def demo(
     epochs : int
         Passes over the new data of a phase.
     seed : int
-        Seed.
+        Seed of everything.
+    json : bool
+        Answer with JSON instead of a table.
     """
     import transformers
 
@@ -85,7 +89,7 @@ def demo(
         raise DataError(
             f"{out}: expected an empty folder or one of the demo, found {foreign[:5]}; choose another --out"
         )
-    configs, console = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed), make_console()
+    configs, console = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed), make_console(stderr=json)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
     train, test = load_data(folder)
@@ -108,6 +112,17 @@ def demo(
         runs[name] = trainer.run(console)
         draw_run(trainer)
     draw_accuracy(runs, out / "accuracy.png")
+    _tell(console, runs, out, json=json)
+
+
+def _tell(console: "Console", runs: dict[str, list[dict[str, Any]]], out: Path, *, json: bool) -> None:
+    from exmem.train.folder import RunFolder
+
+    if json:
+        folders = dict(zip(runs, (*_RECIPES, _AUTO), strict=True))
+        described = {name: run_facts(RunFolder(out / folder)) for name, folder in folders.items()}
+        write_json({"runs": described, "files": [out / "accuracy.png"]})
+        return
     _show(console, runs)
     others = ", ".join(str(out / name / "exemplars.png") for name in ("raw", "half_jpeg"))
     lines = {
@@ -117,7 +132,7 @@ def demo(
         "Those of the other recipes": others,
     }
     for what, where in lines.items():
-        console.print(f"{what}: {where}")
+        console.print(f"{what}: {where}", soft_wrap=True)
 
 
 def _show(console: "Console", runs: dict[str, list[dict[str, Any]]]) -> None:

@@ -29,12 +29,12 @@ class ShownProgress(Watcher):
         self._total = 0
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._bars.stop()
 
     @override

@@ -194,7 +194,8 @@ def exemplar_sheet(
             try:
                 cards.append(_card(memory, slot, sizes, known=known, names=names, grids=grids))
             except CorruptExemplarError as error:
-                cards.append(Card(f"slot {slot}", {"damaged": str(error)}))
+                damage = {"damaged": str(error)}
+                cards.append(Card(f"slot {slot}", damage, measures={"slot": slot, "part_bytes": sizes} | damage))
             if advance is not None:
                 advance(1)
         budget = f"{memory.used_bytes:,} of {memory.max_bytes:,} ({format_bytes(memory.max_bytes)})"
@@ -275,7 +276,17 @@ def _card(
     if source is not None and "text" not in modalities:
         passages.append(Passage("text: not stored", (Piece(source.text, "lost"),)))
     facts |= {f"extra {name}": _numbers(np.asarray(value)) for name, value in exemplar.extras.items()}
-    return Card(f"{names[exemplar.label]}, slot {slot}", facts, tuple(panels), tuple(passages))
+    measures = {
+        "slot": slot,
+        "label": exemplar.label,
+        "class": names[exemplar.label],
+        "priority": exemplar.priority,
+        "stored_bytes": sum(sizes.values()),
+        "part_bytes": dict(sizes),
+        "tokens": {name: len(tokens) for name, tokens in exemplar.tokens.items()},
+        "damaged": None,
+    }
+    return Card(f"{names[exemplar.label]}, slot {slot}", facts, tuple(panels), tuple(passages), measures)
 
 
 def _layers(placed: Mapping[str, Placed]) -> list[str]:

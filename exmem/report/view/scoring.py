@@ -62,7 +62,9 @@ def score_sheet(
     whole_bytes, drawn = example.stored(whole)
     about = {"kept": f"{len(whole.tokens['image'])} patches", "bytes": f"{whole_bytes:,}"}
     panels = Panel("whole image", image), Panel(f"all patches, JPEG quality {quality}", drawn)
-    cards = [Card("everything", about, panels, (example.passage(whole),))]
+    patches = len(whole.tokens["image"])
+    measures = {"patches": patches, "kept_patches": patches, "border_ratio": None, "stored_bytes": whole_bytes}
+    cards = [Card("everything", about, panels, (example.passage(whole),), measures)]
     for name in sorted(SCORERS):
         option = inspect.signature(SCORERS[name]).parameters.get("layers")
         options = {} if option is None else {"layers": option.default if layers is None else tuple(layers)}
@@ -117,7 +119,13 @@ class _Example:
             facts["text"] = "kept whole: this scorer does not relate words and patches"
         heat = draw_heat(maps.scores["image"][0], self.backbone.grid, self.image, keep=keep)
         panels = Panel("scores", heat), Panel("kept", drawn)
-        return Card(title, facts, panels, (self.passage(exemplar),))
+        measures = {
+            "patches": len(keep),
+            "kept_patches": int(keep.sum()),
+            "border_ratio": float(border.kept[0]),
+            "stored_bytes": size,
+        }
+        return Card(title, facts, panels, (self.passage(exemplar),), measures)
 
     def stored(self, exemplar: Exemplar) -> tuple[int, NDArray[np.uint8]]:
         """Return the bytes of the patches as patch_jpeg, and what is decoded of them, drawn."""

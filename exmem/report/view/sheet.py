@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +76,15 @@ class Card:
         Images; every card of a sheet has the same captions in the same order.
     passages : tuple of Passage
         Texts.
+    measures : mapping of str to object
+        What is told in plain numbers, for programs: name -> value.
     """
 
     title: str
     facts: Mapping[str, str]
     panels: tuple[Panel, ...] = ()
     passages: tuple[Passage, ...] = ()
+    measures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

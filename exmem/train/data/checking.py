@@ -56,13 +56,13 @@ def check_data(
     sizes = {key: split.image_bytes(example) for key, (split, example) in images.items()}
     return {
         "folder": reading.root,
-        "bytes": sum(sizes.values()),
+        "image_bytes": sum(sizes.values()),
         "splits": {
             role: {
                 "folder": split.place,
                 "examples": len(split.examples),
                 "images": sum(key[0] == role for key in sizes),
-                "bytes": sum(size for key, size in sizes.items() if key[0] == role),
+                "image_bytes": sum(size for key, size in sizes.items() if key[0] == role),
             }
             for role, split in splits.items()
         },

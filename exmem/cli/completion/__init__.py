@@ -1,0 +1,3 @@
+"""Completion of the command line by shells."""
+
+__all__: list[str] = []
