@@ -13,6 +13,7 @@ from unittest import mock
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from exmem.cli.ending import CODES
 from exmem.cli.main import COMMANDS, main
 from exmem.errors import ExmemError
 
@@ -29,8 +30,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put in the place of three comments what only the package knows."""
-    for comment, make in (("commands", commands), ("exmem --help", help_of), ("tree of errors", tree_of_errors)):
+    """Put in the place of some comments what only the package knows."""
+    made = {"exmem --help": help_of, "commands": commands, "tree of errors": tree_of_errors, "exit codes": exit_codes}
+    for comment, make in made.items():
         if (mark := f"<!-- {comment} -->") in markdown:
             markdown = markdown.replace(mark, make())
     return markdown
@@ -66,3 +68,8 @@ def tree_of_errors() -> str:
         return [f"{'    ' * depth}{error.__name__}{also}", *below]
 
     return "\n".join(["```text", *lines(ExmemError, 0), "```"])
+
+
+def exit_codes() -> str:
+    """Return the exit codes of the command line as a table."""
+    return "\n".join(["| code | |", "| ---: | --- |", *(f"| {code} | {text} |" for code, text in CODES.items())])

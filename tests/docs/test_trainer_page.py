@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exmem.cli import train as command
+from exmem.cli.commands import load_command
 from exmem.cli.words import read_words
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "trainer.md"
@@ -21,11 +21,11 @@ def test_there_are_methods():
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_options_of_a_method_go_together(options):
     words = ["DATA", "--out", "RUN", *shlex.split(options)]
-    read_words("train", command.train_command, words, registry=command.parts)
+    read_words(load_command("train"), words)
 
 
 def test_options_that_do_not_go_together_would_be_refused(capsys):
     words = ["DATA", "--out", "RUN", *shlex.split("--recipe none --method.dark-weight 0.5")]
     with pytest.raises(SystemExit):
-        read_words("train", command.train_command, words, registry=command.parts)
+        read_words(load_command("train"), words)
     assert "method.dark_weight 0.5 needs the logits of exemplars" in capsys.readouterr().err
