@@ -302,7 +302,7 @@ def test_debug_shows_the_traceback_wherever_it_stands_and_the_same_line_and_code
 
 
 def test_debug_shows_where_a_wrong_word_was_refused(run):
-    err = run("show", "x", "--grid", "a", "--debug")[2]
+    err = run("import", "a", "b", "--max-bytes", "c", "--debug")[2]
     assert err.startswith("Traceback")
     assert err.splitlines()[-1].startswith("exmem: ")
 

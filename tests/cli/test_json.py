@@ -137,7 +137,7 @@ def test_of_a_trade_off(things, answer):
         "budgets": ["20kB"],
         "kinds": ["probe"],
         "base": {
-            "backbone": {"vision": vision, "text": text, "image_size": SIDE, "max_text": 8},
+            "backbone": backbone | {"max_text": 8},
             "tuner": {"blocks": 1},
         },
     }
@@ -198,15 +198,11 @@ def test_of_the_demo(things, answer, monkeypatch):
     monkeypatch.setattr("exmem.cli.demo.stickers.notice", lambda folder: "where the images are from")
     monkeypatch.setattr("exmem.train.parts.load_run_backbone", lambda config, progress: load_joint(models))
     monkeypatch.setattr("exmem.cli.demo.command._RECIPES", ("none", "raw"))
-    monkeypatch.setattr(
-        "exmem.cli.demo.command.demo_configs",
-        lambda **options: [
-            dataclasses.replace(config, data=DataConfig(first_classes=2, increments=(1,)))
-            for config in demo_configs(**options)
-        ],
-    )
+    few = DataConfig(first_classes=2, increments=(1,))
+    configs = [dataclasses.replace(config, data=few) for config in demo_configs(max_bytes="200kB", epochs=1)]
+    monkeypatch.setattr("exmem.cli.demo.command.demo_configs", lambda **options: configs)
     monkeypatch.setattr("exmem.train.advice.candidates", lambda _: [Recipe.of("raw")])
-    code, told = answer("demo", "--out", "demo", "--max-bytes", "200kB", "--epochs", "1")
+    code, told = answer("demo", "--out", "demo")
     assert (code, [*told["runs"]], told["files"]) == (0, ["none", "raw", "auto: raw"], ["demo/accuracy.png"])
     assert all(run.keys() == RUN for run in told["runs"].values())
 
