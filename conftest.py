@@ -39,6 +39,7 @@ NEEDS_TORCH = (
     "tests/cli/captioners.py",
     "tests/cli/test_advise_command.py",
     "tests/cli/test_data_forms.py",
+    "tests/cli/test_json.py",
     "tests/cli/test_caption_command.py",
     "tests/cli/test_predict_command.py",
     "tests/cli/test_stickers.py",

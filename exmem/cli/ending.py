@@ -17,7 +17,7 @@ CODES = {
     0: "done",
     FAILED: "cannot be done (data, memory, package or place; no room on the disk), or done but for what is named: "
     "broken images (data, caption), cells that failed (tradeoff)",
-    WRONG: "asked wrongly: an unknown command or option, a value that cannot be; nothing was begun",
+    WRONG: "asked wrongly: an unknown command or option, a value or a configuration that cannot be",
     DAMAGED: "a memory is damaged (check), or some damage is left (repair)",
     FAULT: "a fault of exmem; please report it with the command, `exmem --version` and what --debug shows",
     INTERRUPTED: "interrupted with Ctrl-C; the same command goes on",
@@ -71,7 +71,8 @@ def _told(error: BaseException) -> tuple[str, int]:
         case _ if any(kind.__name__ in {"MemoryError", "OutOfMemoryError"} for kind in type(error).__mro__):
             # torch.OutOfMemoryError, too, without importing torch
             return f"not enough memory{f': {said}' if said else ''}", FAILED
-    return f"a fault of exmem: {type(error).__name__}: {said}; run it with --debug for the traceback", FAULT
+    what = f"{type(error).__name__}: {said}".removesuffix(": ")
+    return f"a fault of exmem: {what}; run it with --debug for the traceback", FAULT
 
 
 def _drop_unwritten() -> None:

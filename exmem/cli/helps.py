@@ -1,16 +1,18 @@
 """The help of a command: shown to a person, and read for what its options are."""
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import io
 import itertools
 import os
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import tyro
 from typing_extensions import override
@@ -21,6 +23,7 @@ __all__ = ["Option", "Shown", "folded", "options_of", "parse"]
 
 _HEAD = re.compile(r"│ (-.*?)(?:  +(.*?))? *│")
 _MORE = re.compile(r"│  +(\S.*?) *│")
+_DESCRIPTION = re.compile(r"(?:^ {4}\S.*(?:\n|\Z))+", re.MULTILINE)  # of a parameter
 _NAME = re.compile(r"(?:^|, )(--?[\w.-]+)")
 
 
@@ -60,16 +63,52 @@ def parse(command: Command, words: Sequence[str]) -> Callable[[], None]:
     def bound(*args: Any, **kwargs: Any) -> Callable[[], None]:
         return functools.partial(function, *args, **kwargs)
 
-    call: Callable[[], None] = tyro.cli(bound, prog=f"exmem {command.name}", args=words, **command.options)
+    with _whole_paragraphs([function, bound, *_groups(function)]):
+        call: Callable[[], None] = tyro.cli(bound, prog=f"exmem {command.name}", args=words, **command.options)
     return call
+
+
+def _groups(thing: Any) -> Iterator[type]:
+    """Yield the dataclasses whose fields are options of a function, or of a dataclass."""
+    for kind in typing.get_type_hints(thing).values():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield kind
+            yield from _groups(kind)
+
+
+@contextlib.contextmanager
+def _whole_paragraphs(things: Sequence[Any]) -> Iterator[None]:
+    """Give docstrings without the line breaks of their paragraphs, at which tyro would break lines of a help, too."""
+    before = [thing.__doc__ for thing in things]
+    try:
+        for thing, text in zip(things, before, strict=True):
+            thing.__doc__ = _joined(text or "")
+        yield
+    finally:
+        for thing, text in zip(things, before, strict=True):
+            thing.__doc__ = text
+
+
+def _joined(text: str) -> str:
+    about, heading, sections = inspect.cleandoc(text).partition("\nParameters\n")
+    paragraphs = (" ".join(paragraph.split()) for paragraph in about.split("\n\n"))
+    return (
+        "\n\n".join(paragraphs)
+        + heading
+        + _DESCRIPTION.sub(lambda lines: f"    {' '.join(lines[0].split())}\n", sections)
+    )
 
 
 def options_of(command: Command) -> list[Option]:
     """Return the options of a command, as its help tells them."""
     shown = Shown("utf-8", colours=False)
-    wide = mock.patch.dict(os.environ, COLUMNS="120")  # from 130 on tyro puts boxes side by side
-    with wide, contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        parse(command._replace(make=lambda _: command.make([])), ["--help"])
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "120"  # from 130 on tyro puts boxes side by side
+    try:
+        with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+            parse(command._replace(make=lambda _: command.make([])), ["--help"])
+    finally:
+        os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
     return _options(shown.getvalue().splitlines())
 
 

@@ -80,11 +80,11 @@ def _warn(
 
 def _help() -> str:
     parts = [
-        "usage: exmem [--debug] COMMAND [-h] ...\n\nExemplar memory under a budget of bytes.",
+        "usage: exmem COMMAND ...\n\nExemplar memory under a budget of bytes.",
         "commands:\n" + _listed({name: summary(name) for name in COMMANDS}),
         "options of all commands:\n" + _listed(_FOR_ALL),
         "exit codes:\n" + _listed({str(code): told for code, told in CODES.items()}),
-        "`exmem COMMAND --help` explains each. `exmem completion --help` says how a shell completes them.",
+        "`exmem COMMAND --help` explains each.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -18,7 +18,7 @@ def run_facts(run: "RunFolder") -> dict[str, Any]:
     known, entries = run.document(), run.metrics()
     overall = [entry["head"]["all"] for entry in entries]
     return {
-        "path": str(run.path),
+        "path": str(run.path.absolute()),
         "recipe": known["config"]["recipe"]["name"],
         "classes": len(known["data"]["classes"]),
         "average": average_incremental_accuracy(overall) if entries else None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from exmem.cli.output import make_console, make_progress, write_json
+from exmem.cli.output import check_folder, make_console, make_progress, write_json
 from exmem.cli.places import find_store
 from exmem.errors import DataError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
@@ -102,6 +102,7 @@ def output_files(out: Path, *, name: str) -> list[Path]:
     DataError
         If it is a file of another kind, or a new name with another ending, which could be meant as one.
     """
+    check_folder(out.parent if out.suffix.lower() in _ENDINGS else out)
     if out.suffix.lower() in _ENDINGS:
         return [out]
     if not out.is_dir() and (out.suffix or out.exists()):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ def compared(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
     """
     groups: dict[str, list[_Run]] = {}
     notes = []
-    for folder in {folder.resolve(): folder for folder in folders}.values():
+    for folder in {os.path.realpath(folder): folder for folder in folders}.values():
         run = RunFolder(folder)
         if not folder.is_dir() or not run.is_run:
             raise DataError(f"{folder}: expected the folder of a run, with run.json; give those of `exmem train`")

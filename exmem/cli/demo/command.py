@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from exmem.cli.output import make_console, print_table, write_json
+from exmem.cli.output import check_folder, make_console, print_table, write_json
 from exmem.cli.runs import run_facts
 from exmem.cli.words import Bytes
 from exmem.errors import DataError
@@ -89,6 +89,7 @@ def demo(
         raise DataError(
             f"{out}: expected an empty folder or one of the demo, found {foreign[:5]}; choose another --out"
         )
+    check_folder(out)
     configs, console = demo_configs(max_bytes=max_bytes, epochs=epochs, seed=seed), make_console(stderr=json)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = build_stickers(StickersConfig(num_classes=22, max_train=70, max_test=25), progress=console.print)
