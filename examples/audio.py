@@ -8,7 +8,7 @@ import numpy as np
 from exmem import ExemplarMemory, Schema, TokenSpec
 from exmem.masking import mean_threshold
 from exmem.replay import replay_loader
-from exmem.tokens.patches import cut_patches
+from exmem.tokens import cut_patches
 
 RATE, WINDOW, FRAMES, BINS = 8_000, 256, 64, 64
 SCHEMA = Schema(

@@ -7,7 +7,7 @@ import numpy as np
 
 from exmem import ExemplarMemory, Schema
 from exmem.masking import mean_threshold
-from exmem.tokens.patches import cut_patches
+from exmem.tokens import cut_patches
 
 SIZE, PATCH, WORDS = 64, 16, 8
 rng = np.random.default_rng(0)

@@ -4,7 +4,18 @@ Axis letters used everywhere: B batch, N exemplars, L positions of the dense seq
 """
 
 from exmem.tokens.batches import PaddedTokens, TokenBatch
+from exmem.tokens.patches import cut_patches, join_patches
 from exmem.tokens.sets import Exemplar, TokenSet
 from exmem.tokens.spec import ExtraSpec, Schema, TokenSpec
 
-__all__ = ["Exemplar", "ExtraSpec", "PaddedTokens", "Schema", "TokenBatch", "TokenSet", "TokenSpec"]
+__all__ = [
+    "Exemplar",
+    "ExtraSpec",
+    "PaddedTokens",
+    "Schema",
+    "TokenBatch",
+    "TokenSet",
+    "TokenSpec",
+    "cut_patches",
+    "join_patches",
+]

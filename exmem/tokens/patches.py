@@ -15,7 +15,31 @@ _Array = TypeVar("_Array", "NDArray[np.generic]", "NDArray[np.uint8]", "Tensor")
 
 
 def cut_patches(images: _Array, patch: int | tuple[int, int]) -> _Array:
-    """Cut images (B, H, W, C) into patches (B, L, h, w, C), row by row, a copy; `patch` is a side or both."""
+    """Cut images into patches, row by row, as a copy.
+
+    Parameters
+    ----------
+    images : ndarray or Tensor, shape (B, H, W, C)
+        Pixels, of any dtype.
+    patch : int or tuple of int
+        Side of a patch in pixels, or its height and width.
+
+    Returns
+    -------
+    ndarray or Tensor, shape (B, L, h, w, C)
+        Patches; position 0 is the upper left one, and L is (H / h) (W / w).
+
+    Raises
+    ------
+    InvalidExemplarError
+        If a side of the images is no multiple of the patch's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cut_patches(np.zeros((2, 32, 48, 3), np.uint8), 16).shape
+    (2, 6, 16, 16, 3)
+    """
     count, height, width, channels = images.shape
     down, across = (patch, patch) if isinstance(patch, int) else patch
     if height % down or width % across:
@@ -26,7 +50,20 @@ def cut_patches(images: _Array, patch: int | tuple[int, int]) -> _Array:
 
 
 def join_patches(patches: _Array, grid: tuple[int, int]) -> _Array:
-    """Put all patches (B, L, h, w, C), row by row, together: images (B, rows * h, columns * w, C)."""
+    """Put all patches of images together again: the inverse of `cut_patches`.
+
+    Parameters
+    ----------
+    patches : ndarray or Tensor, shape (B, L, h, w, C)
+        All patches, row by row.
+    grid : tuple of int
+        Rows and columns of patches; their product is L.
+
+    Returns
+    -------
+    ndarray or Tensor, shape (B, rows * h, columns * w, C)
+        Images.
+    """
     count, _, height, width, channels = patches.shape
     rows, columns = grid
     tiles = patches.reshape(count, rows, columns, height, width, channels).swapaxes(2, 3)
