@@ -49,6 +49,7 @@ NEEDS_TORCH = (
     "tests/integrations",
     "tests/machines",
     "tests/masking/scorers",
+    "tests/packaging/small_data.py",
     "tests/recipes",
     "tests/replay",
     "tests/report",
