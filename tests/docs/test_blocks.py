@@ -23,7 +23,7 @@ every_page_that_runs = pytest.mark.parametrize(
 
 
 def run(page: Path, folder: Path) -> list[str]:
-    """What each block prints that is run; they find `exmem` on the path, and no network."""
+    """What each block prints that is run; they find `exmem` on the path, and ask no hub."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     blocks = [(block.language, block.line, block.code) for block in blocks_of(page) if block.runs]
     done = subprocess.run(
