@@ -20,7 +20,9 @@ from exmem.replay import SAMPLERS
 from exmem.replay.augment import AUGMENTATIONS
 from exmem.selection import SELECTIONS
 from exmem.tokens.checks import shown
+from exmem.train.data.layouts import LAYOUTS
 from exmem.train.methods import HEADS
+from exmem.train.tuners import TUNERS
 
 __all__ = ["Own", "add_own", "read_own"]
 
@@ -34,11 +36,13 @@ _ALL: tuple[Registry[Any], ...] = (
     FORMS,
     HEADS,
     KEEP_RULES,
+    LAYOUTS,
     RECIPES,
     SAMPLERS,
     SCORERS,
     SELECTIONS,
     TEXT_RULES,
+    TUNERS,
 )
 _KINDS = {registry.kind.replace(" ", "_"): registry for registry in _ALL}
 _added: dict[tuple[str, str], str] = {}  # what this process added

@@ -34,12 +34,16 @@ class Head(abc.ABC):
     # True: what it learnt of earlier phases is in `state`; each phase gives it all its new examples, once.
     # False: it is refitted on what it is given; the trainer gives it exemplars as they are stored.
     keeps_sums: ClassVar[bool]
-    _width: int | None = None  # D, once it is known
 
     @property
     @abc.abstractmethod
     def classes(self) -> tuple[int, ...]:
         """The classes that it can predict, in order; empty before the first fit."""
+
+    @property
+    @abc.abstractmethod
+    def width(self) -> int | None:
+        """D of what it has learnt; None before the first fit."""
 
     @abc.abstractmethod
     def _learn(self, examples: Labelled) -> None: ...
@@ -53,10 +57,9 @@ class Head(abc.ABC):
         DataError if features are not finite, do not fit their labels, or are not as wide as those before.
         """
         checked = _checked(examples)
-        width = _same_width(checked.features, self._width, "examples")
+        _check_width(checked.features, self.width, "examples")
         if len(checked.labels):
             self._learn(checked)
-            self._width = width
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the class of each row (N, D), the smallest of those that are as good.
@@ -66,7 +69,7 @@ class Head(abc.ABC):
         checked = _finite(features, "features")
         if not self.classes:
             raise DataError("this head knows no class; fit it on examples, or load its state")
-        _same_width(checked, self._width, "features")
+        _check_width(checked, self.width, "features")
         return self._predict(checked) if len(checked) else np.zeros(0, np.int64)
 
     @abc.abstractmethod
@@ -110,10 +113,6 @@ def _finite(given: object, what: str) -> NDArray[np.float32]:
     return features
 
 
-def _same_width(features: NDArray[np.float32], width: int | None, what: str) -> int | None:
-    """Return the width of features, or the one that is known where there is no row; DataError if they differ."""
-    if not len(features):
-        return width
-    if width is not None and features.shape[1] != width:
+def _check_width(features: NDArray[np.float32], width: int | None, what: str) -> None:
+    if len(features) and width is not None and features.shape[1] != width:
         raise DataError(f"{what}: expected features of {width} values, as before, got {features.shape[1]}")
-    return int(features.shape[1])

@@ -29,6 +29,11 @@ class NearestExemplarMean(Head):
     def classes(self) -> tuple[int, ...]:
         return () if self._means is None else tuple(self._means.classes)
 
+    @property
+    @override
+    def width(self) -> int | None:
+        return None if self._means is None else self._means.means.shape[1]
+
     @override
     def _learn(self, examples: Labelled) -> None:
         self._means = ClassMeans.of(torch.from_numpy(examples.features), torch.from_numpy(examples.labels))
@@ -48,7 +53,7 @@ class NearestExemplarMean(Head):
     @override
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         if not state:
-            self._means = self._width = None
+            self._means = None
             return
         classes, means = rows_of_state(state, "means")
-        self._means, self._width = ClassMeans(classes.tolist(), torch.from_numpy(means)), means.shape[1]
+        self._means = ClassMeans(classes.tolist(), torch.from_numpy(means))

@@ -23,6 +23,11 @@ class NearestMean(SumsHead):
     `nearest_exemplar_mean` does; a sum points where its mean does.
     """
 
+    @property
+    @override
+    def width(self) -> int | None:
+        return None if self._sums is None else self._sums.class_sums.shape[1]
+
     @override
     def _learn(self, examples: Labelled) -> None:
         rows = unit_rows(examples.features).astype(np.float32)
@@ -37,5 +42,4 @@ class NearestMean(SumsHead):
 
     @override
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        sums = Sums.read(state, gram=False) if state else None
-        self._sums, self._width = sums, None if sums is None else sums.class_sums.shape[1]
+        self._sums = Sums.read(state, gram=False) if state else None

@@ -32,6 +32,11 @@ class RanPac(SumsHead):
         self._matrix = np.zeros((0, self.projection), np.float32)  # W (D, M)
         self._weights: NDArray[np.float64] = np.zeros((0, self.projection))  # (C, M)
 
+    @property
+    @override
+    def width(self) -> int | None:
+        return None if self._sums is None else len(self._matrix)
+
     @override
     def _learn(self, examples: Labelled) -> None:
         matrix = self._matrix_for(examples.features.shape[1])
@@ -73,7 +78,7 @@ class RanPac(SumsHead):
     @override
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         if not state:
-            self._sums, self._width, self.strength = None, None, 1.0
+            self._sums, self.strength = None, 1.0
             return
         drawn, strength = (array_of_state(state, name).ravel().tolist() for name in ("projection", "strength"))
         if len(drawn) != 3 or [drawn[0], drawn[2]] != [self.seed, self.projection] or drawn[1] < 1:
@@ -87,7 +92,6 @@ class RanPac(SumsHead):
         if sums.class_sums.shape[1] != self.projection:
             raise DataError(f"state: expected sums of {self.projection} values, got {sums.class_sums.shape[1]}")
         self._set(sums, self._matrix_for(drawn[1]), strength[0])
-        self._width = drawn[1]
 
 
 def _projected(features: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:

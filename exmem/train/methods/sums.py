@@ -125,6 +125,11 @@ class LinearSumsHead(SumsHead):
 
     _weights: NDArray[np.float64]
 
+    @property
+    @override
+    def width(self) -> int | None:
+        return None if self._sums is None else self._sums.class_sums.shape[1] - 1
+
     @abc.abstractmethod
     def _set(self, sums: Sums) -> None:
         """Take over sums, and find the weights; DataError, and nothing is changed, where that cannot be done."""
@@ -139,11 +144,9 @@ class LinearSumsHead(SumsHead):
     @override
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         if not state:
-            self._sums = self._width = None
+            self._sums = None
             return
-        sums = Sums.read(state, gram=True)
-        self._set(sums)
-        self._width = sums.class_sums.shape[1] - 1
+        self._set(Sums.read(state, gram=True))
 
 
 def with_ones(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,6 +26,11 @@ class WeightsHead(Head):
     def classes(self) -> tuple[int, ...]:
         return tuple(self._classes.tolist())
 
+    @property
+    @override
+    def width(self) -> int | None:
+        return self._weights.shape[1] - 1 if self.classes else None
+
     @abc.abstractmethod
     def _weights_of(self, examples: Labelled) -> NDArray[np.floating]:
         """Fit weights of two classes or more, in order."""
@@ -54,7 +59,6 @@ class WeightsHead(Head):
     @override
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         if not state:
-            self._classes, self._width = self._classes[:0], None
+            self._classes = self._classes[:0]
             return
         self._classes, self._weights = rows_of_state(state, "weights")
-        self._width = self._weights.shape[1] - 1
