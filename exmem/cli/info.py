@@ -32,8 +32,9 @@ def info(path: Annotated[Path, tyro.conf.arg(metavar="STORE|RUN")], /, *, json: 
     if run is not None:
         described["run"] = run_facts(run)
     if run is None or (place / "zarr.json").exists():
+        names = run.document()["data"]["classes"] if run is not None else []
         with ExemplarMemory.open(place) as memory:
-            described |= _memory_facts(memory)
+            described |= _memory_facts(memory, dict(enumerate(names)))
     if json:
         write_json(described)
         return
@@ -65,7 +66,8 @@ def _print_run(console: Console, run: Mapping[str, Any]) -> None:
     print_table(console, ("phase", "new classes", "head", "nearest mean", "exemplars", "seconds"), rows)
 
 
-def _memory_facts(memory: ExemplarMemory) -> dict[str, Any]:
+def _memory_facts(memory: ExemplarMemory, names: Mapping[int, str]) -> dict[str, Any]:
+    """Return what is told of a memory; classes have the names that it was annotated with, or else those of its run."""
     return {
         "location": memory.location,
         "exemplars": len(memory),
@@ -89,7 +91,7 @@ def _memory_facts(memory: ExemplarMemory) -> dict[str, Any]:
         },
         "extras": {name: extra.to_json() for name, extra in memory.schema.extras.items()},
         "attrs": memory.attrs,
-        "class_names": {str(label): name for label, name in memory.class_names.items()},
+        "class_names": {str(label): name for label, name in {**names, **memory.class_names}.items()},
         "classes": {
             str(label): {
                 "exemplars": held.exemplars,

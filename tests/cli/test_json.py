@@ -115,6 +115,7 @@ def test_of_a_run_by_every_command_that_reads_it(things, answer):
 
     code, of_info = answer("info", "run")
     assert (code, of_info.keys(), of_info["run"]) == (0, {"run", *MEMORY}, told["run"])
+    assert of_info["class_names"] == {str(label): f"class{label}" for label in range(4)}
     image = sorted((things / "data/test").glob("*.png"))[0]
     code, told = answer("predict", "run", str(image), "--text", "temple")
     assert (code, [one.keys() for one in told["predictions"]]) == (0, [{"image", "text", "class"}])
