@@ -7,6 +7,8 @@ import pytest
 
 from tests.packaging.building import ROOT, build
 
+collect_ignore = ["embed.py", "sample", "small_data.py"]  # programs that run elsewhere
+
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
