@@ -7,7 +7,7 @@ import pytest
 
 from tests.packaging.building import ROOT, build
 
-collect_ignore = ["embed.py", "sample", "small_data.py"]  # programs that run elsewhere
+collect_ignore = ["sample"]  # the code of a user, which is checked beside an installed exmem
 
 
 @pytest.fixture(scope="session")
