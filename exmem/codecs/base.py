@@ -2,14 +2,20 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
-from numcodecs.abc import Codec
 from numpy.typing import DTypeLike, NDArray
 
 from exmem.errors import CodecError
 from exmem.tokens.checks import rows_text
+
+if TYPE_CHECKING:  # numcodecs has no types: this is what exmem has of its base
+
+    class Codec:
+        codec_id: ClassVar[str]
+else:
+    from numcodecs.abc import Codec
 
 __all__ = ["Payload", "PayloadCodec", "read_count", "write_count"]
 
@@ -19,7 +25,7 @@ _MAX_COUNT_BYTES = 4
 MAX_TOKENS = 2**24
 
 
-class PayloadCodec(Codec, abc.ABC):  # type: ignore[misc]
+class PayloadCodec(Codec, abc.ABC):
     """Turns the values of K tokens into bytes and back.
 
     A codec is its JSON configuration: `get_codec(codec.get_config())` is an equal codec. The number of tokens is part

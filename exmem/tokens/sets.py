@@ -13,7 +13,7 @@ from exmem.tokens.checks import MOST, array_of, mapping_of, shown
 __all__ = ["Exemplar", "TokenSet", "exemplars_in"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
 class TokenSet:
     """The tokens of one modality that were kept.
 
@@ -33,8 +33,8 @@ class TokenSet:
     positions: NDArray[np.int64]
     values: NDArray[Any]
 
-    def __post_init__(self) -> None:
-        positions = array_of(self.positions, "positions", error=InvalidExemplarError)
+    def __init__(self, positions: ArrayLike, values: ArrayLike) -> None:
+        positions = array_of(positions, "positions", error=InvalidExemplarError)
         if positions.size == 0:
             positions = positions.astype(np.int64)
         if positions.ndim != 1 or positions.dtype.kind not in "iu":
@@ -45,7 +45,7 @@ class TokenSet:
             raise InvalidExemplarError(f"positions must be at most {MOST}, got {positions.max()}")
         positions = positions.astype(np.int64)
         check_increasing(positions, "positions")
-        values = array_of(self.values, "values", error=InvalidExemplarError)
+        values = array_of(values, "values", error=InvalidExemplarError)
         if values.ndim < 1 or len(values) != len(positions):
             raise InvalidExemplarError(
                 f"expected one value per position: {len(positions)} positions, values of shape {values.shape}"

@@ -7,6 +7,8 @@ import pytest
 
 from tests.packaging.building import ROOT, build
 
+collect_ignore = ["sample"]  # the code of a user, which is checked beside an installed exmem
+
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):

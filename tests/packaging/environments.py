@@ -14,14 +14,17 @@ __all__ = ["TORCH", "Environment", "lower_bounds", "pinned"]
 
 
 class Environment:
-    """An environment of its own below a folder, which sees the packages of others that it is made on."""
+    """An environment of its own in a folder, which sees the packages in other folders beside its own.
 
-    def __init__(self, folder: Path, *, python: str | Path = sys.executable, on: "Iterable[Environment]" = ()) -> None:
+    What is there is not installed again, so a program lies where its package does.
+    """
+
+    def __init__(self, folder: Path, *, python: str | Path = sys.executable, on: Iterable[Path] = ()) -> None:
         self.folder = folder
         _run([python, "-m", "venv", folder], cwd=folder.parent)
         self.python = folder / "bin" / "python"
         (self.packages,) = folder.glob("lib/python*/site-packages")
-        (self.packages / "others.pth").write_text("".join(f"{other.packages}\n" for other in on))
+        (self.packages / "others.pth").write_text("".join(f"{packages}\n" for packages in on))
 
     def install(self, *what: str, constraints: Iterable[str] = ()) -> None:
         file = self.folder / "constraints.txt"

@@ -33,7 +33,7 @@ def small_data(trained, tests_alone):
 @pytest.fixture
 def with_extra(request, built, trained, tmp_path):
     """An environment with one extra, which has `train` in it."""
-    environment = Environment(tmp_path / "environment", on=[trained])
+    environment = Environment(tmp_path / "environment", on=[trained.packages])
     environment.install(f"{built.wheel}[{request.param}]", constraints=[TORCH])
     yield environment
     shutil.rmtree(environment.folder)
@@ -78,7 +78,7 @@ def test_the_extra_demo_draws_stickers_and_learns_with_packaged_weights(with_ext
 @pytest.mark.parametrize("with_extra", ["ray"], indirect=True)
 def test_the_extra_ray_measures_cells_on_a_cluster(with_extra, small_data):
     words = ["tradeoff.yaml", "--out", "trade-off", "--executor", "ray"]
-    with_extra.program("exmem", "tradeoff", *words, cwd=small_data)
+    with_extra.run("-m", "exmem", "tradeoff", *words, cwd=small_data)
     assert (small_data / "trade-off" / "table.csv").read_text().count("\n") > 1
 
 

@@ -13,9 +13,9 @@ from tests.packaging.environments import Environment, lower_bounds, pinned
 
 pytestmark = [pytest.mark.install, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SAMPLE = ["tests/tokens", "tests/codecs", "tests/selection", "tests/masking", "tests/memory"]
-SAMPLE += ["tests/test_registry.py", "tests/test_api_record.py"]
-SAMPLE += [f"tests/store/test_{part}.py" for part in ("format", "hostile", "damage", "writer", "remote")]
+SAMPLE = ["tests/tokens", "tests/codecs", "tests/selection", "tests/test_registry.py", "tests/test_api_record.py"]
+SAMPLE += [f"tests/memory/test_{part}.py" for part in ("export", "memory", "reservoir", "sampling")]
+SAMPLE += [f"tests/store/test_{part}.py" for part in ("format", "hostile", "writer")]
 SAMPLE += [f"tests/cli/test_{part}.py" for part in ("cli", "data_command", "output")]
 
 
