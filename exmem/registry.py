@@ -109,7 +109,8 @@ class Registry(Mapping[str, Any], Generic[_Made]):
     """
 
     def __init__(self, kind: str, parts: Mapping[str, Any], *, error: type[ExmemError] = SchemaError) -> None:
-        self.kind, self._parts, self._error = kind, dict(parts), error
+        self.kind: str = kind
+        self._parts, self._error = dict(parts), error
         self._options: dict[str, dict[str, Any]] = {}
 
     @functools.cached_property

@@ -96,12 +96,12 @@ class VisionTower(nn.Module):
 
     def __init__(self, model: nn.Module, *, size: tuple[int, int], class_token: bool = True) -> None:
         super().__init__()
-        self.parts = VisionParts.of(model)
+        self.parts: VisionParts = VisionParts.of(model)
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # type: ignore[assignment]  # unused, and random where the checkpoint has none
         self.model = model.requires_grad_(False).eval()
         base = self.parts.position_table(size)  # of zeros: with the bias of the projection
-        self.num_prefix = base.shape[1] - (size[0] // self.parts.patch) * (size[1] // self.parts.patch)
+        self.num_prefix: int = base.shape[1] - (size[0] // self.parts.patch) * (size[1] // self.parts.patch)
         if class_token and self.num_prefix < 1:
             raise SchemaError(f"{type(model).__name__} has no class token; use a vision model that has one")
         if self.parts.projection.bias is not None:
@@ -206,7 +206,7 @@ class VisionBackbone(Backbone):
             std=std,
             encoder=encoder,
         )
-        self.vision = VisionTower(vision, size=self.image_sides, class_token=self.has_class_token)
+        self.vision: VisionTower = VisionTower(vision, size=self.image_sides, class_token=self.has_class_token)
         self.first_trainable = first
         self.eval()
 

@@ -50,7 +50,7 @@ class PayloadCodec(Codec, abc.ABC):
     copies: ClassVar[bool] = False  # True where a payload is the bytes of the values as they lie in memory
 
     def __init__(self, *, shape: Sequence[int] = (), dtype: DTypeLike = "uint8") -> None:
-        self.shape = tuple(int(side) for side in shape)
+        self.shape: tuple[int, ...] = tuple(int(side) for side in shape)
         self.dtype = np.dtype(dtype).name
         self._row_bytes = int(np.prod(self.shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 

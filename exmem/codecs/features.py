@@ -26,7 +26,7 @@ class FeatureCodec(PayloadCodec, abc.ABC):
                 f"{self.codec_id} takes float16, float32 or float64 tokens with values, got {self.dtype} of shape "
                 f"{self.shape}; use 'lossless' for other values"
             )
-        self.width = int(np.prod(self.shape, dtype=np.int64))
+        self.width: int = int(np.prod(self.shape, dtype=np.int64))
 
     @classmethod
     def _config_for(cls, values: NDArray[Any], **options: Any) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class PatchAvif(MosaicCodec):
         quality = whole_number(quality, f"{self.codec_id}: quality", least=1, most=100, error=CodecError)
         speed = whole_number(speed, f"{self.codec_id}: speed", least=0, most=10, error=CodecError)
         choice(subsampling, f"{self.codec_id}: subsampling", _PIXEL_FORMATS, error=CodecError)
-        self.quality, self.speed, self.subsampling = quality, speed, subsampling
+        self.quality: int = quality
+        self.speed: int = speed
+        self.subsampling: str = subsampling
 
     @override
     def get_config(self) -> dict[str, Any]:

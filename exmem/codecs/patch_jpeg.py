@@ -63,7 +63,8 @@ class PatchJpeg(MosaicCodec):
         choice(subsampling, f"{self.codec_id}: subsampling", ("420", "444"), error=CodecError)
         grey = len(tuple(shape)) == 2 or tuple(shape)[2:] == (1,)
         super().__init__(shape=shape, dtype=dtype, block=16 if subsampling == "420" and not grey else 8, most=_MAX_SIDE)
-        self.quality, self.subsampling = quality, subsampling
+        self.quality: int = quality
+        self.subsampling: str = subsampling
         self._set_header(_decode_header(header) if header is not None else self._encode_header())
 
     @override

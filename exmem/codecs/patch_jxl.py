@@ -50,7 +50,8 @@ class PatchJxl(MosaicCodec):
         if not 0 <= distance <= 25:
             raise CodecError(f"{self.codec_id}: distance must be in 0..25, got {distance}")
         effort = whole_number(effort, f"{self.codec_id}: effort", least=1, most=9, error=CodecError)
-        self.distance, self.effort = distance, effort
+        self.distance: float = distance
+        self.effort: int = effort
 
     @override
     def get_config(self) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class ProductQuantisation(FeatureCodec):
     ) -> None:
         super().__init__(shape=shape, dtype=dtype)
         self.parts, self.centres = _checked(self.width, parts, centres, self.codec_id)
-        self.whiten, self.shared = _flag(whiten, "whiten"), _flag(shared, "shared")
+        self.whiten: bool = _flag(whiten, "whiten")
+        self.shared: bool = _flag(shared, "shared")
         if not codebooks:
             raise CodecError(f"{self.codec_id} needs codebooks; make its configuration by ProductQuantisation.train")
         books_shape = (1 if self.shared else self.parts, self.centres, self.width // self.parts)

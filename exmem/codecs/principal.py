@@ -83,10 +83,10 @@ class PrincipalComponents(FeatureCodec):
         basis: str = "",
     ) -> None:
         super().__init__(shape=shape, dtype=dtype)
-        self.bytes = _bytes(bytes)
+        self.bytes: int = _bytes(bytes)
         if not basis:
             raise CodecError(f"{self.codec_id} needs a basis; make its configuration by PrincipalComponents.train")
-        self.components = _counts(components, self.width)
+        self.components: tuple[int, int, int] = _counts(components, self.width)
         self._basis = basis
         self._tables = _read(basis, sum(self.components), self.width)
 

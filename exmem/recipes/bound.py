@@ -68,7 +68,9 @@ class BoundRecipe:
         if not isinstance(backbone, Backbone | PlainImages):
             raise SchemaError(f"expected a Backbone or PlainImages, got {shown(backbone)}")
         recipe = Recipe.of(recipe)
-        self.recipe, self.backbone, self._form = recipe, backbone, recipe.form()
+        self.recipe: Recipe = recipe
+        self.backbone: Backbone | PlainImages = backbone
+        self._form = recipe.form()
         specs = backbone.token_specs()
         if recipe.is_empty:
             raise SchemaError(f"recipe {recipe.name!r} stores nothing; choose one that stores an image or a text")
@@ -78,10 +80,10 @@ class BoundRecipe:
             raise SchemaError(f"recipe {recipe.name!r} stores texts alone, and this learner sees none; use another")
         if recipe.fill.name == "mask_token" and not backbone.has_mask_token:
             raise SchemaError(f"fill 'mask_token': {type(backbone).__name__} has none here; choose another fill")
-        self.restore = Restorer(recipe=recipe, frame=frame_of(recipe, backbone))
+        self.restore: Restorer = Restorer(recipe=recipe, frame=frame_of(recipe, backbone))
         self._codec = {"id": recipe.codec.name, **recipe.codec.kwargs}
-        self.schema = self._schema(specs, num_classes)
-        self.masking = self._masking(objective, seed)
+        self.schema: Schema = self._schema(specs, num_classes)
+        self.masking: Masking = self._masking(objective, seed)
 
     def _schema(self, specs: Mapping[str, TokenSpec], num_classes: int) -> Schema:
         modalities: dict[str, TokenSpec] = {}

@@ -36,7 +36,8 @@ class PlainImages:
 
     def __init__(self, *, size: int | tuple[int, int], patch: int) -> None:
         self._specs = dict(Schema.images(size=size, patch=patch).modalities)
-        self.patch, self.grid = patch, self._specs["image"].image_grid()
+        self.patch: int = patch
+        self.grid: tuple[int, int] = self._specs["image"].image_grid()
 
     def token_specs(self) -> dict[str, TokenSpec]:
         """Return how patches look."""

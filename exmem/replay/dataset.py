@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -64,8 +66,10 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         target_transform: Callable[[int], Any] | None = None,
     ) -> None:
         self._handle = MemoryHandle(source)
-        self.fields, self._fill = tuple(fields), fill
-        self.transform, self.target_transform = transform, target_transform
+        self.fields: tuple[str, ...] = tuple(fields)
+        self._fill = fill
+        self.transform: Callable[[Tensor], Any] | None = transform
+        self.target_transform: Callable[[int], Any] | None = target_transform
         FILLS[fill]  # an unknown one is told now, not in a worker
         memory = self._handle.memory
         restore = Restorer.of(memory)
@@ -85,7 +89,9 @@ class ReplayDataset(Dataset[tuple[Any, ...]]):
         self._take(memory)
 
     def _take(self, memory: ExemplarMemory) -> None:
-        self._slots, self.labels, self.generation = memory.slots, memory.labels, memory.generation
+        self.generation: int = memory.generation
+        self._slots = memory.slots
+        self.labels: NDArray[np.int64] = memory.labels
 
     @property
     def memory(self) -> ExemplarMemory:

@@ -30,7 +30,7 @@ class MemoryHandle:
             if isinstance(source, ExemplarMemory)
             else ExemplarMemory.open(source, threads=threads)
         )
-        self.place = self._memory.place
+        self.place: Place = self._memory.place
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_memory": None}

@@ -40,8 +40,9 @@ class Pipeline:
             raise SchemaError(f"fill {fill!r} has no effect: this memory holds {level}, no pixels; leave it out")
         if level == "features" and augment is not None:
             raise SchemaError("an augmentation has no effect: this memory holds features; leave it out")
-        self.restore, self.augment = restore, augment
-        self.fill = part.name if fill is None else fill
+        self.restore: Restorer = restore
+        self.augment: Augmentation | None = augment
+        self.fill: str = part.name if fill is None else fill
         self._fill = FILLS.make(self.fill, **(part.kwargs if fill is None else {}))
         length = restore.length
         self._context = None if length is None else FillContext(length=length, grid=restore.grid)

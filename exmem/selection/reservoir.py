@@ -56,7 +56,7 @@ class Reservoir:
         if max_exemplars < 1:
             raise SchemaError(f"max_exemplars must be 1 or more, got {max_exemplars}")
         self.max_exemplars = max_exemplars
-        self.seen = 0
+        self.seen: int = 0
         self._rng = np.random.default_rng(seed)
 
     def offer(self) -> int | None:

@@ -43,9 +43,9 @@ class Books:
         self._layout = layout
         self._damaged: set[int] = set()  # segments that could not be copied
         self._last_measured: _Measured | None = None
-        self.foreign_bytes = 0  # of files that are none of this store's, when it was listed last
-        self.root = root
-        self.staged = Staged.nothing(layout, loaded.state.next_slot)
+        self.foreign_bytes: int = 0  # of files that are none of this store's, when it was listed last
+        self.root: Root = root
+        self.staged: Staged = Staged.nothing(layout, loaded.state.next_slot)
         self._show(loaded)
 
     @property
@@ -260,16 +260,16 @@ class Books:
         self.state: State = loaded.state
         self.catalog: Catalog = loaded.catalog
         self.segments: dict[int, SegmentInfo] = {}
-        self.accounted_bytes = 0  # of all rows of committed segments, dead ones too
+        self.accounted_bytes: int = 0  # of all rows of committed segments, dead ones too
         self._cleanable: dict[int, int] = {}
         self.record(loaded.segments)
-        self.damaged_chunks = loaded.damaged
+        self.damaged_chunks: dict[str, str] = loaded.damaged
         parts = list(self.staged.tables())
         table = np.concatenate([rows for rows, _ in parts])
         where = np.concatenate([places for _, places in parts])
         order = np.argsort(table[:, 0], kind="stable")
         self._append(table[order], where[order])
-        self.held_bytes = int(exemplar_bytes(self._layout, self.catalog.lengths).sum())
+        self.held_bytes: int = int(exemplar_bytes(self._layout, self.catalog.lengths).sum())
         self._raise_limit()
 
     def _append(self, table: NDArray[np.int64], where: NDArray[np.int64]) -> None:

@@ -70,8 +70,8 @@ class Mapped:
         self._shards: collections.OrderedDict[tuple[str, int], Shard] = collections.OrderedDict()
         self._records: collections.OrderedDict[int, tuple[bytes, int]] = collections.OrderedDict()
         self._cached_bytes = 0
-        self.most_at_once = max(8, min(_MOST_MAPS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self.fetched = False  # whether an object was fetched since this was set to False
+        self.most_at_once: int = max(8, min(_MOST_MAPS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self.fetched: bool = False  # whether an object was fetched since this was set to False
 
     def forget(self, key: str) -> None:
         """Drop what is kept of an object that was put or deleted."""

@@ -35,7 +35,7 @@ class Reader:
         self._layout = layout
         self._threads = threads
         self._again = verify == "always"
-        self.mapped = Mapped(objects, layout)
+        self.mapped: Mapped = Mapped(objects, layout)
 
     def close(self) -> None:
         """Stop the threads and drop everything kept."""

@@ -34,8 +34,8 @@ class Steps(Cleaning):
     def __init__(self, objects: BudgetedObjects, layout: Layout, root: Root, loaded: Loaded, reader: Reader) -> None:
         self._reader = reader
         self._pid = os.getpid()
-        self.dirty = False
-        self.epoch = 0
+        self.dirty: bool = False
+        self.epoch: int = 0
         self._intended: tuple[int, Staged] | None = None  # revision of the step under way, and what is staged after it
         self._tail: Tail | None = None
         super().__init__(objects, layout, root, loaded)

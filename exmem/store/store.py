@@ -17,6 +17,7 @@ from exmem.store.loading import Loaded, load, read_state
 from exmem.store.maintenance import Damage, drop_damage, find_damage
 from exmem.store.mapped import MovedError
 from exmem.store.objects import LOCK_KEY, Objects
+from exmem.store.objects.places import Place
 from exmem.store.reader import Reader
 from exmem.store.segments import Rows
 from exmem.store.sizes import exemplar_bytes
@@ -36,8 +37,8 @@ class Store:
     def __init__(
         self, objects: Objects, layout: Layout, *, root: Root, loaded: Loaded, reader: Reader, threads: Threads
     ) -> None:
-        self.location = objects.location
-        self.place = objects.place
+        self.location: str = objects.location
+        self.place: Place = objects.place
         self.layout = layout
         self.reader = reader
         self.writer: Writer | None = None

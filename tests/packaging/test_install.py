@@ -70,8 +70,8 @@ def test_the_extra_demo_draws_stickers_and_learns_with_packaged_weights(with_ext
     drawn = f"from exmem.cli.demo.stickers.artwork import render_svg; print(render_svg({svg!r}, 32).size)"
     assert with_extra.run("-c", drawn, cwd=small_data) == "(32, 32)\n"
     small = ["--data.first-classes", "2", "--data.increments", "1", "--loop.epochs", "1", "--max-bytes", "40kB"]
-    with_extra.program(
-        "exmem", "train", "data", "--out", "demo-run", "--backbone.image-size", "56", *small, cwd=small_data
+    with_extra.run(
+        "-m", "exmem", "train", "data", "--out", "demo-run", "--backbone.image-size", "56", *small, cwd=small_data
     )
 
 

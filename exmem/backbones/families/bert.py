@@ -57,7 +57,8 @@ class Bert(Backbone):
             std=(0.5, 0.5, 0.5),
             encoder=text,
         )
-        self.text, self.first_trainable = tower, first
+        self.text: TextTower = tower
+        self.first_trainable = first
         self.eval()
 
     @classmethod

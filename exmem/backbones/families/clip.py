@@ -51,8 +51,8 @@ class Clip(TwoTowers):
             mean=mean,
             std=std,
         )
-        self.image_projection = model.visual_projection.requires_grad_(False)
-        self.text_projection = model.text_projection.requires_grad_(False)
+        self.image_projection: Any = model.visual_projection.requires_grad_(False)
+        self.text_projection: Any = model.text_projection.requires_grad_(False)
 
     @property
     @override

@@ -65,10 +65,10 @@ class Joint(VisionBackbone):
         )
         if getattr(text, "pooler", None) is not None:
             text.pooler = None  # unused, and random where the checkpoint has none
-        self.text_encoder = text.requires_grad_(False).eval()
+        self.text_encoder: Any = text.requires_grad_(False).eval()
         self._text_offset = position_offset(text)
         check_text_positions(text, offset=self._text_offset)
-        self.text_in = _TextIn(int(text.config.hidden_size), self.width, scale=self._image_scale())
+        self.text_in: _TextIn = _TextIn(int(text.config.hidden_size), self.width, scale=self._image_scale())
 
     @classmethod
     def from_pretrained(

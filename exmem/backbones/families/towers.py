@@ -56,8 +56,8 @@ class TwoTowers(VisionBackbone):
             std=std,
             encoder=model.text_model,
         )
-        self.text = TextTower(model.text_model, causal=self.is_causal)
-        self.first_text = tuned_from(self.text.blocks, trainable_blocks)
+        self.text: TextTower = TextTower(model.text_model, causal=self.is_causal)
+        self.first_text: int = tuned_from(self.text.blocks, trainable_blocks)
         self.register_buffer("temperature", model.logit_scale.detach().exp().flatten()[0], persistent=False)
         self.eval()
 

@@ -32,7 +32,7 @@ class AttentionRollout(Scorer):
     """
 
     def __init__(self, *, layers: Sequence[int] | None = None) -> None:
-        self.layers = check_layers(layers)
+        self.layers: tuple[int, ...] | None = check_layers(layers)
 
     @override
     @torch.inference_mode()

@@ -43,7 +43,8 @@ class CimBox(Scorer, FixedScorer):
     def __init__(self, *, threshold: float = 0.5, layers: Sequence[int] | None = (-1,)) -> None:
         if not 0 <= threshold <= 1:
             raise SchemaError(f"threshold must be in 0..1, got {threshold}")
-        self.threshold, self._attention = threshold, ClsAttention(layers=layers)
+        self.threshold: float = threshold
+        self._attention = ClsAttention(layers=layers)
 
     @override
     def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:

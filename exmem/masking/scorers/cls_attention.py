@@ -29,7 +29,7 @@ class ClsAttention(Scorer, FixedScorer):
     """
 
     def __init__(self, *, layers: Sequence[int] | None = (-1,)) -> None:
-        self.layers = check_layers(layers)
+        self.layers: tuple[int, ...] | None = check_layers(layers)
 
     @override
     @torch.inference_mode()

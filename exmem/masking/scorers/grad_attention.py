@@ -47,7 +47,8 @@ class GradAttention(Scorer):
     """
 
     def __init__(self, *, layers: Sequence[int] | None = None, objective: Objective | None = None) -> None:
-        self.layers, self.objective = check_layers(layers), objective or _half_squared_norm
+        self.layers: tuple[int, ...] | None = check_layers(layers)
+        self.objective: Objective = objective or _half_squared_norm
 
     @override
     def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:

@@ -27,7 +27,7 @@ class RandomScores(Scorer):
     """
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.seed = whole_number(seed, "seed")
+        self.seed: int = whole_number(seed, "seed")
 
     @override
     def __call__(self, model: Backbone, batch: TensorBatch, *, hidden: Hidden | None = None) -> ScoreMaps:

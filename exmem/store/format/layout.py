@@ -59,7 +59,7 @@ class Layout:
         self.packed: dict[str, Field] = {}
         self.extras: dict[str, Field] = {}
         self.sharded: dict[str, ShardedArray] = {}
-        self.record_bytes = 0
+        self.record_bytes: int = 0
         for name, spec in schema.modalities.items():
             codec = _recorded(name, spec, codecs[name]) if codecs and name in codecs else _codec_of(name, spec)
             self.keep[name] = self._field((-(-spec.positions // 8),), "uint8")
@@ -70,12 +70,12 @@ class Layout:
         for name, extra in schema.extras.items():
             self.extras[name] = self._field(tuple(extra.shape), str(extra.dtype))
         modalities = list(schema.modalities)
-        self.columns = ["slot", "generation", "label", "priority"]
-        self.first_count = len(self.columns)
+        self.columns: list[str] = ["slot", "generation", "label", "priority"]
+        self.first_count: int = len(self.columns)
         self.columns += [f"{name}.tokens" for name in modalities]
-        self.first_length = len(self.columns)
+        self.first_length: int = len(self.columns)
         self.columns += [f"{name}.bytes" for name in self.sharded]
-        self.most_tokens = [spec.positions for spec in schema.modalities.values()]
+        self.most_tokens: list[int] = [spec.positions for spec in schema.modalities.values()]
 
     def _field(self, shape: tuple[int, ...], dtype: str) -> Field:
         field = Field(self.record_bytes, math.prod(shape) * np.dtype(dtype).itemsize, shape, dtype)

@@ -24,7 +24,7 @@ class BudgetedObjects:
         self.objects = objects
         self.limit = limit
         self.sizes: dict[str, int] = {}
-        self.total_bytes = 0
+        self.total_bytes: int = 0
 
     @property
     def location(self) -> str:

@@ -39,7 +39,7 @@ class LocalObjects:
     """
 
     def __init__(self, root: Path, *, durable: bool = True, read_only: bool = False) -> None:
-        self.location = str(root)
+        self.location: str = str(root)
         self.place: str | ZarrStore = self.location
         self._durable = durable
         self._read_only = read_only

@@ -44,7 +44,7 @@ class RemoteObjects:
     _ranges = True  # whether more bytes may be asked for than there are
 
     def __init__(self, store: ZarrStore) -> None:
-        self.location = str(store)
+        self.location: str = str(store)
         self.place: str | ZarrStore = store
         self._store = store
         self._prototype = default_buffer_prototype()
