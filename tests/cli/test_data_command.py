@@ -53,7 +53,7 @@ def test_everything_that_is_broken_is_listed_with_an_exit_code_of_one(folder):
     told = run(folder)
     assert told.returncode == 1
     broken = [line for line in told.stdout.splitlines() if line.startswith("broken: ")]
-    drop = "replace it or drop its row"
+    drop = "replace it or leave it out"
     assert broken == [
         f"broken: {train}/0.png (metadata.csv line 2): no such image; add it or drop its row",
         f"broken: {train}/1.png (metadata.csv line 3): expected an image, got an empty file; {drop}",
