@@ -8,6 +8,7 @@ __all__ = [
     "BudgetTooSmallError",
     "CarriedThroughWarning",
     "CodecError",
+    "CodecOptionError",
     "CorruptExemplarError",
     "DataError",
     "DataWarning",
@@ -41,6 +42,10 @@ class InvalidExemplarError(ExmemError, ValueError):
 
 class CodecError(ExmemError, ValueError):
     """A payload codec cannot take what it was given, or a payload cannot be decoded."""
+
+
+class CodecOptionError(CodecError, SchemaError):
+    """A payload codec cannot be made: its name or an option is wrong, or it cannot take such tokens."""
 
 
 class DataError(ExmemError, ValueError):

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from exmem.errors import ExmemError, SchemaError
+from exmem.errors import ExmemError, SchemaError, UnknownSlotError
 
 __all__ = ["CODES", "DAMAGED", "FAILED", "WRONG", "split_debug", "told_errors"]
 
@@ -19,7 +19,8 @@ CODES = {
     "broken images (data, caption), cells that failed (tradeoff)",
     WRONG: "asked wrongly: an unknown command or option, a value or a configuration that cannot be",
     DAMAGED: "a memory is damaged (check), or some damage is left (repair)",
-    FAULT: "a fault of exmem; please report it with the command, `exmem --version` and what --debug shows",
+    FAULT: "a fault of exmem, or of a part of your own; please report exmem's with the command, `exmem --version` "
+    "and what --debug shows",
     INTERRUPTED: "interrupted with Ctrl-C; the same command goes on",
     UNREAD: "what reads the output went away, as `head` does",
 }
@@ -59,7 +60,7 @@ def _told(error: BaseException) -> tuple[str, int]:
             return "interrupted; run the same command again to continue", INTERRUPTED
         case BrokenPipeError():
             return "", UNREAD
-        case SchemaError():
+        case SchemaError() | UnknownSlotError():
             return said, WRONG
         case ExmemError():
             return said, FAILED
@@ -72,7 +73,8 @@ def _told(error: BaseException) -> tuple[str, int]:
             # torch.OutOfMemoryError, too, without importing torch
             return f"not enough memory{f': {said}' if said else ''}", FAILED
     what = f"{type(error).__name__}: {said}".removesuffix(": ")
-    return f"a fault of exmem: {what}; run it with --debug for the traceback", FAULT
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a fault: {what} ({at.filename}, line {at.lineno}); run it with --debug for the traceback", FAULT
 
 
 def _drop_unwritten() -> None:

@@ -30,6 +30,11 @@ _WIDEST = 100  # columns of the help
 def main() -> None:
     """Run the command line; `exmem --help` lists the exit codes. What ends it is one line, without a traceback."""
     words, debug = split_debug(sys.argv[1:])
+    if words[:1] == ["--json"]:  # it may stand before the command
+        words = [*words[1:], "--json"]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, `>&-`
+            setattr(sys, name, io.StringIO())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the encoding lacks end no command

@@ -8,7 +8,7 @@ import tyro
 
 from exmem.cli.output import check_folder, make_console, make_progress, write_json
 from exmem.cli.places import find_store
-from exmem.errors import DataError, StoreNotFoundError
+from exmem.errors import DataError, SchemaError, StoreNotFoundError
 from exmem.memory import ExemplarMemory
 from exmem.report.view.exemplars import Known, choose_slots, exemplar_sheet, slots_of_classes
 from exmem.report.view.images import parse_grid
@@ -62,13 +62,13 @@ def show(  # noqa: PLR0913 - what may be shown, each with a default
 
     Raises
     ------
-    DataError
+    SchemaError
         If slots and classes are both given.
     """
     files, console = output_files(out, name="exemplars"), make_console(stderr=json)
     shape = parse_grid(grid) if grid is not None else None
     if slots and classes:
-        raise DataError("expected --slots or --class, got both; give one of them")
+        raise SchemaError("expected --slots or --class, got both; give one of them")
     place, run = find_store(store)
     if run is not None and not (place / "zarr.json").exists():
         raise StoreNotFoundError(f"{run.path}: this run has no memory, or none yet")
@@ -102,13 +102,14 @@ def output_files(out: Path, *, name: str) -> list[Path]:
     DataError
         If it is a file of another kind, or a new name with another ending, which could be meant as one.
     """
-    check_folder(out.parent if out.suffix.lower() in _ENDINGS else out)
     if out.suffix.lower() in _ENDINGS:
+        check_folder(out.parent)
         return [out]
     if not out.is_dir() and (out.suffix or out.exists()):
         endings = " or ".join(_ENDINGS)
         unless = "choose another place with --out" if out.exists() else "make the folder first if it is to be one"
         raise DataError(f"{out}: expected a folder, or a file that ends in {endings}; {unless}")
+    check_folder(out)
     return [out / f"{name}{ending}" for ending in _ENDINGS]
 
 

@@ -20,7 +20,7 @@ from exmem.codecs.pq import ProductQuantisation
 from exmem.codecs.principal import PrincipalComponents
 from exmem.codecs.raw import Raw
 from exmem.codecs.scalar import ScalarQuantisation
-from exmem.errors import CodecError
+from exmem.errors import CodecError, CodecOptionError
 from exmem.registry import Registry
 
 __all__ = ["CODECS", "codec_name", "get_codec"]
@@ -39,7 +39,7 @@ _OURS = (
     Raw,
     ScalarQuantisation,
 )
-CODECS: Registry[PayloadCodec] = Registry("codec", {codec.codec_id: codec for codec in _OURS}, error=CodecError)
+CODECS: Registry[PayloadCodec] = Registry("codec", {codec.codec_id: codec for codec in _OURS}, error=CodecOptionError)
 """Payload codecs by their identifier."""
 for _codec in _OURS:  # not those of entry points: their modules import exmem, which is being imported
     numcodecs.register_codec(_codec)
@@ -77,7 +77,7 @@ def get_codec(
 
     Raises
     ------
-    CodecError
+    CodecOptionError
         If the name is unknown, an option is unknown, the codec cannot take such tokens, or its `get_config` does not
         say all of that again.
     """
@@ -90,17 +90,18 @@ def get_codec(
         options.setdefault("dtype", dtype)
     try:
         codec: PayloadCodec = codec_type(**options)
-    except CodecError:
-        raise
+    except CodecError as error:
+        raise CodecOptionError(str(error)) from error
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         known = sorted(set(inspect.signature(codec_type).parameters) - {"shape", "dtype"})
         strange = sorted(set(map(str, options)) - {*known, "shape", "dtype"})
         what = f"unknown options {strange}; it knows {known}" if strange else f"an option cannot be used ({error})"
-        raise CodecError(f"{name}: {what}") from error
+        raise CodecOptionError(f"{name}: {what}") from error
     recorded = codec.get_config()
     if recorded.get("id") != name:
-        raise CodecError(f"{name}: get_config says id {recorded.get('id')!r}; let its codec_id be the name that it has")
+        says = recorded.get("id")
+        raise CodecOptionError(f"{name}: get_config says id {says!r}; let its codec_id be the name that it has")
     defaults = CODECS.options(name)
     if lacking := sorted(key for key, value in options.items() if key not in recorded and value != defaults[key]):
-        raise CodecError(f"{name}: get_config leaves out {lacking}; what it encodes could not be decoded later")
+        raise CodecOptionError(f"{name}: get_config leaves out {lacking}; what it encodes could not be decoded later")
     return codec

@@ -23,7 +23,7 @@ def exemplars_of(
 ) -> list[Exemplar]:
     """Return one exemplar per label; InvalidExemplarError if an array has another first axis or an unknown name."""
     classes = array_of(labels, "labels", error=InvalidExemplarError)
-    if classes.ndim != 1 or classes.dtype.kind not in "iu":
+    if classes.ndim != 1 or (classes.dtype.kind not in "iu" and len(classes)):
         raise InvalidExemplarError(f"labels must be a 1-D integer array, got {classes.dtype} of shape {classes.shape}")
     values, flags, fields = _arrays(tokens, "tokens"), _arrays(keep, "keep"), _arrays(extras, "extras")
     ranks = np.zeros(len(classes))

@@ -279,7 +279,7 @@ class ExemplarMemory(Settings):
         Parameters
         ----------
         tokens : mapping of str to array-like, shape (B, L, *shape)
-            Values of each modality at every position.
+            Values of each modality at the first L positions, all that the schema has or fewer.
         labels : array-like, shape (B,), integer
             Class of each exemplar.
         keep : mapping of str to array-like, shape (B, L), bool, optional

@@ -254,7 +254,7 @@ class Recipe:
                 raise SchemaError(f"{os.fspath(value)}: {error}") from error
         recipe = RECIPES[str(value)]
         if isinstance(recipe, Recipe | Mapping):
-            return cls.of(recipe)
+            return dataclasses.replace(cls.of(recipe), name=str(value))
         raise SchemaError(f"recipe {str(value)!r}: expected a Recipe or a mapping, got {shown(recipe)}")
 
     def save(self, file: str | os.PathLike[str]) -> None:

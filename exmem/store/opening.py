@@ -86,7 +86,10 @@ def open_store(
     threads = _num_threads(threads)
     objects = objects_at(place, durable=durable)
     if objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) is None:
-        raise StoreNotFoundError(f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first")
+        raise StoreNotFoundError(
+            f"{objects.location} holds no exmem store ({ROOT_KEY} is missing); create one first, or put that file back "
+            "from a copy"
+        )
     unclean = objects.acquire(take=take_lock) if writable else False
     try:
         root = parse_root(objects.get(ROOT_KEY, limit=MOST_ROOT_BYTES) or b"", objects.location)
@@ -140,7 +143,7 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
         try:
             codec = _codec_in(objects, state, name, state.era)
         except FormatError as error:
-            if not tolerant or codec_name(str(config["id"])) not in CODECS:
+            if not tolerant:
                 raise
             codec = _codec_of_before(objects, state, name)
             if codec is None and not _says_everything(config, spec):
@@ -166,14 +169,24 @@ def _codec_in(objects: Objects, state: State, name: str, era: int) -> PayloadCod
             raise ValueError("it is missing")
         outer = unseal(data)["codecs"][0]
         config = dict(outer["configuration"]["codecs"][0]["configuration"]["codec"])
-        if codec_name(str(config["id"])) not in CODECS:
-            raise FormatError(
-                f"{objects.location}: {name!r} was encoded by the codec {shown(config['id'])}, which is not known; "
-                "install the package that offers it, or add it by exmem.codecs.CODECS.add before opening"
-            )
+        codec_id = str(config["id"])
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise _broken(objects, key, error) from error
+    try:
+        CODECS[codec_name(codec_id)]
+    except CodecError as error:  # nothing is damaged
+        raise CodecError(
+            f"{objects.location}: {name!r} was encoded by the codec {shown(codec_id)}, which is not to be had here "
+            f"({error}); install the package that offers it, or add it by exmem.codecs.CODECS.add before opening"
+        ) from error
+    try:
         return get_codec(config)
-    except (ValueError, KeyError, TypeError, IndexError, CodecError, RecursionError) as error:
-        raise FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise _broken(objects, key, error) from error
+
+
+def _broken(objects: Objects, key: str, error: Exception) -> FormatError:
+    return FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})")
 
 
 def _codec_of_before(objects: Objects, state: State, name: str) -> PayloadCodec | None:

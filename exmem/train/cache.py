@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from exmem.backbones.packaged import cache_dir
-from exmem.errors import SchemaError
+from exmem.errors import DataError, SchemaError
 from exmem.store import parse_bytes
 from exmem.train.ranks import ALONE, Ranks
 
@@ -59,10 +59,17 @@ def keep(name: str, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE) -> dict
 
 def _keep(name: str, tensors: dict[str, Tensor]) -> None:
     most, file = _most_bytes(), _file(name)
+    if sum(tensor.nbytes for tensor in tensors.values()) > most:
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary)
+    except SafetensorError as error:  # what the disk says is a text in it
+        temporary.unlink(missing_ok=True)
+        remedy = "make room there, or keep none with EXMEM_HIDDEN_BYTES=0"
+        raise DataError(f"{file}: hidden tokens cannot be written ({error}); {remedy}") from error
+    try:
         if (size := temporary.stat().st_size) <= most:
             _make_room(file, most - size)
             temporary.replace(file)

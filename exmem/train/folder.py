@@ -171,7 +171,10 @@ class RunFolder:
         known = self.document()
         from exmem.train.config import TrainConfig  # needs torch, which most questions about a run do not
 
-        return TrainConfig.from_json(known["config"]), known["data"]
+        try:
+            return TrainConfig.from_json(known["config"]), known["data"]
+        except SchemaError as error:  # a part by name may be that of a package
+            raise SchemaError(f"{self.path}: {error}; install the package that the run had it from") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured, one entry per finished phase."""
@@ -230,12 +233,9 @@ class RunFolder:
 
     def save_tensors(self, file: Path, tensors: "Mapping[str, Tensor]") -> None:
         """Save tensors to a file, whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save  # `save_file` has errors of its own for a full disk
 
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(file.name + ".tmp")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        _publish(temporary, file)
+        self._write(file, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
     def note(self, phase: int, name: str) -> dict[str, Any] | None:
         """Return a note of a phase, None if there is none."""

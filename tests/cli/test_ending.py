@@ -250,6 +250,18 @@ def test_a_full_disk_ends_with_1_in_plain_words(memory, words):
     assert (done.returncode, done.stderr) == (1, "exmem: no room is left on the disk\n")
 
 
+@pytest.mark.parametrize("words", ["--help", "check MEMORY", "info MEMORY --json"])
+def test_a_command_whose_output_is_closed_does_its_work(memory, words):
+    words = [str(memory) if word == "MEMORY" else word for word in words.split()]
+    closing = ["bash", "-c", 'exec "$@" >&-', "bash"]
+    done = subprocess.run([*closing, *START, *words], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_options_of_all_commands_may_stand_before_the_command(run, memory):
+    assert run("--json", "info", memory) == run("info", memory, "--json")
+
+
 class OutOfMemoryError(RuntimeError):
     """As torch has one."""
 
@@ -281,7 +293,8 @@ def test_a_fault_ends_with_70_and_one_line_with_its_type(run, monkeypatch, error
     code, out, err = run("info", "memory", "--json")
     assert (code, out) == (70, "")
     what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    assert err == f"exmem: a fault of exmem: {what}; run it with --debug for the traceback\n"
+    place = rf"{re.escape(__file__)}, line \d+"  # where it was raised
+    assert re.fullmatch(rf"exmem: a fault: {re.escape(what)} \({place}\); run it with --debug for the traceback\n", err)
 
 
 @pytest.mark.parametrize("error", [ValueError("it"), KeyboardInterrupt(), OSError(errno.ENOSPC, "it")], ids=repr)

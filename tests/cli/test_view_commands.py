@@ -153,10 +153,10 @@ def test_a_memory_beside_the_configuration_of_another_program_is_shown_as_it_is(
 
 def test_wrong_wishes_are_refused(plain, tmp_path, run):
     for wishes, kind, message in (
-        ({"slots": (0,), "classes": ("1",)}, DataError, "give one of them"),
+        ({"slots": (0,), "classes": ("1",)}, SchemaError, "give one of them"),
         ({"grid": "4by4"}, SchemaError, "such as 12x16"),
         ({"most": 0}, SchemaError, "1 or more"),
-        ({"out": plain / "zarr.json" / "x.png"}, DataError, "cannot be written"),
+        ({"out": plain / "zarr.json" / "x.png"}, DataError, "zarr.json is a file; choose a folder"),
         (
             {"out": plain / "zarr.json"},
             DataError,

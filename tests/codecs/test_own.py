@@ -5,7 +5,7 @@ import pytest
 
 from exmem import ExemplarMemory, Schema, TokenSpec
 from exmem.codecs import CODECS, Lossless, Raw
-from exmem.errors import CodecError, FormatError
+from exmem.errors import CodecError
 from exmem.memory.maintenance import check, repair
 
 
@@ -48,9 +48,13 @@ def test_opening_where_the_codec_is_not_known_names_it_and_changes_nothing(tmp_p
     del CODECS._parts["own"]  # as in a process that never added it
     for look in (lambda: ExemplarMemory.open(tmp_path, mode), lambda: check(tmp_path), lambda: repair(tmp_path)):
         with pytest.raises(
-            FormatError, match=r"'t' was encoded by the codec 'own', which is not known; .* before opening$"
+            CodecError, match=r"'t' was encoded by the codec 'own', which is not to be had here .* before opening$"
         ):
             look()
+    CODECS.add("own", "no_such_module:Own")  # an entry point that is wrong
+    with pytest.raises(CodecError, match=r"'own', which is not to be had here .* imported from no_such_module"):
+        ExemplarMemory.open(tmp_path, mode)
+    del CODECS._parts["own"]
     CODECS.add("own", Own)
     with ExemplarMemory.open(tmp_path, mode) as memory:
         assert memory.read(memory.slots).tokens["t"].values.tolist() == [[1, 2, 3, 4]]

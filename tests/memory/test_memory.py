@@ -374,6 +374,12 @@ def test_a_budget_below_the_minimum_is_refused_and_the_minimum_is_enough(tmp_pat
     assert folder_bytes(tmp_path / "m") <= minimum
 
 
+def test_adding_a_batch_of_no_exemplars_changes_nothing(tmp_path):
+    with ExemplarMemory.create(tmp_path, schema=Schema.images(size=16, patch=8), max_bytes="50kB") as memory:
+        report = memory.add_batch({"image": np.zeros((0, 4, 8, 8, 3), np.uint8)}, [])
+        assert (len(report.slots), len(memory), memory.next_slot) == (0, 0, 0)
+
+
 def test_create_refuses_a_folder_that_is_not_empty(tmp_path, made):
     memory, _ = made
     with pytest.raises(StoreExistsError, match="not empty"):

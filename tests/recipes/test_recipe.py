@@ -242,6 +242,11 @@ def test_only_a_recipe_without_image_and_text_stores_nothing():
     assert isinstance(Recipe.of("jpeg").form(), Scaled)
 
 
+def test_a_recipe_that_is_added_has_the_name_it_is_added_by():
+    RECIPES.add("mine", Recipe(image="patches"))
+    assert (Recipe.of("mine").name, Recipe.of("mine").level) == ("mine", "pixels")
+
+
 def test_a_form_of_ones_own_is_used_by_name_once_it_is_added_or_offered_by_a_package(monkeypatch):
     class Tiny(Scaled):
         """An eighth of the side."""

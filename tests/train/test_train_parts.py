@@ -132,6 +132,11 @@ def test_a_run_without_a_finished_phase_takes_other_settings_and_begins_anew(fol
     assert folder.checkpoint(0) is None
     assert not folder.memory.exists()
     assert folder.described() == (OTHER, {"train": "a", "classes": ["x", "y"]})
+    document = json.loads((folder.path / "run.json").read_text())
+    document["config"]["recipe"] |= {"image": "patches", "scorer": "theirs"}
+    (folder.path / "run.json").write_text(json.dumps(document))
+    with pytest.raises(SchemaError, match=rf"^{folder.path}: .*'theirs'.*; install the package that the run had it"):
+        folder.described()
 
 
 def test_what_cannot_be_removed_is_not_trained_on(folder, monkeypatch):

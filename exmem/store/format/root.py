@@ -70,4 +70,5 @@ def parse_root(data: bytes, location: str) -> Root:
             others["attributes"] = attributes
         return Root(Schema.from_json(of_exmem["schema"]), dict(of_exmem["settings"]), others, consolidated)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{location}: {ROOT_KEY} is broken ({type(error).__name__}: {error})") from error
+        what = f"{type(error).__name__}: {error}"
+        raise FormatError(f"{location}: {ROOT_KEY} is broken ({what}); put it back from a copy") from error

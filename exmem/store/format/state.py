@@ -176,7 +176,8 @@ def parse_state(data: bytes, location: str) -> State:
         if not eras:
             raise ValueError("it has no era")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{location}: {STATE_KEY} is broken ({type(error).__name__}: {error})") from error
+        what = f"{type(error).__name__}: {error}"
+        raise FormatError(f"{location}: {STATE_KEY} is broken ({what}); put it back from a copy") from error
     return state
 
 

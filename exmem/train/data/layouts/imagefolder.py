@@ -62,8 +62,8 @@ def _read_split(root: Path, name: str, columns: Columns) -> Split:
     elif columns.needs_text:
         split.problems.append(
             f"{folder}: expected a metadata.jsonl or metadata.csv with the columns {columns.images[0]!r}, "
-            f"{columns.text!r} and {columns.label!r}, got {listing(folder)}; write it (where no texts are needed, a "
-            "folder for each class will do)"
+            f"{columns.text!r} and {columns.label!r}, got {listing(folder)}; write it, or "
+            "ask for no texts (modalities image): then a folder for each class will do"
         )
     else:
         _read_class_folders(files, split)
