@@ -10,6 +10,7 @@ __all__ = [
     "CodecError",
     "CodecOptionError",
     "CorruptExemplarError",
+    "CorruptMetadataError",
     "DataError",
     "DataWarning",
     "ExemplarTooLargeError",
@@ -78,6 +79,10 @@ class StoreNotFoundError(StoreError):
 
 class FormatError(StoreError):
     """The store was written in an unknown format version or its metadata is broken."""
+
+
+class CorruptMetadataError(FormatError):
+    """Metadata of a store are damaged; the message names store and file."""
 
 
 class LockedError(StoreError):

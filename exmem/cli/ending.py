@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from exmem.errors import ExmemError, SchemaError, UnknownSlotError
+from exmem.errors import CorruptMetadataError, ExmemError, SchemaError, UnknownSlotError
 
 __all__ = ["CODES", "DAMAGED", "FAILED", "WRONG", "split_debug", "told_errors"]
 
@@ -18,7 +18,7 @@ CODES = {
     FAILED: "cannot be done (data, memory, package or place; no room on the disk), or done but for what is named: "
     "broken images (data, caption), cells that failed (tradeoff)",
     WRONG: "asked wrongly: an unknown command or option, a value or a configuration that cannot be",
-    DAMAGED: "a memory is damaged (check), or some damage is left (repair)",
+    DAMAGED: "a memory is damaged (check), damage is left (repair), or its metadata are damaged (any command)",
     FAULT: "a fault of exmem, or of a part of your own; please report exmem's with the command, `exmem --version` "
     "and what --debug shows",
     INTERRUPTED: "interrupted with Ctrl-C; the same command goes on",
@@ -62,10 +62,13 @@ def _told(error: BaseException) -> tuple[str, int]:
             return "", UNREAD
         case SchemaError() | UnknownSlotError():
             return said, WRONG
+        case CorruptMetadataError():
+            return said, DAMAGED
         case ExmemError():
             return said, FAILED
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "exmem":
-            return f"this needs the package {name}; pip install 'exmem[train,demo]'", FAILED
+            ours = "those of exmem come by pip install 'exmem[train,demo]'"
+            return f"this needs the package {name}; install it ({ours})", FAILED
         case OSError(errno=number):
             what = _BY_MACHINE.get(number or 0, error.strerror or said or type(error).__name__)
             return (f"{error.filename}: {what}" if error.filename else what), FAILED

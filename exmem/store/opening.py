@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from exmem.codecs import CODECS, PayloadCodec, codec_name, get_codec
-from exmem.errors import BudgetTooSmallError, CodecError, FormatError, StoreExistsError, StoreNotFoundError
+from exmem.errors import (
+    BudgetTooSmallError,
+    CodecError,
+    CorruptMetadataError,
+    FormatError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
 from exmem.store.format.documents import unseal
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
@@ -147,7 +154,7 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
                 raise
             codec = _codec_of_before(objects, state, name)
             if codec is None and not _says_everything(config, spec):
-                raise FormatError(
+                raise CorruptMetadataError(
                     f"{error}; it alone holds what the codec {config['id']!r} was trained to, so no exemplar can be "
                     "decoded; put the file back from a copy"
                 ) from error
@@ -185,8 +192,8 @@ def _codec_in(objects: Objects, state: State, name: str, era: int) -> PayloadCod
         raise _broken(objects, key, error) from error
 
 
-def _broken(objects: Objects, key: str, error: Exception) -> FormatError:
-    return FormatError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})")
+def _broken(objects: Objects, key: str, error: Exception) -> CorruptMetadataError:
+    return CorruptMetadataError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})")
 
 
 def _codec_of_before(objects: Objects, state: State, name: str) -> PayloadCodec | None:

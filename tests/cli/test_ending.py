@@ -250,6 +250,18 @@ def test_a_full_disk_ends_with_1_in_plain_words(memory, words):
     assert (done.returncode, done.stderr) == (1, "exmem: no room is left on the disk\n")
 
 
+@pytest.mark.parametrize("file", ["state/zarr.json", "e0/image/zarr.json"])
+@pytest.mark.parametrize("name", ["check", "repair", "info"])
+def test_damaged_metadata_end_with_3_unless_they_are_repaired(memory, run, name, file):
+    data = (memory / file).read_bytes()
+    (memory / file).write_bytes(data[: len(data) // 2])
+    code, out, err = run(name, memory)
+    told_as_damage = name != "info" and file.startswith("e0")
+    assert code == (0 if told_as_damage and name == "repair" else 3)
+    assert told_as_damage == (err == "")
+    assert told_as_damage or (out == "" and file in err and _is_a_line(err))
+
+
 @pytest.mark.parametrize("words", ["--help", "check MEMORY", "info MEMORY --json"])
 def test_a_command_whose_output_is_closed_does_its_work(memory, words):
     words = [str(memory) if word == "MEMORY" else word for word in words.split()]

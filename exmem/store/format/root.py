@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exmem.codecs import CODECS, codec_name
-from exmem.errors import FormatError
+from exmem.errors import CorruptMetadataError, FormatError
 from exmem.store.format.documents import CONSOLIDATED, seal, unseal
 from exmem.tokens import Schema
 
@@ -71,4 +71,4 @@ def parse_root(data: bytes, location: str) -> Root:
         return Root(Schema.from_json(of_exmem["schema"]), dict(of_exmem["settings"]), others, consolidated)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise FormatError(f"{location}: {ROOT_KEY} is broken ({what}); put it back from a copy") from error
+        raise CorruptMetadataError(f"{location}: {ROOT_KEY} is broken ({what}); put it back from a copy") from error

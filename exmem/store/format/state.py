@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.errors import FormatError
+from exmem.errors import CorruptMetadataError
 from exmem.store.format.documents import own_attributes, seal
 from exmem.store.format.numbers import (
     dead_token,
@@ -155,7 +155,7 @@ class State:
 
 
 def parse_state(data: bytes, location: str) -> State:
-    """Read the document; FormatError if it is damaged."""
+    """Read the document; CorruptMetadataError if it is damaged."""
     try:
         described = own_attributes(data)
         eras = {_era_number(text): _parse_era(entry) for text, entry in described["eras"].items()}
@@ -177,7 +177,7 @@ def parse_state(data: bytes, location: str) -> State:
             raise ValueError("it has no era")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise FormatError(f"{location}: {STATE_KEY} is broken ({what}); put it back from a copy") from error
+        raise CorruptMetadataError(f"{location}: {STATE_KEY} is broken ({what}); put it back from a copy") from error
     return state
 
 
