@@ -102,7 +102,14 @@ class PhaseReplay:
         -------
         PhaseReplay
             This one.
+
+        Raises
+        ------
+        SchemaError
+            If it makes no batches, or its workers run already.
         """
+        if getattr(loader, "batch_sampler", None) is None:
+            raise SchemaError(f"expected a DataLoader that makes batches, got {shown(loader)}; give it a batch_size")
         if getattr(loader, "_iterator", None) is not None:
             raise SchemaError(
                 "the workers of this loader run already and would replay nothing; call into() before the first "

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.errors import CodecError, InvalidExemplarError
-from exmem.store.encode import encode_exemplars
-from exmem.store.format.chunks import CRC_BYTES, append_crc
+from exmem.store.encode import encode_exemplars, encode_payload
+from exmem.store.format.chunks import CRC_BYTES
 from exmem.store.format.layout import Field, Layout
 from exmem.store.segments import Rows
 from exmem.store.threads import Threads
@@ -46,10 +45,8 @@ def encode_batch(batch: TokenBatch, layout: Layout, *, threads: Threads) -> Rows
             counts = tokens.valid.sum(axis=1).tolist()
             for index in indices:
                 if counts[index]:
-                    try:
-                        pieces[name][index] = append_crc(array.codec.encode(tokens.values[index, : counts[index]]))
-                    except CodecError as error:
-                        raise InvalidExemplarError(f"exemplar {index}, {name!r}: {error}") from error
+                    values = tokens.values[index, : counts[index]]
+                    pieces[name][index] = encode_payload(array.codec, values, f"exemplar {index}, {name!r}")
 
     if layout.sharded:
         threads.run(work, count)

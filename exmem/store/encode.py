@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exmem.codecs import PayloadCodec
 from exmem.errors import CodecError, InvalidExemplarError
 from exmem.store.format.chunks import append_crc
 from exmem.store.format.layout import Field, Layout
@@ -14,7 +15,15 @@ from exmem.store.threads import Threads
 from exmem.tokens import Exemplar, TokenSet, TokenSpec
 from exmem.tokens.checks import fitting, label_of, real_number, rows_text, shown
 
-__all__ = ["check_tokens", "checked_label", "checked_priority", "encode_exemplars", "encode_extra", "write_field"]
+__all__ = [
+    "check_tokens",
+    "checked_label",
+    "checked_priority",
+    "encode_exemplars",
+    "encode_extra",
+    "encode_payload",
+    "write_field",
+]
 
 
 def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: Threads) -> Rows:
@@ -48,15 +57,26 @@ def encode_exemplars(exemplars: Sequence[Exemplar], layout: Layout, *, threads: 
             for name, array in layout.sharded.items():
                 tokens = exemplars[index].tokens[name]
                 if len(tokens):
-                    try:
-                        pieces[name][index] = append_crc(array.codec.encode(tokens.values))
-                    except CodecError as error:
-                        raise InvalidExemplarError(f"exemplar {index}, {name!r}: {error}") from error
+                    pieces[name][index] = encode_payload(array.codec, tokens.values, f"exemplar {index}, {name!r}")
 
     threads.run(work, len(exemplars))
     for number, name in enumerate(layout.sharded, layout.first_length):
         catalog[:, number] = [max(0, len(piece) - len(append_crc(b""))) for piece in pieces[name]]
     return Rows(layout, catalog, records, pieces)
+
+
+def encode_payload(codec: PayloadCodec, values: NDArray[Any], where: str) -> bytes:
+    """Encode the values of an exemplar, with their checksum; InvalidExemplarError if the codec cannot."""
+    try:
+        payload = codec.encode(values)
+    except CodecError as error:
+        raise InvalidExemplarError(f"{where}: {error}") from error
+    if not isinstance(payload, bytes):
+        raise InvalidExemplarError(
+            f"{where}: expected bytes of the codec {codec.codec_id!r}, got {type(payload).__name__}; let its encode "
+            "return them"
+        )
+    return append_crc(payload)
 
 
 def checked_label(label: Any, where: str) -> int:

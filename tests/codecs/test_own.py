@@ -5,7 +5,7 @@ import pytest
 
 from exmem import ExemplarMemory, Schema, TokenSpec
 from exmem.codecs import CODECS, Lossless, Raw
-from exmem.errors import CodecError
+from exmem.errors import CodecError, InvalidExemplarError
 from exmem.memory.maintenance import check, repair
 
 
@@ -24,6 +24,11 @@ class Own(Raw):
     codec_id = "own"
 
 
+class Nothing(Own):
+    def encode(self, buf):
+        return None
+
+
 def create(place, **options):
     schema = Schema({"t": TokenSpec(positions=4, codec={"id": "own", **options})})
     return ExemplarMemory.create(place, schema=schema, max_bytes="20kB", durable=False)
@@ -38,6 +43,15 @@ def test_a_codec_that_cannot_be_made_again_from_what_is_recorded_is_refused(tmp_
     with pytest.raises(CodecError, match=message):
         create(tmp_path, **options)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_codec_that_returns_no_bytes_is_named_and_nothing_is_stored(tmp_path):
+    CODECS.add("own", Nothing)
+    with create(tmp_path) as memory:
+        for values in (np.zeros((1, 4), np.uint8), np.zeros((40, 4), np.uint8)):
+            with pytest.raises(InvalidExemplarError, match=r"exemplar 0, 't': expected bytes .* got NoneType"):
+                memory.add_batch({"t": values}, [0] * len(values))
+        assert len(memory) == 0
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])

@@ -128,6 +128,13 @@ def test_a_loop_that_is_left_with_break_goes_on_with_other_exemplars(after_one):
     assert len(next(iter(loader))["labels"]) == 8, "twice is once"
 
 
+def test_what_makes_no_batches_is_refused(after_one):
+    rows = raw_examples([2])
+    for loader in ([1, 2], DataLoader(rows, batch_size=None)):
+        with pytest.raises(SchemaError, match="expected a DataLoader that makes batches, got"):
+            replaying(after_one, rows, 1).into(loader)
+
+
 def test_ranks_replay_different_exemplars_and_only_rank_0_stores(after_one):
     rows = raw_examples([2, 3])
     drawn = []
