@@ -65,14 +65,12 @@ def _keep(name: str, tensors: dict[str, Tensor]) -> None:
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary)
-    except SafetensorError as error:  # what the disk says is a text in it
-        temporary.unlink(missing_ok=True)
-        remedy = "make room there, or keep none with EXMEM_HIDDEN_BYTES=0"
-        raise DataError(f"{file}: hidden tokens cannot be written ({error}); {remedy}") from error
-    try:
         if (size := temporary.stat().st_size) <= most:
             _make_room(file, most - size)
             temporary.replace(file)
+    except SafetensorError as error:  # what the disk says is a text in it
+        remedy = "make room there, or keep none with EXMEM_HIDDEN_BYTES=0"
+        raise DataError(f"{file}: hidden tokens cannot be written ({error}); {remedy}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,8 +4,9 @@ import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from exmem.errors import SchemaError
+from exmem.errors import DataError, SchemaError
 from exmem.train.cache import cached, keep
 
 
@@ -81,11 +82,11 @@ def test_nothing_is_left_of_a_write_that_failed_or_was_killed(cache, monkeypatch
 
     def full(tensors, file):
         file.write_bytes(b"x")
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
         patch.setattr("exmem.train.cache.save_file", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(DataError, match=r"No space left .*; make room there, or keep none"):
             kept_or_computed("one", compute)
     assert names(cache) == ["one"], "that of another process, perhaps still at work"
     kept_or_computed("two", compute)

@@ -238,7 +238,7 @@ def test_a_second_run_computes_no_hidden_tokens_of_the_data(tmp_path, whole_run,
     monkeypatch.setattr("exmem.train.cache.cache_dir", lambda: tmp_path / "small")
     start(tmp_path / "third", backbone, data, "none").run(QUIET)
     assert sum(embedded) == len(data[0]) + len(data[1])
-    assert not [*(tmp_path / "small" / "hidden").iterdir()]
+    assert not [*(tmp_path / "small").rglob("*.safetensors")]
 
 
 @pytest.mark.parametrize("recipe", [{}, "half_jpeg"])
