@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,16 @@ def test_a_run_folder_keeps_metrics_notes_and_the_last_two_checkpoints(tmp_path)
     assert folder.note(1, "plan") == {"rows": [3, 1]}
     assert folder.note(2, "plan") is None
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error_of_the_system_where_tensors_are_saved(tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "means.safetensors.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as told:
+        RunFolder(tmp_path).save_tensors(tmp_path / "state" / "means.safetensors", {"a": torch.zeros(3)})
+    assert told.value.errno == errno.ENOSPC
+    assert not (tmp_path / "state" / "means.safetensors").exists()
 
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path):
