@@ -152,6 +152,7 @@ def _run(folder: Path, config: TrainConfig, out: Path, *, chooses: bool, tracker
     backbone = load_run_backbone(config, console.print)
     trainer = Trainer(run, config, backbone, train=learning, test=testing, ranks=ranks)
     trainer.run(console)
+    ranks.part()
     if not ranks.is_first:
         return
     draw_run(trainer)

@@ -252,10 +252,11 @@ class Recipe:
                 return cls.from_json(document)
             except SchemaError as error:
                 raise SchemaError(f"{os.fspath(value)}: {error}") from error
-        recipe = RECIPES[str(value)]
-        if isinstance(recipe, Recipe | Mapping):
-            return dataclasses.replace(cls.of(recipe), name=str(value))
-        raise SchemaError(f"recipe {str(value)!r}: expected a Recipe or a mapping, got {shown(recipe)}")
+        given = RECIPES[str(value)]
+        if not isinstance(given, Recipe | Mapping):
+            raise SchemaError(f"recipe {str(value)!r}: expected a Recipe or a mapping, got {shown(given)}")
+        recipe = cls.of(given)
+        return recipe if recipe.name == value else dataclasses.replace(recipe, name=str(value))
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write it to a file.

@@ -15,7 +15,7 @@ from exmem.errors import (
     StoreExistsError,
     StoreNotFoundError,
 )
-from exmem.store.format.documents import unseal
+from exmem.store.format.documents import FROM_A_COPY, broken, unseal
 from exmem.store.format.layout import Layout, parse_key
 from exmem.store.format.root import MOST_ROOT_BYTES, ROOT_KEY, Root, parse_root, root_document
 from exmem.store.format.state import STATE_KEY, Era, State, new_id
@@ -33,6 +33,7 @@ from exmem.tokens.checks import shown, whole_number
 __all__ = ["create_store", "open_store"]
 
 _MOST_THREADS = 1024  # a choice
+_REPAIR = "`exmem repair` writes it again where it can"
 
 
 def create_store(
@@ -151,12 +152,12 @@ def _recorded(objects: Objects, schema: Schema, state: State, *, tolerant: bool)
             codec = _codec_in(objects, state, name, state.era)
         except FormatError as error:
             if not tolerant:
-                raise
+                raise CorruptMetadataError(f"{error}; {_REPAIR}") from error
             codec = _codec_of_before(objects, state, name)
             if codec is None and not _says_everything(config, spec):
                 raise CorruptMetadataError(
                     f"{error}; it alone holds what the codec {config['id']!r} was trained to, so no exemplar can be "
-                    "decoded; put the file back from a copy"
+                    f"decoded; {FROM_A_COPY}"
                 ) from error
         if codec is not None:
             apart = {option: value for option, value in codec.get_config().items() if option in codec.stored_apart}
@@ -178,7 +179,7 @@ def _codec_in(objects: Objects, state: State, name: str, era: int) -> PayloadCod
         config = dict(outer["configuration"]["codecs"][0]["configuration"]["codec"])
         codec_id = str(config["id"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise _broken(objects, key, error) from error
+        raise broken(objects.location, key, error) from error
     try:
         CODECS[codec_name(codec_id)]
     except CodecError as error:  # nothing is damaged
@@ -189,11 +190,7 @@ def _codec_in(objects: Objects, state: State, name: str, era: int) -> PayloadCod
     try:
         return get_codec(config)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise _broken(objects, key, error) from error
-
-
-def _broken(objects: Objects, key: str, error: Exception) -> CorruptMetadataError:
-    return CorruptMetadataError(f"{objects.location}: {key} is broken ({type(error).__name__}: {error})")
+        raise broken(objects.location, key, error) from error
 
 
 def _codec_of_before(objects: Objects, state: State, name: str) -> PayloadCodec | None:

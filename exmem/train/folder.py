@@ -173,8 +173,9 @@ class RunFolder:
 
         try:
             return TrainConfig.from_json(known["config"]), known["data"]
-        except SchemaError as error:  # a part by name may be that of a package
-            raise SchemaError(f"{self.path}: {error}; install the package that the run had it from") from error
+        except SchemaError as error:
+            remedy = "use the version of exmem that the run is of, or install the package that has the part"
+            raise SchemaError(f"{self.path}: {error}; {remedy}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured, one entry per finished phase."""

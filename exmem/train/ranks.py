@@ -146,6 +146,11 @@ class Ranks:
         result: _T = outcome[0]
         return result
 
+    def part(self) -> None:
+        """Leave the others, once nothing is left to do together: the threads of the exchange can abort Python's end."""
+        if self.count > 1:
+            torch.distributed.destroy_process_group()
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["fork_command", "outcome"]
+__all__ = ["fork_command", "outcome", "read_terminal"]
 
 _IMPORTED = ["datasets", "exmem.cli.train", "exmem.report.run", "matplotlib.figure", "peft", "rich.progress"]
 _IMPORTED += [
@@ -47,3 +47,15 @@ def fork_command(words, environment, said: Path):
     process = _FORKS.Process(target=_run, args=(list(words), environment, os.fspath(said)))
     process.start()
     return process
+
+
+def read_terminal(master: int) -> str:
+    """Read what is written at a terminal until all who have it are gone, and close it."""
+    shown = b""
+    try:
+        while data := os.read(master, 65536):
+            shown += data
+    except OSError:  # Linux ends the output of a terminal with an error
+        pass
+    os.close(master)
+    return shown.decode()

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from exmem import ExemplarMemory
+from tests.cli.running import read_terminal
 from tests.exemplars import exemplar, schema
 
 START = [sys.executable, "-c", "from exmem.cli.main import main; main()"]
@@ -33,15 +34,9 @@ def at_terminal(folder, words, **environment):
         [*START, *words.split()], cwd=folder, stdout=terminal, stderr=terminal, env=ENVIRONMENT | environment
     )
     os.close(terminal)
-    shown = b""
-    try:
-        while data := os.read(master, 65536):
-            shown += data
-    except OSError:  # Linux ends the output of a terminal with an error
-        pass
-    os.close(master)
+    shown = read_terminal(master)
     process.wait()
-    return shown.decode()
+    return shown
 
 
 def piped(folder, words, **environment):

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from exmem import ExemplarMemory
 from exmem.cli.output import print_table
+from tests.cli.running import read_terminal
 from tests.exemplars import exemplar, schema
 
 START = [sys.executable, "-c", "from exmem.cli.main import main; main()"]
@@ -44,15 +45,9 @@ def at_terminal(*arguments, columns):
         [*START, *map(str, arguments)], stdin=terminal, stdout=terminal, env=environment | {"TERM": "xterm"}
     )
     os.close(terminal)
-    shown = b""
-    try:
-        while data := os.read(master, 65536):
-            shown += data
-    except OSError:  # Linux ends the output of a terminal with an error
-        pass
-    os.close(master)
+    shown = read_terminal(master)
     assert process.wait() == 0
-    return shown.decode().replace("\x1b[0m", "").replace("\x1b[1m", "").splitlines()
+    return shown.replace("\x1b[0m", "").replace("\x1b[1m", "").splitlines()
 
 
 def test_what_is_piped_is_not_wrapped_whatever_the_terminal(tmp_path, folder):

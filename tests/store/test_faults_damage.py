@@ -241,9 +241,7 @@ def test_metadata_that_alone_holds_what_a_codec_was_trained_to_is_named(tmp_path
     file = tmp_path / "m" / f"e{eras[-1]}" / "f" / "zarr.json"
     file.write_text(file.read_text().replace('"shape"', '"sh4pe"'))
     for act in (check, repair):
-        with pytest.raises(
-            FormatError, match=r"f/zarr.json is broken .*it alone holds .* put the file back from a copy"
-        ):
+        with pytest.raises(FormatError, match=r"f/zarr.json is broken .*it alone holds .* put it back from a copy"):
             act(tmp_path / "m")
 
 

@@ -62,6 +62,31 @@ def words_of(data_folder, models, out, config, *, processes):
     return words, environment
 
 
+AT_THE_END = """import atexit, os
+
+def tell():
+    from torch import distributed
+
+    with open(os.environ["TOLD"], "a") as file:
+        file.write(f"{distributed.is_initialized()} ")
+
+if "LOCAL_RANK" in os.environ:
+    import torch.distributed  # so that this is told before what torch does at the end
+
+    atexit.register(tell)
+"""
+
+
+def test_processes_have_parted_when_python_ends(tmp_path, data_folder, models, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(AT_THE_END)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    recipe, options = RUNS["none"]
+    ended = launch(data_folder, models, tmp_path / "run", config_of(recipe, **options), processes=2)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert (tmp_path / "told").read_text() == "False False "
+
+
 def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 

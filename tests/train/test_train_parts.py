@@ -146,7 +146,9 @@ def test_a_run_without_a_finished_phase_takes_other_settings_and_begins_anew(fol
     document = json.loads((folder.path / "run.json").read_text())
     document["config"]["recipe"] |= {"image": "patches", "scorer": "theirs"}
     (folder.path / "run.json").write_text(json.dumps(document))
-    with pytest.raises(SchemaError, match=rf"^{folder.path}: .*'theirs'.*; install the package that the run had it"):
+    with pytest.raises(
+        SchemaError, match=rf"^{folder.path}: .*'theirs'.*; use the version of exmem .* install the package"
+    ):
         folder.described()
 
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import google_crc32c
 
-__all__ = ["CONSOLIDATED", "own_attributes", "says_the_same", "seal", "unseal"]
+from exmem.errors import CorruptMetadataError
+
+__all__ = ["CONSOLIDATED", "FROM_A_COPY", "broken", "own_attributes", "says_the_same", "seal", "unseal"]
 
 CONSOLIDATED = "consolidated_metadata"  # what `zarr.consolidate_metadata` adds to the root
+FROM_A_COPY = "put it back from a copy"  # the remedy for what nothing else holds
 
 # Zarr v3 keys that exmem writes; the checksum covers them and `attributes.exmem`, nothing that others add.
 _COVERED = (
@@ -58,6 +61,12 @@ def says_the_same(data: bytes | None, expected: bytes) -> bool:
         return data is not None and own_attributes(data)["checksum"] == own_attributes(expected)["checksum"]
     except ValueError:
         return False
+
+
+def broken(location: str, key: str, error: Exception, *, remedy: str = "") -> CorruptMetadataError:
+    """Return the error that names a document which cannot be read, and why."""
+    what = f"{location}: {key} is broken ({type(error).__name__}: {error})"
+    return CorruptMetadataError(f"{what}; {remedy}" if remedy else what)
 
 
 def own_attributes(data: bytes) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from exmem.codecs import CODECS, codec_name
-from exmem.errors import CorruptMetadataError, FormatError
-from exmem.store.format.documents import CONSOLIDATED, seal, unseal
+from exmem.errors import FormatError
+from exmem.store.format.documents import CONSOLIDATED, FROM_A_COPY, broken, seal, unseal
 from exmem.tokens import Schema
 
 __all__ = ["FORMAT", "MOST_ROOT_BYTES", "ROOT_KEY", "Root", "parse_root", "root_document"]
@@ -70,5 +70,4 @@ def parse_root(data: bytes, location: str) -> Root:
             others["attributes"] = attributes
         return Root(Schema.from_json(of_exmem["schema"]), dict(of_exmem["settings"]), others, consolidated)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise CorruptMetadataError(f"{location}: {ROOT_KEY} is broken ({what}); put it back from a copy") from error
+        raise broken(location, ROOT_KEY, error, remedy=FROM_A_COPY) from error

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exmem.errors import CorruptMetadataError
-from exmem.store.format.documents import own_attributes, seal
+from exmem.store.format.documents import FROM_A_COPY, broken, own_attributes, seal
 from exmem.store.format.numbers import (
     dead_token,
     from_text,
@@ -176,8 +175,7 @@ def parse_state(data: bytes, location: str) -> State:
         if not eras:
             raise ValueError("it has no era")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise CorruptMetadataError(f"{location}: {STATE_KEY} is broken ({what}); put it back from a copy") from error
+        raise broken(location, STATE_KEY, error, remedy=FROM_A_COPY) from error
     return state
 
 
