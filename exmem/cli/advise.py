@@ -123,7 +123,9 @@ def advise(
     measured.sort(key=lambda ones: merit(ones[1]), reverse=True)
     if not json:
         _show(console, measured)
-    best = best_of([ones[1] for ones in measured])
+    at_budget = [ones[1] for ones in measured]
+    best = best_of(at_budget)
+    level = [one.recipe.name for one in at_budget if one is not best and _is_level(best, one)]
     out.mkdir(parents=True, exist_ok=True)
     best.recipe.save(out / _RECIPE)
     draw_advice(measured, out / _IMAGE)
@@ -132,6 +134,7 @@ def advise(
     if json:
         document = {
             "best": best.recipe.name,
+            "not_told_apart": level,
             "recipe": out / _RECIPE,
             "image": out / _IMAGE,
             "tradeoff": out / _CONFIG,
@@ -140,6 +143,9 @@ def advise(
         write_json(document)
         return
     console.print(f"Best at {max_bytes}: {best.recipe.name}, {best.accuracy:.1%}: {out / _RECIPE}", soft_wrap=True)
+    if level:
+        why = "the 95 % interval of the difference holds 0"
+        console.print(f"Not told apart from it by these samples ({why}): {', '.join(level)}", soft_wrap=True)
     console.print(f"Accuracy over bytes: {out / _IMAGE}", soft_wrap=True)
     console.print(f"The same as a trade-off, to go on from: {out / _CONFIG}", soft_wrap=True)
 
@@ -191,6 +197,15 @@ def _show(console: "Console", measured: "Sequence[Sequence[Measured]]") -> None:
             f"* The memory held the whole sample of {sample:,}: what more exemplars would gain is not measured.",
             soft_wrap=True,
         )
+
+
+def _is_level(best: "Measured", other: "Measured") -> bool:
+    """Say whether the samples, which are the same for both, leave open which of two is better."""
+    from exmem.report.tradeoff.frontier import interval
+
+    if not other.accuracies:
+        return False
+    return not interval(np.subtract(best.accuracies, other.accuracies)).low > 0
 
 
 def _accuracy(one: "Measured") -> str:

@@ -16,7 +16,7 @@ FAILED, WRONG, DAMAGED, FAULT, INTERRUPTED, UNREAD = 1, 2, 3, 70, 130, 141
 CODES = {
     0: "done",
     FAILED: "cannot be done (data, memory, package or place; no room on the disk), or done but for what is named: "
-    "broken images (data, caption), cells that failed (tradeoff)",
+    "broken images (data, caption, predict), cells that failed (tradeoff)",
     WRONG: "asked wrongly: an unknown command or option, a value or a configuration that cannot be",
     DAMAGED: "a memory is damaged (check), damage is left (repair), or its metadata are damaged (any command)",
     FAULT: "a fault of exmem, or of a part of your own; please report exmem's with the command, `exmem --version` "

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from exmem.cli.ending import FAILED
 from exmem.cli.loading import load_shown
 from exmem.cli.output import make_console, make_progress, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from exmem.train.data import ImageText
     from exmem.train.predictor import Predictor
 
 __all__ = ["evaluate", "predict"]
@@ -26,6 +28,8 @@ def predict(
 ) -> None:
     """Say which class images are of, or a text alone, by what a run has learnt after its last finished phase.
 
+    Exit code 1: an image is broken, and all others are told.
+
     Parameters
     ----------
     run : Path
@@ -35,7 +39,12 @@ def predict(
     text : str
         The text that belongs to the images, where the run learnt from texts.
     json : bool
-        Answer with JSON instead of lines.
+        Answer with JSON instead of lines: the classes, and which images are broken.
+
+    Raises
+    ------
+    SystemExit
+        With code 1 when an image is broken.
     """
     import numpy as np
 
@@ -55,17 +64,37 @@ def predict(
     files: tuple[Path | None, ...] = images or (None,)
     ids = [text if path is None else str(path) for path in files]
     given = ImageText(files, [text] * len(files), np.zeros(len(files), np.int64), predictor.class_names, ids=ids)
+    rows, broken = _decoded(given, predictor.config.backbone.image_size) if images else ([0], [])
     with make_progress(told) as bar:
-        task = bar.add_task("looking at images", total=len(files))
-        classes = predictor.predict(given, advance=lambda count: bar.advance(task, count))
-    names = [predictor.class_names[number] for number in classes.tolist()]
+        task = bar.add_task("looking at images", total=len(rows))
+        classes = predictor.predict(given.subset(rows), advance=lambda count: bar.advance(task, count))
+    named = [(row, predictor.class_names[number]) for row, number in zip(rows, classes.tolist(), strict=True)]
     if json:
-        answers = [{"image": path, "text": text, "class": name} for path, name in zip(files, names, strict=True)]
-        write_json({"predictions": answers})
-        return
-    console = make_console()
-    for shown, name in zip(ids, names, strict=True):
-        console.print(f"{shown}: {name}", soft_wrap=True)
+        answers = [{"image": files[row], "text": text, "class": name} for row, name in named]
+        write_json({"predictions": answers, "broken": broken})
+    else:
+        console = make_console()
+        for row, name in named:
+            console.print(f"{ids[row]}: {name}", soft_wrap=True)
+    for line in broken:
+        told.print(f"broken: {line}", soft_wrap=True)
+    if broken:
+        raise SystemExit(FAILED)
+
+
+def _decoded(data: "ImageText", side: int) -> tuple[list[int], list[str]]:
+    """Return the rows whose images can be decoded, which are then held, and what is wrong with the others."""
+    from exmem.errors import DataError
+
+    rows, broken = [], []
+    for row in range(len(data)):
+        try:
+            data.images([row], side)
+        except DataError as error:
+            broken.append(str(error))
+        else:
+            rows.append(row)
+    return rows, broken
 
 
 def evaluate(

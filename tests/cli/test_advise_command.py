@@ -12,6 +12,7 @@ from exmem.cli import advise as advise_module
 from exmem.cli import train as train_module
 from exmem.cli.main import main
 from exmem.recipes import Recipe
+from exmem.train.stored_sample import Measured
 from tests.tiny import SIDE, write_imagefolder, write_models
 
 OPTIONS = f"--backbone.image-size {SIDE} --backbone.max-text 8 --tuner.blocks 1".split()
@@ -72,6 +73,33 @@ def test_it_prints_a_table_best_first_and_writes_the_recipe_and_the_picture(tmp_
     assert Recipe.of(out / "recipe.yaml").name == name
     with Image.open(out / "accuracy.png") as image:
         assert image.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "level"),
+    [
+        ((0.5, 0.6, 0.7), (0.4, 0.5, 0.6), False),
+        ((0.5, 0.6, 0.7), (0.4, 0.62, 0.6), True),
+        ((0.5, 0.6, 0.7), (0.5, 0.6, 0.7), True),
+        ((0.5, 0.6, 0.7), (), False),  # it does not fit
+    ],
+)
+def test_a_recipe_is_level_with_the_best_where_the_interval_of_the_difference_holds_0(best, other, level):
+    ones = [Measured(Recipe.of("features"), 1000, 9, 100.0, accuracies, 1.0) for accuracies in (best, other)]
+    assert advise_module._is_level(*ones) is level
+
+
+def test_what_is_not_told_apart_from_the_best_is_named(tmp_path, run, monkeypatch):
+    names = ["features", "hidden_8", "half_jpeg"]
+    monkeypatch.setattr(
+        "exmem.train.advice.candidates", lambda _: [Recipe.of("features").refined(name=n) for n in names]
+    )
+    words = ["--max-bytes", "16kB", "--out", tmp_path / "out"]
+    said = run(*words).out.splitlines()
+    (line,) = [line for line in said if line.startswith("Not told apart from it ")]
+    (best,) = [line.split()[3].rstrip(",") for line in said if line.startswith("Best at ")]
+    assert line.endswith(f"holds 0): {', '.join(name for name in names if name != best)}")
+    assert json.loads(run(*words, "--json").out)["not_told_apart"] == [name for name in names if name != best]
 
 
 def test_what_does_not_fit_is_ranked_last_and_where_nothing_fits_nothing_is_written(tmp_path, run, monkeypatch):

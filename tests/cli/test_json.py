@@ -28,10 +28,10 @@ DATA |= {"problems", "warnings", "notes"}
 KEYS = {
     "data": DATA,
     "caption": {"folders", "broken"},
-    "advise": {"best", "recipe", "image", "tradeoff", "measured"},
+    "advise": {"best", "not_told_apart", "recipe", "image", "tradeoff", "measured"},
     "train": {"run", "files"},
     "eval": {"classes", "all", "by_phase"},
-    "predict": {"predictions"},
+    "predict": {"predictions", "broken"},
     "tradeoff": {"cells", "table", "failures", "files"},
     "compare": {"image", "groups"},
     "demo": {"runs", "files"},

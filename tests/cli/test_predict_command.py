@@ -60,14 +60,30 @@ def test_each_image_is_named_with_its_class(finished, run, tmp_path):
     assert answers == [{"image": name[0], "text": "temple red stone", "class": name[2]} for name in names[:3]]
 
 
-def test_what_cannot_be_asked_is_one_line(finished, run, tmp_path):
+def test_images_that_are_broken_are_told_beside_the_classes_of_the_others(finished, run, tmp_path):
     folder, _, data = finished
     (tmp_path / "broken.png").write_bytes(b"none")
+    whole = sorted((data / "test").glob("*.png"))[:2]
+    files = [tmp_path / "none.png", whole[0], tmp_path / "broken.png", whole[1]]
+    _, expected, _ = run("predict", folder, *whole, "--text", "temple red stone")
+    code, out, errors = run("predict", folder, *files, "--text", "temple red stone")
+    assert (code, out) == (1, expected)
+    told = [line for line in errors.splitlines() if line.startswith("broken: ")]
+    assert [line.partition(": expected an image")[0] for line in told] == [f"broken: {files[0]}", f"broken: {files[2]}"]
+    code, out, _ = run("predict", folder, *files, "--json")
+    answer = json.loads(out)
+    assert code == 1
+    assert [found["image"] for found in answer["predictions"]] == [str(file) for file in whole]
+    assert [line.partition(": expected an image")[0] for line in answer["broken"]] == [str(files[0]), str(files[2])]
+    code, out, _ = run("predict", folder, tmp_path / "none.png", "--json")
+    assert (code, json.loads(out)["predictions"]) == (1, [])
+
+
+def test_what_cannot_be_asked_is_one_line(finished, run, tmp_path):
+    folder, _, data = finished
     for words, expected, code in (
         (("predict", folder), "expected one or more images", 2),
         (("predict", tmp_path, data / "none.png"), "expected the folder of a run", 1),
-        (("predict", folder, tmp_path / "none.png"), "none.png: expected an image", 1),
-        (("predict", folder, tmp_path / "broken.png"), "broken.png", 1),
         (("eval", folder, tmp_path), "expected the folders train/ and test/", 1),
     ):
         found, _, errors = run(*words)

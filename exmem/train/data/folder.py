@@ -37,7 +37,7 @@ def load_data(
     layout : str or Part
         How the data lies: `auto` (an imagefolder, tables, or what `datasets` saved), or a data set as it is
         distributed: `food101`, `imagenet_r`, `mm_imagenet_r`, `cifar100`, `cub`, with options as in
-        `imagenet_r:test_ratio=0.2,seed=0`.
+        `imagenet_r:test_ratio=0.2,seed=0`; or `undivided`, of which a share is held out for the test.
     skip_bad : bool
         Leave out examples that are broken: whose image, text or label is missing, or whose image cannot be decoded.
         All images are decoded to find them.

@@ -32,6 +32,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "mm_imagenet_r": f"{_HERE}.mm_imagenet_r:read_mm_imagenet_r",
         "saved": f"{_HERE}.saved:read_saved",
         "tables": f"{_HERE}.tabular:read_tables",
+        "undivided": f"{_HERE}.undivided:read_undivided",
     },
 )
 

@@ -17,7 +17,7 @@ from exmem.train.data.reading import Columns, Example, Reading, Split, joined, l
 from exmem.train.data.rows import read_rows, tell_images_without_row
 from exmem.train.data.tables import read_table
 
-__all__ = ["read_imagefolder"]
+__all__ = ["read_imagefolder", "read_split"]
 
 _METADATA = ("metadata.jsonl", "metadata.csv")
 
@@ -25,9 +25,7 @@ _METADATA = ("metadata.jsonl", "metadata.csv")
 def read_imagefolder(place: Place, columns: Columns) -> Reading:
     """Read the metadata of a folder, or the names of its files."""
     root = place.folder("a folder with train/ and test/")
-    if columns.needs_image is None:  # metadata of images names them
-        columns = dataclasses.replace(columns, needs_image=True)
-    train, test = (_read_split(root, name, columns) for name in _split_names(root))
+    train, test = (read_split(root / name, columns, prefix=(name,)) for name in _split_names(root))
     warned = [] if test.name == "test" else [f"{root}: there is no test/, {test.name}/ is taken for it"]
     return joined(str(root), train, test, warned=warned)
 
@@ -37,22 +35,24 @@ def _split_names(root: Path) -> tuple[str, str]:
     if not (root / "train").is_dir() or not tests:
         raise DataError(
             f"{root}: expected the folders train/ and test/ (or validation/), got {listing(root)}; "
-            "divide the images between them"
+            "divide the images between them, or have a share of each class held out (--data.layout undivided)"
         )
     if "test" not in tests and len(tests) > 1:
         raise DataError(f"{root}: expected one folder for the test, got {tests}; name the one that is meant test")
     return "train", tests[0]
 
 
-def _read_split(root: Path, name: str, columns: Columns) -> Split:
-    folder = root / name
+def read_split(folder: Path, columns: Columns, *, prefix: tuple[str, ...]) -> Split:
+    """Read the metadata of a folder, or the names of its files; names of examples begin with `prefix`."""
+    if columns.needs_image is None:  # metadata of images names them
+        columns = dataclasses.replace(columns, needs_image=True)
     metadata = [folder / file for file in _METADATA if (folder / file).exists()]
     split, files = Split(str(folder)), ImageFiles(folder)
     if len(metadata) > 1:
         split.problems.append(f"{folder}: there are metadata.jsonl and metadata.csv; keep the one that is meant")
     elif metadata:
         table = read_table(metadata[0], columns)
-        split = read_rows(table, columns, files, place=str(folder), prefix=(name,))
+        split = read_rows(table, columns, files, place=str(folder), prefix=prefix)
         cells = [row.get(table.image) for _, row in table.rows] if table.image is not None else []
         named = {parts for cell in cells if (parts := files.parts(cell)) is not None}
         if split.examples or split.broken:  # else its columns lack
@@ -66,12 +66,12 @@ def _read_split(root: Path, name: str, columns: Columns) -> Split:
             "ask for no texts (modalities image): then a folder for each class will do"
         )
     else:
-        _read_class_folders(files, split)
+        _read_class_folders(files, split, prefix)
         split.examples.sort()
     return split
 
 
-def _read_class_folders(files: ImageFiles, split: Split) -> None:
+def _read_class_folders(files: ImageFiles, split: Split, prefix: tuple[str, ...]) -> None:
     others: collections.Counter[str] = collections.Counter()
     loose = []
     for parts in files.names:
@@ -86,14 +86,14 @@ def _read_class_folders(files: ImageFiles, split: Split) -> None:
             split.broken.append(f"{files.path(parts)}: {wrong}")
         else:
             image = files.folder.joinpath(*parts)
-            split.examples.append(Example((files.folder.name, *parts), "", parts[0], image))
+            split.examples.append(Example((*prefix, *parts), "", parts[0], image))
     if not split.examples and not split.problems and not split.broken:
         split.problems.append(
             f"{split.place}: expected a metadata.jsonl or metadata.csv, or a folder of images for each class, got "
             f"{listing(files.folder)}; write one of them"
         )
     else:
-        split.problems.extend(f"{place}: lies in no folder of a class; move it into one" for place in loose)
+        split.broken.extend(f"{place}: lies in no folder of a class; move it into one" for place in loose)
     if others:
         kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in others.most_common(5))
         split.warnings.append(f"{sum(others.values()):,} files are no images and are left out ({kinds})")

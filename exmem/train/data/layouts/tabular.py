@@ -20,7 +20,7 @@ from exmem.train.data.reading import Columns, Reading, Split, joined, listing
 from exmem.train.data.rows import read_rows, tell_images_without_row
 from exmem.train.data.tables import Table, read_table
 
-__all__ = ["SUFFIXES", "read_tables", "split_tables", "splits_of"]
+__all__ = ["SUFFIXES", "read_tables", "read_whole", "split_tables", "splits_of"]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -30,11 +30,7 @@ _NAMES |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 def read_tables(place: Place, columns: Columns) -> Reading:
     """Read the tables of a folder, or one table with a column that names splits."""
     if place.path.is_file():
-        if place.path.suffix.lower() not in SUFFIXES:
-            kinds = ", ".join(SUFFIXES)
-            raise DataError(f"{place}: expected a folder, or a table ({kinds}), got another file; give one of them")
-        whole = _read([place.path], columns)
-        return splits_of(whole, columns, ImageFiles(place.path.parent), root=str(place))
+        return splits_of(_read_file(place, columns), columns, ImageFiles(place.path.parent), root=str(place))
     root = place.folder("a folder with train.csv and test.csv, or a table")
     tables = split_tables(root)
     test = next((name for name in TESTS if name in tables), None)
@@ -52,6 +48,16 @@ def read_tables(place: Place, columns: Columns) -> Reading:
     _tell_rest(splits[0], all_named, files, "the tables")
     warned = [] if test == "test" else [f"{root}: there is no table test, {test} is taken for it"]
     return joined(str(root), *splits, warned=warned)
+
+
+def read_whole(place: Place, columns: Columns) -> Split:
+    """Read one table without splits; a column that names some is not looked at, which is told."""
+    table, files = _read_file(place, columns), ImageFiles(place.path.parent)
+    split = read_rows(table, columns, files, place=str(place), prefix=())
+    _tell_rest(split, _named(table, files), files, place.path.name)
+    if columns.split in table.columns:
+        split.warnings.append(f"the column {columns.split!r} is not looked at")
+    return split
 
 
 def split_tables(root: Path) -> dict[str, list[Path]]:
@@ -77,7 +83,8 @@ def splits_of(table: Table, columns: Columns, files: ImageFiles, *, root: str) -
     if columns.split not in table.columns:
         raise DataError(
             f"{table.path}: expected the column {columns.split!r} with train and test in one table, got "
-            f"{list(table.columns)[:8]}; name yours with split_column (--data.split-column), or write one table each"
+            f"{list(table.columns)[:8]}; name yours with split_column (--data.split-column), write one table each, or "
+            "have a share of each class held out (--data.layout undivided)"
         )
     parts: dict[str, list[tuple[int, dict[str, object]]]] = {"train": [], "test": [], "validation": []}
     strange = []
@@ -110,6 +117,13 @@ def splits_of(table: Table, columns: Columns, files: ImageFiles, *, root: str) -
     left = len(parts["validation"]) if test == "test" else 0
     told = [f"{root}: {left:,} rows of the split validation are left out"] if left else []
     return joined(root, *splits, warned=warned, told=told)
+
+
+def _read_file(place: Place, columns: Columns) -> Table:
+    if place.path.suffix.lower() not in SUFFIXES:
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(f"{place}: expected a folder, or a table ({kinds}), got another file; give one of them")
+    return _read([place.path], columns)
 
 
 def _read(paths: Sequence[Path], columns: Columns) -> Table:
