@@ -99,6 +99,8 @@ class Mapped:
                 continue
             self._shards.move_to_end((modality, name))
             shards[name] = shard
+        while self._shards and len(self._shards) + len(absent) > self.most_at_once:  # before others are mapped
+            self._drop(next(iter(self._shards)))
         keys = [self._layout.shard_key(*divmod(name, 1 << 36), modality) for name in absent]
         try:
             views = self._objects.views(keys) if keys else []
@@ -145,9 +147,7 @@ class Mapped:
         shard = Shard(key, data, view.identity, index, _sure_rows(name[1], state), [None] * places)
         self._shards[name] = shard
         self._cached_bytes += len(data) if isinstance(data, bytes) else 0
-        while len(self._shards) > 1 and (
-            len(self._shards) > self.most_at_once or self._cached_bytes > _MOST_CACHED_BYTES
-        ):
+        while len(self._shards) > 1 and self._cached_bytes > _MOST_CACHED_BYTES:
             self._drop(next(iter(self._shards)))
         return shard
 

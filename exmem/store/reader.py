@@ -1,6 +1,6 @@
 """Reading exemplars: decode straight out of mapped shards into the rows of the batch, in a thread pool."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -178,31 +178,32 @@ class Reader:
         )
         for start in range(0, len(names), self.mapped.most_at_once):  # as many as there are descriptors for
             some = {segment: last[segment] for segment in names[start : start + self.mapped.most_at_once]}
-            shards = self.mapped.shards(name, some, state)
             batch = wanted if len(some) == len(names) else [one for one in wanted if one[1] >> 8 in some]
+            self._decode_some(name, some, batch, values, state)
 
-            if codec.copies:
-                self._copy(batch, shards, values, codec.token_bytes)
-                continue
+    def _decode_some(
+        self, name: str, last: Mapping[int, int], batch: Sequence[_Wanted], values: NDArray[Any], state: State
+    ) -> None:
+        """Decode payloads of segments that are mapped at once, and no longer than this takes."""
+        codec, shards = self._layout.sharded[name].codec, self.mapped.shards(name, last, state)
+        if codec.copies:
+            self._copy(batch, shards, values, codec.token_bytes)
+            return
 
-            def decode(
-                chosen: Sequence[int],
-                batch: Sequence[_Wanted] = batch,
-                shards: dict[int, Shard] = shards,
-            ) -> None:
-                for at in chosen:
-                    row, place, length, count = batch[at]
-                    shard = shards[place >> 8]
-                    payload = shard.payload(place & 0xFF, length, again=self._again)
-                    try:
-                        codec.decode_into(payload, values[row, :count])
-                    except CodecError as error:
-                        raise MovedError(f"{shard.key} is damaged in row {place & 0xFF} ({error})") from error
+        def decode(chosen: Sequence[int]) -> None:
+            for at in chosen:
+                row, place, length, count = batch[at]
+                shard = shards[place >> 8]
+                payload = shard.payload(place & 0xFF, length, again=self._again)
+                try:
+                    codec.decode_into(payload, values[row, :count])
+                except CodecError as error:
+                    raise MovedError(f"{shard.key} is damaged in row {place & 0xFF} ({error})") from error
 
-            if codec.worth_threads:
-                self._threads.run(decode, len(batch))
-            else:
-                decode(range(len(batch)))
+        if codec.worth_threads:
+            self._threads.run(decode, len(batch))
+        else:
+            decode(range(len(batch)))
 
     def _copy(self, batch: Sequence[_Wanted], shards: dict[int, Shard], values: NDArray[Any], token_bytes: int) -> None:
         """Copy payloads that are the values' own bytes; all are looked up first, large copies empty the caches."""

@@ -199,7 +199,10 @@ def test_a_read_over_more_segments_than_a_process_may_open_files(tmp_path):
     assert len(held) == 150
 
     def act():
+        os.closerange(3, 1024)
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        for _ in range(36):  # as a program that has others open
+            os.open(os.devnull, os.O_RDONLY)
         for mode in ("r", "r+"):
             with ExemplarMemory.open(folder, mode, **QUICK) as memory:
                 assert contents(memory) == held
