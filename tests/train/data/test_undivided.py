@@ -116,8 +116,8 @@ def test_what_cannot_be_divided_is_told(tmp_path):
 
 def test_where_splits_lack_the_layout_is_named(tmp_path):
     root = write_metadata(tmp_path)
-    with pytest.raises(DataError, match=r"expected the folders train/ and test/.* \(--data.layout undivided\)"):
+    with pytest.raises(DataError, match=r"expected the folders train/ and test/.* with data.layout undivided"):
         load_data(root)
     (root / "metadata.csv").rename(root / "all.csv")
-    with pytest.raises(DataError, match=r"expected the column 'split'.* \(--data.layout undivided\)"):
+    with pytest.raises(DataError, match=r"expected the column 'split'.* with data.layout undivided"):
         load_data(root / "all.csv")

@@ -35,7 +35,7 @@ def _split_names(root: Path) -> tuple[str, str]:
     if not (root / "train").is_dir() or not tests:
         raise DataError(
             f"{root}: expected the folders train/ and test/ (or validation/), got {listing(root)}; "
-            "divide the images between them, or have a share of each class held out (--data.layout undivided)"
+            "divide the images between them, or have a share of each class held out with data.layout undivided"
         )
     if "test" not in tests and len(tests) > 1:
         raise DataError(f"{root}: expected one folder for the test, got {tests}; name the one that is meant test")

@@ -84,7 +84,7 @@ def splits_of(table: Table, columns: Columns, files: ImageFiles, *, root: str) -
         raise DataError(
             f"{table.path}: expected the column {columns.split!r} with train and test in one table, got "
             f"{list(table.columns)[:8]}; name yours with split_column (--data.split-column), write one table each, or "
-            "have a share of each class held out (--data.layout undivided)"
+            "have a share of each class held out with data.layout undivided"
         )
     parts: dict[str, list[tuple[int, dict[str, object]]]] = {"train": [], "test": [], "validation": []}
     strange = []
