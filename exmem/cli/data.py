@@ -38,8 +38,8 @@ def data(
         with train and test as .csv, .tsv, .jsonl or .parquet, or one such table with a column of splits; a folder that
         `datasets` saved; hf:OWNER/NAME or hf:OWNER/NAME:CONFIG on the hub.
     layout : str
-        How it lies: auto for these forms, undivided where it has no splits (a fifth of each class is held out for the
-        test), or food101, imagenet_r, mm_imagenet_r, cifar100 or cub as they are distributed; with options as in
+        How it lies: auto for these forms, undivided where it has no splits (about a fifth is held out for the test),
+        or food101, imagenet_r, mm_imagenet_r, cifar100 or cub as they are distributed; with options as in
         undivided:test_ratio=0.2,seed=0.
     image_column : str, optional
         Name of the image column; file_name, or else image, when left out. Texts alone are learnt without one.

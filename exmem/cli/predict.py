@@ -1,5 +1,6 @@
 """`exmem predict` and `exmem eval`: what a run learnt, asked about other images."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,10 +62,14 @@ def predict(
         raise SchemaError(f"{run}: it learnt from texts alone; give a --text, and no images")
     if text and not seen.needs_text:
         raise SchemaError(f"{run}: it learnt from images alone; leave out --text")
-    files: tuple[Path | None, ...] = images or (None,)
+    if len(predictor.seen) < len(predictor.class_names):
+        told.print(f"{run}: it has learnt {len(predictor.seen)} of its {len(predictor.class_names)} classes so far")
+    named_well, broken = _named_well(images)
+    files: tuple[Path | None, ...] = named_well if images else (None,)
     ids = [text if path is None else str(path) for path in files]
     given = ImageText(files, [text] * len(files), np.zeros(len(files), np.int64), predictor.class_names, ids=ids)
-    rows, broken = _decoded(given, predictor.config.backbone.image_size) if images else ([0], [])
+    rows, bad = _decoded(given, predictor.config.backbone.image_size) if images else ([0], [])
+    broken += bad
     with make_progress(told) as bar:
         task = bar.add_task("looking at images", total=len(rows))
         classes = predictor.predict(given.subset(rows), advance=lambda count: bar.advance(task, count))
@@ -80,6 +85,19 @@ def predict(
         told.print(f"broken: {line}", soft_wrap=True)
     if broken:
         raise SystemExit(FAILED)
+
+
+def _named_well(images: "tuple[Path, ...]") -> tuple[tuple[Path, ...], list[str]]:
+    """Return the files whose names can be written, and what is wrong with the others."""
+    well, broken = [], []
+    for path in images:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            broken.append(f"{str(path)!a}: expected a name in UTF-8; rename the file")
+        else:
+            well.append(path)
+    return tuple(well), broken
 
 
 def _decoded(data: "ImageText", side: int) -> tuple[list[int], list[str]]:
@@ -118,18 +136,27 @@ def evaluate(
     told = make_console(stderr=True)
     predictor = _loaded(run, told)
     _, test = load_shown(predictor.config, folder)
+    learnt = {predictor.class_names[number] for number in predictor.seen}
+    there = [test.class_names[label] for label in test.labels.tolist() if test.class_names[label] in learnt]
+    counts = {"examples": len(there), "classes": len({*there})}
     with make_progress(told) as bar:
         task = bar.add_task("measuring", total=len(test))
         measured = predictor.measure(test, advance=lambda count: bar.advance(task, count))
     if json:
-        write_json({"classes": len(predictor.seen), **measured})
+        write_json({**counts, **measured})
         return
     console = make_console()
     by_phase = measured["by_phase"]
     assert isinstance(by_phase, list)
-    console.print(f"{measured['all']:.1%} right of {len(predictor.seen)} classes", soft_wrap=True)
+    if not there:
+        console.print("no example is of a class that the run has learnt", soft_wrap=True)
+        return
+    console.print(
+        f"{measured['all']:.1%} right of {len(there):,} examples of {counts['classes']} classes", soft_wrap=True
+    )
     for number, share in enumerate(by_phase, 1):
-        console.print(f"  classes of phase {number}: {share:.1%}", soft_wrap=True)
+        shown = "none" if math.isnan(share) else f"{share:.1%}"
+        console.print(f"  classes of phase {number}: {shown}", soft_wrap=True)
 
 
 def _loaded(run: Path, told: "Console") -> "Predictor":

@@ -98,7 +98,8 @@ def best_of(measured: Sequence[Measured]) -> Measured:
         least = min(measured, key=lambda one: one.exemplar_bytes)
         raise BudgetTooSmallError(
             f"{format_bytes(least.max_bytes)}: no exemplar of any recipe fits, those of {least.recipe.name} are the "
-            f"smallest, of {least.exemplar_bytes:,.0f} bytes beside an empty memory; raise max_bytes"
+            f"smallest, of {least.exemplar_bytes:,.0f} bytes beside an empty memory and what the codec was trained to; "
+            "raise max_bytes"
         )
     return best
 

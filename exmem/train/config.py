@@ -50,9 +50,9 @@ class DataConfig:
     modalities : {"both", "image", "text"}
         What the learner sees of an example, when it is trained, replayed and tested.
     layout : Part
-        How the data lies: auto (an imagefolder, tables, what `datasets` saved), undivided where it has no splits (a
-        fifth of each class is held out for the test), or food101, imagenet_r, mm_imagenet_r, cifar100 or cub as they
-        are distributed; with options as in `undivided:test_ratio=0.2,seed=0`.
+        How the data lies: auto (an imagefolder, tables, what `datasets` saved), undivided where it has no splits (about
+        a fifth is held out for the test), or food101, imagenet_r, mm_imagenet_r, cifar100 or cub as they are
+        distributed; with options as in `undivided:test_ratio=0.2,seed=0`.
     image_column : str, optional
         Column that holds the images; file_name, or else image, when left out.
     text_column : str

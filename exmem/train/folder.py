@@ -141,7 +141,7 @@ class RunFolder:
         if self.metrics():
             raise DataError(
                 f"{self.path} holds a run that differs in {'; '.join(differences)} (there, here); "
-                "use the same settings to continue it, or another folder"
+                "use the same settings and data to continue it, or another folder"
             )
         for folder in (self.memory, self.path / "state"):
             _remove(folder)

@@ -30,7 +30,7 @@ KEYS = {
     "caption": {"folders", "broken"},
     "advise": {"best", "not_told_apart", "recipe", "image", "tradeoff", "measured"},
     "train": {"run", "files"},
-    "eval": {"classes", "all", "by_phase"},
+    "eval": {"examples", "classes", "all", "by_phase"},
     "predict": {"predictions", "broken"},
     "tradeoff": {"cells", "table", "failures", "files"},
     "compare": {"image", "groups"},

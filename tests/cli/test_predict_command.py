@@ -1,6 +1,8 @@
 """`exmem predict` and `exmem eval` on a run that has ended, and on images as people have them."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -35,9 +37,9 @@ def run(monkeypatch, capsys):
 def test_the_test_examples_are_measured_as_by_the_run(finished, run):
     folder, entry, data = finished
     code, out, _ = run("eval", folder, data, "--json")
-    assert (code, json.loads(out)) == (0, {"classes": 4, **entry["head"]})
+    assert (code, json.loads(out)) == (0, {"examples": 12, "classes": 4, **entry["head"]})
     code, out, _ = run("eval", folder, data)
-    assert out.splitlines()[0] == f"{entry['head']['all']:.1%} right of 4 classes"
+    assert out.splitlines()[0] == f"{entry['head']['all']:.1%} right of 12 examples of 4 classes"
     assert len(out.splitlines()) == 4
 
 
@@ -77,6 +79,40 @@ def test_images_that_are_broken_are_told_beside_the_classes_of_the_others(finish
     assert [line.partition(": expected an image")[0] for line in answer["broken"]] == [str(files[0]), str(files[2])]
     code, out, _ = run("predict", folder, tmp_path / "none.png", "--json")
     assert (code, json.loads(out)["predictions"]) == (1, [])
+
+
+def test_a_pipe_or_a_name_that_cannot_be_written_is_broken_as_others_are(finished, run, tmp_path):
+    folder, _, data = finished
+    (whole, *_) = sorted((data / "test").glob("*.png"))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    named = tmp_path / os.fsdecode(b"latin\xfc.png")
+    shutil.copy(whole, named)
+    code, out, errors = run("predict", folder, tmp_path / "pipe.jpg", named, whole, "--text", "temple red stone")
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert "pipe.jpg: expected an image, got a pipe or a device" in errors
+    assert r"latin\udcfc.png': expected a name in UTF-8; rename the file" in errors
+
+
+def test_classes_that_are_not_learnt_or_not_there_are_told(finished, run, tmp_path):
+    folder, _, data = finished
+    part = tmp_path / "run"
+    shutil.copytree(folder, part)
+    lines = (part / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (part / "metrics.jsonl").write_text("".join(lines[:-1]))
+    (whole, *_) = sorted((data / "test").glob("*.png"))
+    code, _, errors = run("predict", part, whole, "--text", "temple red stone")
+    assert code == 0, errors
+    assert "it has learnt 3 of its 4 classes so far" in " ".join(errors.split())
+    fewer = tmp_path / "fewer"
+    shutil.copytree(data, fewer)
+    for split in ("train", "test"):
+        metadata = fewer / split / "metadata.jsonl"
+        rows = [line for line in metadata.read_text().splitlines() if json.loads(line)["label"] in {"class0", "class1"}]
+        metadata.write_text("\n".join(rows))
+    code, out, errors = run("eval", folder, fewer)
+    assert code == 0, errors
+    assert out.splitlines()[0].endswith("right of 6 examples of 2 classes")
+    assert "none" in out
 
 
 def test_what_cannot_be_asked_is_one_line(finished, run, tmp_path):

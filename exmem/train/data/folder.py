@@ -76,7 +76,8 @@ def load_data(
         columns = dataclasses.replace(columns, needs_text=False)
     reading, told = read_data(place, columns, layout), list[str]()
     if not skip_bad and reading.problems:
-        raise DataError(one_line(reading.problems, reading.root))
+        remedy = "" if reading.fatal else "; or have all that are broken left out with data.skip_bad"
+        raise DataError(one_line(reading.problems, reading.root) + remedy)
     if skip_bad:
         reading, told = _without_broken(reading, columns, advance)
     for line in [*told, *reading.warnings]:

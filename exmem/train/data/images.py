@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import stat
 import threading
 from collections.abc import Iterator
 
@@ -80,6 +81,8 @@ def inspect_image(path: str | os.PathLike[str], data: bytes | None = None) -> Im
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str], data: bytes | None) -> Iterator[Image.Image]:
     try:
+        if data is None and stat.S_IFMT(os.stat(path).st_mode) not in {stat.S_IFREG, stat.S_IFDIR}:  # noqa: PTH116 - as above
+            raise ValueError("a pipe or a device")
         with _open(path if data is None else io.BytesIO(data)) as file:
             yield file
     except MemoryError:

@@ -78,7 +78,7 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path} line {line}: expected UTF-8, got the byte 0x{content[error.start]:02x}; {remedy % 'latin1'}"
+            f"{path} line {line}: expected UTF-8, got the byte 0x{content[error.start]:02x}; {remedy % 'cp1252'}"
         ) from error
 
 

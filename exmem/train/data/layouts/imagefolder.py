@@ -17,9 +17,10 @@ from exmem.train.data.reading import Columns, Example, Reading, Split, joined, l
 from exmem.train.data.rows import read_rows, tell_images_without_row
 from exmem.train.data.tables import read_table
 
-__all__ = ["read_imagefolder", "read_split"]
+__all__ = ["METADATA", "read_imagefolder", "read_split"]
 
-_METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Files that name the images beside them, one of which a folder may have."""
 
 
 def read_imagefolder(place: Place, columns: Columns) -> Reading:
@@ -33,9 +34,10 @@ def read_imagefolder(place: Place, columns: Columns) -> Reading:
 def _split_names(root: Path) -> tuple[str, str]:
     tests = [name for name in TESTS if (root / name).is_dir()]
     if not (root / "train").is_dir() or not tests:
+        whole = root / "train" if (root / "train").is_dir() else root
         raise DataError(
             f"{root}: expected the folders train/ and test/ (or validation/), got {listing(root)}; "
-            "divide the images between them, or have a share of each class held out with data.layout undivided"
+            f"divide the images between them, or have a share held out: {whole} with data.layout undivided"
         )
     if "test" not in tests and len(tests) > 1:
         raise DataError(f"{root}: expected one folder for the test, got {tests}; name the one that is meant test")
@@ -46,7 +48,7 @@ def read_split(folder: Path, columns: Columns, *, prefix: tuple[str, ...]) -> Sp
     """Read the metadata of a folder, or the names of its files; names of examples begin with `prefix`."""
     if columns.needs_image is None:  # metadata of images names them
         columns = dataclasses.replace(columns, needs_image=True)
-    metadata = [folder / file for file in _METADATA if (folder / file).exists()]
+    metadata = [folder / file for file in METADATA if (folder / file).exists()]
     split, files = Split(str(folder)), ImageFiles(folder)
     if len(metadata) > 1:
         split.problems.append(f"{folder}: there are metadata.jsonl and metadata.csv; keep the one that is meant")
@@ -76,7 +78,7 @@ def _read_class_folders(files: ImageFiles, split: Split, prefix: tuple[str, ...]
     loose = []
     for parts in files.names:
         if parts[-1].startswith("metadata."):
-            where = f"metadata belongs in {files.folder}, as {' or '.join(_METADATA)}"
+            where = f"metadata belongs in {files.folder}, as {' or '.join(METADATA)}"
             split.problems.append(f"{files.path(parts)}: {where}; move it")
         elif not files.is_image(parts):
             others[PurePosixPath(parts[-1]).suffix.lower() or "no suffix"] += 1

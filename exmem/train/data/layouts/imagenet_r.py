@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from exmem.errors import DataError
 from exmem.train.data.files import ImageFiles
-from exmem.train.data.layouts.division import checked_ratio, held_out
-from exmem.train.data.layouts.places import Place, lacks_texts
+from exmem.train.data.layouts.places import Place, checked_ratio, lacks_texts
 from exmem.train.data.reading import Columns, Example, Reading, Split, joined, listing
 
 __all__ = ["Found", "find_images", "read_imagenet_r", "reading_of"]
@@ -49,7 +50,7 @@ def read_imagenet_r(place: Place, columns: Columns, *, test_ratio: float = 0.2, 
 
 def find_images(place: Place, layout: str, *, test_ratio: float, seed: int) -> Found:
     """Find the images of both splits; DataError where there are no folders of classes."""
-    ratio = checked_ratio(layout, test_ratio, seed)
+    test_ratio = checked_ratio(layout, test_ratio, seed)
     root = place.folder(f"a folder in the layout {layout}")
     if not _has_classes(root) and (root / "imagenet-r").is_dir():
         root = root / "imagenet-r"
@@ -72,8 +73,8 @@ def find_images(place: Place, layout: str, *, test_ratio: float, seed: int) -> F
             f"{root}: expected the layout {layout}, folders such as n01443537 with images; missing: all of them; "
             f"found: {listing(root)}; unpack it as it is distributed"
         )
-    splits = _divided((parts for parts in images if len(parts) > 1 and _WNID.fullmatch(parts[0])), ratio, seed)
-    told = [f"{root}: it has no splits; {ratio:.0%} of each class are for the test, drawn by the seed {seed}"]
+    splits = _divided((parts for parts in images if len(parts) > 1 and _WNID.fullmatch(parts[0])), test_ratio, seed)
+    told = [f"{root}: it has no splits; {test_ratio:.0%} of each class are for the test, drawn by the seed {seed}"]
     return Found(root, files, splits, _class_names(root), told)
 
 
@@ -108,9 +109,11 @@ def _divided(images: Iterable[tuple[str, ...]], test_ratio: float, seed: int) ->
         classes[parts[0]].append(parts)
     splits: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
     for wnid, members in sorted(classes.items()):
-        learnt, tested = held_out(sorted(members), [seed, int(wnid[1:])], test_ratio)
-        splits["train"] += learnt
-        splits["test"] += tested
+        order = np.random.default_rng([seed, int(wnid[1:])]).permutation(len(members))
+        count = 0 if len(members) == 1 else max(1, round(test_ratio * len(members)))
+        ordered = sorted(members)
+        for rank, at in enumerate(order.tolist()):
+            splits["test" if rank < count else "train"].append(ordered[at])
     return splits
 
 

@@ -4,16 +4,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from exmem.errors import DataError
+from exmem.errors import DataError, SchemaError
+from exmem.tokens.checks import real_number, whole_number
 from exmem.train.data.reading import Columns, Split, listing
 
-__all__ = ["HUB", "TESTS", "Place", "is_hub", "lacks_texts", "whole_path", "within"]
+__all__ = ["HUB", "SPLITS", "TESTS", "Place", "checked_ratio", "is_hub", "lacks_texts", "whole_path", "within"]
 
 HUB = "hf:"
 """What names on the hub begin with."""
 
 TESTS = ("test", "validation", "valid", "val")
 """Splits that may stand for the test, the first that is there."""
+
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+"""What splits are called in small letters, and which they are."""
 
 
 def is_hub(place: str | os.PathLike[str]) -> bool:
@@ -62,6 +67,15 @@ def within(place: Place, names: Iterable[str], needed: Iterable[str], layout: st
             f"found: {listing(best)}; unpack it as it is distributed (`exmem data --help` names the layouts)"
         )
     return best
+
+
+def checked_ratio(layout: str, test_ratio: float, seed: int) -> float:
+    """Return the share that a layout holds out for the test; SchemaError if it or the seed cannot be."""
+    whole_number(seed, f"layout {layout!r}: seed")
+    ratio = real_number(test_ratio, f"layout {layout!r}: test_ratio")
+    if not 0 < ratio < 1:
+        raise SchemaError(f"layout {layout!r}: test_ratio must be above 0 and below 1, got {ratio:g}")
+    return ratio
 
 
 def lacks_texts(split: Split, columns: Columns, layout: str, remedy: str = "") -> None:

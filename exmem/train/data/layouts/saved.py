@@ -12,14 +12,14 @@ from exmem.errors import DataError
 from exmem.train.data.arrow import read_dataset
 from exmem.train.data.files import ImageFiles
 from exmem.train.data.layouts.places import HUB, TESTS, Place
-from exmem.train.data.layouts.tabular import splits_of
-from exmem.train.data.reading import Columns, Reading, joined
+from exmem.train.data.layouts.tabular import splits_of, whole_of
+from exmem.train.data.reading import Columns, Reading, Split, joined
 from exmem.train.data.rows import read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["is_saved", "read_hub", "read_saved"]
+__all__ = ["is_saved", "read_hub", "read_saved", "read_whole_set"]
 
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # as the hub allows them
 
@@ -31,6 +31,26 @@ def is_saved(folder: Path) -> bool:
 
 def read_saved(place: Place, columns: Columns) -> Reading:
     """Read a folder that `save_to_disk` wrote; images in it are read when they are asked for."""
+    return _reading(_from_disk(place), str(place), place.path, columns)
+
+
+def read_hub(place: Place, columns: Columns) -> Reading:
+    """Load a data set of the hub, through the cache of `datasets`."""
+    return _reading(_from_hub(place), str(place), place.path, columns)
+
+
+def read_whole_set(place: Place, columns: Columns) -> Split:
+    """Read a set of one split, saved or of the hub; DataError where it is divided."""
+    held = _from_hub(place) if place.is_hub else _from_disk(place)
+    if isinstance(held, Mapping):
+        if len(held) != 1:
+            raise DataError(f"{place}: it is divided already, got {[*map(str, held)]}; leave out the layout undivided")
+        (held,) = held.values()
+    table = read_dataset(held, place.path, columns)
+    return whole_of(table, columns, ImageFiles(place.path), place=str(place))
+
+
+def _from_disk(place: Place) -> "Mapping[Any, Dataset] | Dataset":
     import datasets
 
     root = place.folder("a folder that save_to_disk wrote")
@@ -39,14 +59,13 @@ def read_saved(place: Place, columns: Columns) -> Reading:
     if "::" in str(root):
         raise DataError(f"{root}: expected a path without '::', which is an address to datasets; rename the folder")
     try:
-        held = datasets.load_from_disk(str(root))
+        held: Mapping[Any, Dataset] | Dataset = datasets.load_from_disk(str(root))
     except Exception as error:  # whatever damaged files lead its readers to
         raise DataError(f"{root}: cannot be read ({_first_line(error)}); save it again with save_to_disk") from error
-    return _reading(held, str(root), root, columns)
+    return held
 
 
-def read_hub(place: Place, columns: Columns) -> Reading:
-    """Load a data set of the hub, through the cache of `datasets`."""
+def _from_hub(place: Place) -> "Mapping[Any, Dataset] | Dataset":
     import datasets
 
     name, _, config = str(place).removeprefix(HUB).partition(":")
@@ -56,13 +75,13 @@ def read_hub(place: Place, columns: Columns) -> Reading:
             f"{place}: expected hf:OWNER/NAME or hf:OWNER/NAME:CONFIG, got {what}; give a folder without hf:"
         )
     try:
-        held = datasets.load_dataset(name, config or None)
+        held: Mapping[Any, Dataset] | Dataset = datasets.load_dataset(name, config or None)
     except Exception as error:  # many: no network, no such name, a configuration that lacks, a script
         raise DataError(
             f"{place}: cannot be loaded from the hub ({_first_line(error)}); check the name and the network (`hf auth "
             "login` where it is not public), or download it and give its folder"
         ) from error
-    return _reading(held, str(place), Path(str(place)), columns)
+    return held
 
 
 def _reading(held: "Mapping[Any, Dataset] | Dataset", name: str, root: Path, columns: Columns) -> Reading:

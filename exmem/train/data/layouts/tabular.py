@@ -15,16 +15,14 @@ from pathlib import Path
 from exmem.errors import DataError
 from exmem.train.data.arrow import read_parquet
 from exmem.train.data.files import ImageFiles
-from exmem.train.data.layouts.places import TESTS, Place
+from exmem.train.data.layouts.places import SPLITS, TESTS, Place
 from exmem.train.data.reading import Columns, Reading, Split, joined, listing
 from exmem.train.data.rows import read_rows, tell_images_without_row
 from exmem.train.data.tables import Table, read_table
 
-__all__ = ["SUFFIXES", "read_tables", "read_whole", "split_tables", "splits_of"]
+__all__ = ["SUFFIXES", "read_tables", "read_whole", "split_tables", "splits_of", "whole_of"]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_NAMES |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 
 
 def read_tables(place: Place, columns: Columns) -> Reading:
@@ -51,12 +49,19 @@ def read_tables(place: Place, columns: Columns) -> Reading:
 
 
 def read_whole(place: Place, columns: Columns) -> Split:
-    """Read one table without splits; a column that names some is not looked at, which is told."""
-    table, files = _read_file(place, columns), ImageFiles(place.path.parent)
-    split = read_rows(table, columns, files, place=str(place), prefix=())
-    _tell_rest(split, _named(table, files), files, place.path.name)
+    """Read one table without splits; DataError where a column names some."""
+    return whole_of(_read_file(place, columns), columns, ImageFiles(place.path.parent), place=str(place))
+
+
+def whole_of(table: Table, columns: Columns, files: ImageFiles, *, place: str) -> Split:
+    """Return all rows of a table as one split; DataError where a column names splits."""
     if columns.split in table.columns:
-        split.warnings.append(f"the column {columns.split!r} is not looked at")
+        raise DataError(
+            f"{table.path}: its column {columns.split!r} divides it already; give {table.path} without the layout "
+            "undivided, or drop that column"
+        )
+    split = read_rows(table, columns, files, place=place, prefix=())
+    _tell_rest(split, _named(table, files), files, table.path.name)
     return split
 
 
@@ -84,12 +89,12 @@ def splits_of(table: Table, columns: Columns, files: ImageFiles, *, root: str) -
         raise DataError(
             f"{table.path}: expected the column {columns.split!r} with train and test in one table, got "
             f"{list(table.columns)[:8]}; name yours with split_column (--data.split-column), write one table each, or "
-            "have a share of each class held out with data.layout undivided"
+            "have a share held out with data.layout undivided"
         )
     parts: dict[str, list[tuple[int, dict[str, object]]]] = {"train": [], "test": [], "validation": []}
     strange = []
     for number, row in table.rows:
-        name = _NAMES.get(str(row.get(columns.split)).strip().lower())
+        name = SPLITS.get(str(row.get(columns.split)).strip().lower())
         if name is None:
             got = f"got {row.get(columns.split)!r}"[:60]
             strange.append(
