@@ -109,6 +109,8 @@ def test_classes_that_are_not_learnt_or_not_there_are_told(finished, run, tmp_pa
         metadata = fewer / split / "metadata.jsonl"
         rows = [line for line in metadata.read_text().splitlines() if json.loads(line)["label"] in {"class0", "class1"}]
         metadata.write_text("\n".join(rows))
+        for path in {*(fewer / split).glob("*.png")} - {fewer / split / json.loads(row)["file_name"] for row in rows}:
+            path.unlink()
     code, out, errors = run("eval", folder, fewer)
     assert code == 0, errors
     assert out.splitlines()[0].endswith("right of 6 examples of 2 classes")
