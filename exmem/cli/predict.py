@@ -1,6 +1,7 @@
 """`exmem predict` and `exmem eval`: what a run learnt, asked about other images."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,15 +105,16 @@ def _decoded(data: "ImageText", side: int) -> tuple[list[int], list[str]]:
     """Return the rows whose images can be decoded, which are then held, and what is wrong with the others."""
     from exmem.errors import DataError
 
-    rows, broken = [], []
-    for row in range(len(data)):
+    def problem(row: int) -> str | None:
         try:
             data.images([row], side)
         except DataError as error:
-            broken.append(str(error))
-        else:
-            rows.append(row)
-    return rows, broken
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        problems = list(pool.map(problem, range(len(data))))
+    return [row for row, said in enumerate(problems) if said is None], [said for said in problems if said is not None]
 
 
 def evaluate(
@@ -140,7 +142,7 @@ def evaluate(
     there = [test.class_names[label] for label in test.labels.tolist() if test.class_names[label] in learnt]
     counts = {"examples": len(there), "classes": len({*there})}
     with make_progress(told) as bar:
-        task = bar.add_task("measuring", total=len(test))
+        task = bar.add_task("measuring", total=len(there))
         measured = predictor.measure(test, advance=lambda count: bar.advance(task, count))
     if json:
         write_json({**counts, **measured})

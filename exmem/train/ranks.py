@@ -148,8 +148,8 @@ class Ranks:
 
     def part(self) -> None:
         """Leave the others, once nothing is left to do together: the threads of the exchange can abort Python's end."""
-        if self.count > 1:
-            torch.distributed.destroy_process_group()
+        if self._accelerator is not None:
+            self._accelerator.state.destroy_process_group()
 
     def wait(self) -> None:
         """Wait until all processes are here."""
